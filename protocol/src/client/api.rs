@@ -1,0 +1,379 @@
+//! What goes into the client machine and what comes out: commands, rows to persist, events.
+//!
+//! This module does not act; [`super::machine`] does.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    error::Refusal,
+    identity::{Authority, Handle, Role},
+    ids::{AccountId, DeviceId, EventId, GroupId, MessageId, Seq},
+    mls::charter::Class,
+    time::Timestamp,
+    wire::{Frame, envelope::Body},
+};
+
+/// A table of the client's store. Keys are compared as bytes; the number is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[repr(u8)]
+#[non_exhaustive]
+pub enum Space {
+    /// The SDK's own: identity and server. The machine never writes it.
+    Host = 0,
+    /// The machine's counters and KeyPackages.
+    Device = 1,
+    /// MLS state: group id (or nothing for KeyPackages), then OpenMLS's key.
+    Mls = 2,
+    /// One row for each group.
+    Group = 3,
+    /// The newest envelope of each sender: group id, device id.
+    Chain = 4,
+    /// Envelopes that wait: group id, order.
+    Outbox = 5,
+    /// Changes of groups that wait: group id, order.
+    Intent = 6,
+    /// History: group id, place. [`message_key`].
+    Message = 7,
+    /// Events that the host has not acknowledged: [`EventId`], big-endian. The value is an [`Event`].
+    Event = 8,
+}
+
+/// One row to write or, without a value, to delete.
+#[derive(Clone, PartialEq, Eq)]
+pub struct RowWrite {
+    /// The table.
+    pub space: Space,
+    /// The key.
+    pub key: Vec<u8>,
+    /// The value; it may hold secrets and is sealed by the store.
+    pub value: Option<Vec<u8>>,
+}
+
+impl core::fmt::Debug for RowWrite {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "RowWrite({:?}, {} bytes)", self.space, self.value.as_ref().map_or(0, Vec::len))
+    }
+}
+
+/// Key of a message in [`Space::Message`]: history of a group is a range of keys, in order of place.
+#[must_use]
+pub fn message_key(group: GroupId, seq: Seq) -> Vec<u8> {
+    [group.as_bytes().as_slice(), &seq.0.to_be_bytes()].concat()
+}
+
+/// A command of the host, numbered by it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct CommandId(pub u64);
+
+/// What the host wants. Each is answered by one [`Output::Done`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Command {
+    /// Founds a group. Done with `Group` when the relay has placed its first commit.
+    CreateGroup {
+        /// For life.
+        class: Class,
+        /// Shown to members only.
+        name: String,
+    },
+    /// Adds all devices of an account. Done when the commit is merged.
+    Invite {
+        /// The group.
+        group: GroupId,
+        /// Whom.
+        account: AccountId,
+    },
+    /// Removes all devices of an account. Done when the commit is merged.
+    Remove {
+        /// The group.
+        group: GroupId,
+        /// Whom.
+        account: AccountId,
+    },
+    /// Asks to be removed. Done when the request is placed in the log; `Event::Left` follows the removal.
+    Leave {
+        /// The group.
+        group: GroupId,
+    },
+    /// Sends a text. Done with `Message` when it is safe in the outbox; `Event::Sent` follows.
+    Send {
+        /// The group.
+        group: GroupId,
+        /// As typed.
+        text: String,
+    },
+    /// Lists groups. Done with `Groups`.
+    Groups,
+    /// Lists members. Done with `Members`.
+    Members {
+        /// The group.
+        group: GroupId,
+    },
+    /// Done when nothing waits in outbox and intents and every group is read up to the head that the relay told.
+    Flush,
+}
+
+/// Outcome of a command.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Reply {
+    /// Nothing to add.
+    Done,
+    /// The group.
+    Group(GroupId),
+    /// The message.
+    Message(MessageId),
+    /// The groups.
+    Groups(Vec<GroupSummary>),
+    /// The members.
+    Members(Vec<MemberSummary>),
+}
+
+/// A group as its list shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupSummary {
+    /// The group.
+    pub group: GroupId,
+    /// Its class.
+    pub class: Class,
+    /// Its name.
+    pub name: String,
+    /// Its epoch.
+    pub epoch: u64,
+    /// What this device is in it.
+    pub status: GroupStatus,
+    /// Accounts in it.
+    pub accounts: u32,
+    /// Envelopes that wait.
+    pub waiting: u32,
+}
+
+/// What this device is in a group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum GroupStatus {
+    /// The first commit is not placed yet.
+    Founding,
+    /// A member.
+    Active,
+    /// Has asked to be removed.
+    Leaving,
+    /// Was removed at its own wish.
+    Left,
+    /// Was removed by another.
+    Removed,
+}
+
+/// A device in a group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MemberSummary {
+    /// The account.
+    pub account: AccountId,
+    /// Its handle, if a tenant vouches for it.
+    pub handle: Option<Handle>,
+    /// Who vouches.
+    pub authority: Authority,
+    /// The device.
+    pub device: DeviceId,
+    /// What it is for.
+    pub role: Role,
+    /// Whether it is this device.
+    pub own: bool,
+}
+
+/// A message in history.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Message {
+    /// The group.
+    pub group: GroupId,
+    /// Its place.
+    pub seq: Seq,
+    /// Its id.
+    pub id: MessageId,
+    /// The author's account.
+    pub account: AccountId,
+    /// The author's handle, if a tenant vouches for it.
+    pub handle: Option<Handle>,
+    /// The author's device.
+    pub device: DeviceId,
+    /// Whether this device sent it.
+    pub own: bool,
+    /// The author's clock.
+    pub sent_at: Timestamp,
+    /// The relay's clock.
+    pub received_at: Timestamp,
+    /// What it says.
+    pub body: Body,
+    /// Whether it follows the author's previous message without a gap.
+    pub continuous: bool,
+}
+
+/// What the host is told, in order, each once until it is acknowledged.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum Event {
+    /// A message of another stands in history at this place.
+    Received {
+        /// The group.
+        group: GroupId,
+        /// Key with [`message_key`].
+        seq: Seq,
+    },
+    /// An own message has its place in the log.
+    Sent {
+        /// The group.
+        group: GroupId,
+        /// Its place.
+        seq: Seq,
+        /// Its id.
+        id: MessageId,
+    },
+    /// This device is in a group that it founded or was added to.
+    Joined {
+        /// The group.
+        group: GroupId,
+        /// Its name.
+        name: String,
+        /// Its class.
+        class: Class,
+    },
+    /// An account was added.
+    MemberAdded {
+        /// The group.
+        group: GroupId,
+        /// Whom.
+        account: AccountId,
+        /// Its handle, if a tenant vouches for it.
+        handle: Option<Handle>,
+        /// By whom.
+        by: AccountId,
+    },
+    /// An account was removed.
+    MemberRemoved {
+        /// The group.
+        group: GroupId,
+        /// Whom.
+        account: AccountId,
+        /// Its handle, if a tenant vouches for it.
+        handle: Option<Handle>,
+        /// By whom.
+        by: AccountId,
+    },
+    /// An account asks to be removed; some client will do it.
+    Leaving {
+        /// The group.
+        group: GroupId,
+        /// Whom.
+        account: AccountId,
+    },
+    /// This device is out, at its own wish.
+    Left {
+        /// The group.
+        group: GroupId,
+    },
+    /// This device was removed by another.
+    Removed {
+        /// The group.
+        group: GroupId,
+    },
+    /// An entry was skipped because it is not valid; no member accepts it.
+    Skipped {
+        /// The group.
+        group: GroupId,
+        /// Its place.
+        seq: Seq,
+        /// Why: a rule of the specification or a layer.
+        reason: String,
+    },
+    /// Something that should not happen: the group is not read on until a person has looked.
+    Alarm {
+        /// The group.
+        group: GroupId,
+        /// What was seen, in plain words.
+        reason: String,
+    },
+    /// An invitation was refused by this device.
+    InvitationRefused {
+        /// Why: a rule of the specification or a layer.
+        reason: String,
+    },
+}
+
+/// Number of an event, with the event: the key and value of a row of [`Space::Event`].
+#[must_use]
+pub fn event_key(id: EventId) -> Vec<u8> {
+    id.0.to_be_bytes().to_vec()
+}
+
+/// Why a command was not done. Nothing has changed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ClientFault {
+    /// No such group on this device.
+    #[error("no such group on this device")]
+    UnknownGroup,
+    /// This device is not an active member.
+    #[error("this device is not a member of the group")]
+    NotMember,
+    /// The account is in the group already.
+    #[error("the account is a member already")]
+    AlreadyMember,
+    /// The account is not in the group.
+    #[error("the account is not a member")]
+    NoSuchMember,
+    /// Removing one's own account: leave instead.
+    #[error("a member leaves by `leave`, not by removing itself")]
+    RemoveSelf,
+    /// The judge's rules forbid it.
+    #[error("the group's rules forbid it: {0}")]
+    Forbidden(String),
+    /// The text, name or group is too large.
+    #[error("{what} is too large: at most {max}")]
+    TooLarge {
+        /// What.
+        what: &'static str,
+        /// The cap.
+        max: usize,
+    },
+    /// The name is empty.
+    #[error("the name is empty")]
+    NameEmpty,
+    /// The relay refused.
+    #[error("{0}")]
+    Refused(Refusal),
+    /// MLS failed in a way that is our fault.
+    #[error("internal fault: {0}")]
+    Internal(String),
+}
+
+/// What happens to the machine.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// The host wants something.
+    Command(CommandId, Command),
+    /// A connection stands; the relay's `Ready` will follow as a frame.
+    Connected,
+    /// The connection is gone. Answers that are missing count as unknown.
+    Disconnected,
+    /// Frames in the order of their streams, with their correlations. Several at once are one transaction.
+    Frames(Vec<(u32, Frame)>),
+}
+
+/// What the driver must do, in order.
+#[derive(Clone, Debug)]
+pub enum Output {
+    /// Write all rows in one durable transaction before going on; on failure drop the machine and open it again.
+    Persist(Vec<RowWrite>),
+    /// Send a frame on the control stream, if a connection stands; drop it otherwise.
+    Send(u32, Frame),
+    /// A command is answered.
+    Done(CommandId, Result<Reply, ClientFault>),
+    /// Rows of [`Space::Event`] were added.
+    Events,
+    /// The relay refused the connection, or broke the protocol: close it; connect again after a pause if `retry`.
+    Disconnect {
+        /// Why.
+        refusal: Refusal,
+        /// Whether a new attempt can help.
+        retry: bool,
+    },
+}

@@ -1,0 +1,10 @@
+//! The client: one device in its groups, with a durable outbox. `spec/mls-profile.md`, `spec/relay.md`.
+//!
+//! This module does not open sockets or files; `chancery-client` (and the escrow node) drive it.
+
+pub mod api;
+
+pub use api::{
+    ClientFault, Command, CommandId, Event, GroupStatus, GroupSummary, Input, MemberSummary, Message, Output, Reply,
+    RowWrite, Space, message_key,
+};

@@ -1,0 +1,121 @@
+//! The one key of a device: Ed25519, for MLS leaves, TLS and Chancery's own labelled signatures.
+//!
+//! There is no raw signing API outside this crate's MLS and TLS glue: each purpose has a label. `spec/identity.md#signatures`.
+
+use core::fmt;
+
+use aws_lc_rs::signature::{self, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
+use zeroize::Zeroizing;
+
+use crate::{identity::name::device_id, ids::DeviceId, secret::Secret32};
+
+/// What a signature is for. Labels have the form of RFC 9420, section 5.1.2, with "Chancery 1.0 " for "MLS 1.0 ".
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// Asking for a device certificate.
+    Enrol,
+    /// Asking a relay to admit a personal account.
+    Admit,
+}
+
+impl Purpose {
+    const fn label(self) -> &'static [u8] {
+        match self {
+            Self::Enrol => b"Chancery 1.0 Enrol",
+            Self::Admit => b"Chancery 1.0 Admit",
+        }
+    }
+
+    /// `SignContent`: two vectors of RFC 9420, label and content. (identity.signature.1)
+    fn content(self, message: &[u8]) -> Vec<u8> {
+        let mut content = Vec::with_capacity(message.len() + 32);
+        push_vector(&mut content, self.label());
+        push_vector(&mut content, message);
+        content
+    }
+}
+
+fn push_vector(out: &mut Vec<u8>, bytes: &[u8]) {
+    // Lengths of RFC 9420, section 2.1.2. What is signed here is shorter than 2^30 bytes by the frame cap.
+    match bytes.len() {
+        len @ 0..64 => out.push(u8::try_from(len).unwrap_or(0)),
+        len @ 64..16384 => out.extend_from_slice(&(u16::try_from(len).unwrap_or(0) | 0x4000).to_be_bytes()),
+        len => out.extend_from_slice(&(u32::try_from(len).unwrap_or(0) | 0x8000_0000).to_be_bytes()),
+    }
+    out.extend_from_slice(bytes);
+}
+
+/// A device's private key. It never leaves the device; `Debug` shows the device id.
+pub struct DeviceKey {
+    seed: Secret32,
+    pair: Ed25519KeyPair,
+    public: [u8; 32],
+}
+
+/// The seed is not a key.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the device key cannot be used")]
+pub struct KeyError;
+
+impl DeviceKey {
+    /// From the 32-byte seed of RFC 8032.
+    ///
+    /// # Errors
+    /// If the crypto library refuses the seed.
+    pub fn from_seed(seed: Secret32) -> Result<Self, KeyError> {
+        let pair = Ed25519KeyPair::from_seed_unchecked(seed.expose()).map_err(|_| KeyError)?;
+        let public = pair.public_key().as_ref().try_into().map_err(|_| KeyError)?;
+        Ok(Self { seed, pair, public })
+    }
+
+    /// The seed, to be sealed and stored.
+    #[must_use]
+    pub fn seed(&self) -> &Secret32 {
+        &self.seed
+    }
+
+    /// Public key, 32 bytes of RFC 8032.
+    #[must_use]
+    pub fn public(&self) -> &[u8; 32] {
+        &self.public
+    }
+
+    /// Hash of the public key.
+    #[must_use]
+    pub fn device(&self) -> DeviceId {
+        device_id(&self.public)
+    }
+
+    /// PKCS #8 (RFC 8410), for TLS.
+    #[must_use]
+    pub fn to_pkcs8(&self) -> Zeroizing<Vec<u8>> {
+        let mut der = Zeroizing::new(vec![
+            0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20,
+        ]);
+        der.extend_from_slice(self.seed.expose());
+        der
+    }
+
+    /// Signs a message for one purpose.
+    #[must_use]
+    pub fn sign(&self, purpose: Purpose, message: &[u8]) -> Vec<u8> {
+        self.pair.sign(&purpose.content(message)).as_ref().to_vec()
+    }
+
+    /// Signs what OpenMLS has already labelled. `mls::signer` alone uses it.
+    pub(crate) fn sign_mls(&self, payload: &[u8]) -> Vec<u8> {
+        self.pair.sign(payload).as_ref().to_vec()
+    }
+}
+
+impl fmt::Debug for DeviceKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "DeviceKey({})", self.device())
+    }
+}
+
+/// Whether `key` signed `message` for `purpose`.
+#[must_use]
+pub fn verify_signature(key: &[u8; 32], purpose: Purpose, message: &[u8], signature: &[u8]) -> bool {
+    UnparsedPublicKey::new(&signature::ED25519, key).verify(&purpose.content(message), signature).is_ok()
+}

@@ -1,0 +1,15 @@
+//! Who a device is: X.509 device certificates of tenant and personal accounts, and the one function that verifies them.
+//!
+//! This module does not decide who is admitted or revoked. `spec/identity.md`.
+
+pub mod certificate;
+pub mod issue;
+pub mod key;
+pub mod name;
+pub mod ticket;
+
+pub use certificate::{Chain, DeviceIdentity, IdentityError, verify_chain};
+pub use issue::{CertificateAuthority, IssueError, PersonalRoot, TenantRoot};
+pub use key::{DeviceKey, Purpose, verify_signature};
+pub use name::{Authority, DeviceName, Handle, HandleError, Role};
+pub use ticket::{Ticket, TicketError, TicketKind};

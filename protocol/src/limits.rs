@@ -1,0 +1,77 @@
+//! Size and count caps, checked before anything is parsed or stored. `spec/wire.md` lists them.
+//!
+//! This module does not enforce anything: each check stands where the bytes come in.
+
+/// Longest frame on any stream, header excluded, in bytes.
+pub const FRAME_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Longest MLS message that carries an application message, in bytes.
+pub const APPLICATION_BYTES_MAX: usize = 160 * 1024;
+/// Longest MLS message that carries a commit, in bytes.
+pub const COMMIT_BYTES_MAX: usize = 1024 * 1024;
+/// Longest notice, in bytes.
+pub const NOTICE_BYTES_MAX: usize = 512;
+/// Longest Welcome, in bytes.
+pub const WELCOME_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// Most Welcomes in one commit bundle.
+pub const WELCOMES_MAX: usize = 64;
+/// Longest KeyPackage, in bytes.
+pub const KEY_PACKAGE_BYTES_MAX: usize = 16 * 1024;
+/// Most KeyPackages in one publication, and most that are kept per device.
+pub const KEY_PACKAGES_MAX: usize = 100;
+/// Longest certificate chain, all certificates together, in bytes.
+pub const CHAIN_BYTES_MAX: usize = 8 * 1024;
+/// Most certificates in a chain: device, issuing, root.
+pub const CHAIN_CERTIFICATES_MAX: usize = 3;
+/// Longest handle of a tenant account, in bytes of UTF-8.
+pub const HANDLE_BYTES_MAX: usize = 128;
+/// Longest text of one message, in bytes of UTF-8.
+pub const TEXT_BYTES_MAX: usize = 64 * 1024;
+/// Longest envelope before padding, in bytes.
+pub const ENVELOPE_BYTES_MAX: usize = 96 * 1024;
+/// Smallest padded envelope, in bytes; each further bucket is twice as large.
+pub const ENVELOPE_BUCKET_MIN: usize = 256;
+/// Longest group name, in bytes of UTF-8.
+pub const GROUP_NAME_BYTES_MAX: usize = 256;
+/// Longest group state extension, in bytes.
+pub const GROUP_STATE_BYTES_MAX: usize = 64 * 1024;
+/// Most trusted roots, guests or administrators in a group state, each.
+pub const GROUP_STATE_LIST_MAX: usize = 1_000;
+/// Largest number of members, leaves included, that a client accepts in a group.
+pub const GROUP_MEMBERS_MAX: usize = 10_000;
+/// Entries in one `Entries` frame.
+pub const ENTRIES_PER_FRAME_MAX: usize = 256;
+/// Bytes of entry bodies after which an `Entries` frame is closed.
+pub const ENTRIES_BYTES_TARGET: usize = 256 * 1024;
+/// Bytes that may wait for one connection before deliveries to it pause (catch-up by cursor resumes them).
+pub const CONNECTION_BYTES_MAX: usize = 1024 * 1024;
+/// Requests of one connection that may wait for the store.
+pub const CONNECTION_REQUESTS_MAX: usize = 1024;
+/// Groups that one connection may have open.
+pub const CONNECTION_GROUPS_MAX: usize = 4096;
+/// Connections that one account may hold.
+pub const ACCOUNT_CONNECTIONS_MAX: usize = 64;
+/// Access tokens that a relay keeps per group; older ones cannot read any more.
+pub const TOKENS_PER_GROUP_MAX: usize = 1024;
+/// Welcomes that may wait for one device.
+pub const MAILBOX_MAX: usize = 4096;
+/// Welcomes handed out in one go.
+pub const MAIL_PER_READ_MAX: usize = 16;
+/// KeyPackages that one account may take from one account in a day.
+pub const KEY_PACKAGE_TAKES_PER_TARGET_DAY_MAX: u32 = 1_000;
+/// Addresses in a ticket.
+pub const TICKET_ADDRESSES_MAX: usize = 8;
+/// Longest ticket string, in bytes.
+pub const TICKET_BYTES_MAX: usize = 2048;
+/// Messages of one group that a client keeps in flight.
+pub const IN_FLIGHT_MAX: usize = 64;
+/// Envelopes of one group that may wait in the outbox.
+pub const OUTBOX_MAX: usize = 100_000;
+/// Generations that a sender's ratchet may jump forward.
+pub const FORWARD_DISTANCE_MAX: u32 = 20_000;
+
+/// Days that a relay keeps entries by default.
+pub const RETENTION_DAYS: u64 = 30;
+/// Days that append ids outlive their entries.
+pub const APPEND_ID_DAYS: u64 = 7;
+/// Days that a relay keeps rows which tie a device to a moment.
+pub const TRACE_DAYS: u64 = 7;

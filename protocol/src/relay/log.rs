@@ -1,0 +1,189 @@
+//! The decision over one append: pure, the same in every store's transaction. `spec/relay.md#append`.
+//!
+//! This module does not store and does not look into messages.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    error::Refusal,
+    ids::{PackageHash, Seq, TokenHash},
+    limits::{WELCOME_BYTES_MAX, WELCOMES_MAX},
+    relay::store::{AppendOp, AppendedRow, OpenedRow},
+    time::Timestamp,
+    wire::relay::{Appended, EntryKind, Head, WelcomeCopy},
+};
+
+/// What a relay keeps of a group, entries aside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GroupRow {
+    /// The newest entry.
+    pub head: Head,
+    /// When it was placed.
+    pub received_at: Timestamp,
+    /// The newest commit.
+    pub newest_commit: Seq,
+    /// Hash of the token of the newest epoch.
+    pub token: TokenHash,
+    /// The first entry that is left.
+    pub first: Seq,
+}
+
+/// An access token of a group, by its hash.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokenRow {
+    /// Hash of the token.
+    pub hash: TokenHash,
+    /// The commit that began its epoch.
+    pub made_at: Seq,
+    /// The commit that ended its epoch, with the head there: the last entry that it may read.
+    pub ended_at: Option<Head>,
+}
+
+/// Everything that the decision depends on, read in the same transaction.
+#[derive(Clone, Copy, Debug)]
+pub struct AppendContext<'a> {
+    /// The group, if it exists.
+    pub group: Option<&'a GroupRow>,
+    /// Where this append id was placed before, if it was.
+    pub known: Option<Appended>,
+    /// The token that the author showed, if the group knows it.
+    pub token: Option<&'a TokenRow>,
+    /// Which of the KeyPackages that the bundle's Welcomes name are taken by the author and not used yet.
+    pub taken: &'a [PackageHash],
+    /// The devices of the bundle whose mailbox is full.
+    pub mailbox_full: bool,
+    /// The clock.
+    pub now: Timestamp,
+}
+
+/// What to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// Nothing: it was placed before.
+    Known(Appended),
+    /// Nothing: say why.
+    Refuse(Refusal),
+    /// Write all of this, or nothing.
+    Place(Placement),
+}
+
+/// What an accepted append writes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Placement {
+    /// The answer, and the new entry's place.
+    pub appended: Appended,
+    /// The group's row from now on.
+    pub group: GroupRow,
+    /// With a commit: the row of the token that ends here (none at creation).
+    pub ended: Option<TokenRow>,
+    /// With a commit: the row of the token that begins here.
+    pub began: Option<TokenRow>,
+    /// Welcomes to put into mailboxes; their packages are used up.
+    pub welcomes: Vec<WelcomeCopy>,
+}
+
+/// Decides over one append. The order of the checks is part of the protocol.
+#[must_use]
+pub fn decide(context: &AppendContext<'_>, op: &AppendOp) -> Decision {
+    // relay.append.1: a repeated append is answered as the first one was, before anything else is looked at.
+    if let Some(appended) = context.known {
+        return Decision::Known(appended);
+    }
+    match check(context, op) {
+        Ok(()) => Decision::Place(place(context, op)),
+        Err(refusal) => Decision::Refuse(refusal),
+    }
+}
+
+fn check(context: &AppendContext<'_>, op: &AppendOp) -> Result<(), Refusal> {
+    // relay.append.2: a bundle comes with a commit, and only with one.
+    let bundle = match (op.kind, &op.bundle) {
+        (EntryKind::Commit, Some(bundle)) => Some(bundle),
+        (EntryKind::Application, None) => None,
+        _ => return Err(Refusal::Malformed),
+    };
+    match (context.group, op.after) {
+        // relay.append.3: the first append creates the group; it is the commit of epoch 0.
+        (None, Seq(0)) if op.kind == EntryKind::Commit => {}
+        (None, _) => return Err(Refusal::UnknownGroup),
+        (Some(_), Seq(0)) if op.token.is_none() => return Err(Refusal::GroupExists),
+        (Some(group), after) => {
+            // relay.append.4: the author was a member in some epoch.
+            let Some(token) = context.token else {
+                return Err(if op.token.is_none() { Refusal::NotOpen } else { Refusal::TokenRefused });
+            };
+            // relay.append.5: nothing is placed after a commit that its author has not seen.
+            if after != group.newest_commit {
+                let newest_commit = group.newest_commit;
+                return Err(match op.kind {
+                    EntryKind::Commit => Refusal::Conflict { newest_commit },
+                    EntryKind::Application => Refusal::Stale { newest_commit },
+                });
+            }
+            // relay.append.6: only the newest epoch's token appends.
+            if token.hash != group.token {
+                return Err(Refusal::TokenRefused);
+            }
+        }
+    }
+    let Some(bundle) = bundle else { return Ok(()) };
+    if bundle.welcomes.len() > WELCOMES_MAX {
+        return Err(Refusal::TooLarge { bytes_max: WELCOME_BYTES_MAX as u64 });
+    }
+    for (at, welcome) in bundle.welcomes.iter().enumerate() {
+        if welcome.body.len() > WELCOME_BYTES_MAX {
+            return Err(Refusal::TooLarge { bytes_max: WELCOME_BYTES_MAX as u64 });
+        }
+        // relay.append.7: each Welcome uses up a KeyPackage that this account took.
+        let repeated = bundle.welcomes.iter().skip(at + 1).any(|other| other.package == welcome.package);
+        if repeated || !context.taken.contains(&welcome.package) {
+            return Err(Refusal::PackageNotTaken);
+        }
+    }
+    if context.mailbox_full { Err(Refusal::MailboxFull) } else { Ok(()) }
+}
+
+fn place(context: &AppendContext<'_>, op: &AppendOp) -> Placement {
+    let old = context.group;
+    let received_at = old.map_or(context.now, |group| context.now.max(group.received_at));
+    let before = old.map_or_else(|| Head::empty(op.group), |group| group.head);
+    let head = before.append(op.kind, received_at, &op.body);
+    let mut group = GroupRow {
+        head,
+        received_at,
+        newest_commit: old.map_or(Seq(0), |group| group.newest_commit),
+        token: old.map_or(TokenHash([0; 32]), |group| group.token),
+        first: old.map_or(Seq(1), |group| group.first),
+    };
+    let (mut ended, mut began, mut welcomes) = (None, None, Vec::new());
+    if let Some(bundle) = &op.bundle {
+        ended = context.token.map(|token| TokenRow { ended_at: Some(head), ..*token });
+        began = Some(TokenRow { hash: bundle.next_token, made_at: head.seq, ended_at: None });
+        welcomes = bundle.welcomes.clone();
+        group.newest_commit = head.seq;
+        group.token = bundle.next_token;
+    }
+    Placement { appended: Appended { head, received_at }, group, ended, began, welcomes }
+}
+
+/// What a token opens, for `StoreOp::Open`.
+///
+/// # Errors
+/// `UnknownGroup`, `TokenRefused`.
+pub fn open(group: Option<&GroupRow>, token: Option<&TokenRow>) -> Result<OpenedRow, Refusal> {
+    let group = group.ok_or(Refusal::UnknownGroup)?;
+    let token = token.ok_or(Refusal::TokenRefused)?;
+    let ended_at = token.ended_at.filter(|_| token.hash != group.token);
+    Ok(OpenedRow {
+        head: group.head,
+        newest_commit: group.newest_commit,
+        read_to: ended_at.map(|head| head.seq),
+        readable: ended_at.unwrap_or(group.head),
+    })
+}
+
+impl From<Appended> for AppendedRow {
+    fn from(appended: Appended) -> Self {
+        Self { appended, placed: true }
+    }
+}

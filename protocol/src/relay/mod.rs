@@ -1,0 +1,12 @@
+//! The relay: what it stores, what it decides, and how it serves connections. `spec/relay.md`.
+//!
+//! This module does not open sockets or files; `chancery-server` drives it and implements [`store::RelayStore`].
+
+pub mod log;
+pub mod machine;
+pub mod mailbox;
+pub mod store;
+
+pub use log::{AppendContext, Decision, GroupRow, TokenRow, decide};
+pub use machine::{Admission, ConnId, Input, Lane, OpId, Output, RelayMachine};
+pub use store::{RelayStore, StoreFault, StoreOp, StoreReply};

@@ -1,0 +1,143 @@
+//! The plaintext of an application message: an envelope, padded to a bucket. `spec/mls-profile.md#envelope`.
+//!
+//! This module does not encrypt, and keeps bodies that it does not know.
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::{
+    error::Malformed,
+    ids::{EnvelopeHash, MessageId},
+    limits::{ENVELOPE_BUCKET_MIN, ENVELOPE_BYTES_MAX, TEXT_BYTES_MAX},
+    time::Timestamp,
+    wire::{Blob, decode_exact, encode, relay::Head},
+};
+
+/// One message of one device in one group. Its bytes are fixed at the first encryption.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Envelope {
+    /// Chosen at random by the author.
+    pub id: MessageId,
+    /// 0 for a device's first message in the group, then dense.
+    pub counter: u64,
+    /// Hash of the same device's previous envelope in the group; zeros for the first.
+    pub previous: EnvelopeHash,
+    /// The newest head that the author has verified.
+    pub relay_head: Head,
+    /// The author's clock.
+    pub sent_at: Timestamp,
+    /// What is said.
+    pub body: Body,
+}
+
+/// What an envelope says: a kind and its content.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Body {
+    /// 1: text, UTF-8, as typed.
+    Text(String),
+    /// 2: the author's account wants to leave; the next client online commits the removal.
+    Leave,
+    /// A kind that this version does not know, kept as it came.
+    Unknown {
+        /// Its number.
+        kind: u16,
+        /// Its bytes.
+        content: Blob,
+    },
+}
+
+#[derive(Serialize, Deserialize)]
+struct RawBody {
+    kind: u16,
+    content: Blob,
+}
+
+const TEXT: u16 = 1;
+const LEAVE: u16 = 2;
+
+impl Serialize for Body {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let raw = match self {
+            Self::Text(text) => RawBody { kind: TEXT, content: Blob(text.clone().into_bytes()) },
+            Self::Leave => RawBody { kind: LEAVE, content: Blob::default() },
+            Self::Unknown { kind, content } => RawBody { kind: *kind, content: content.clone() },
+        };
+        raw.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Body {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        use serde::de::Error;
+        let raw = RawBody::deserialize(deserializer)?;
+        match raw.kind {
+            TEXT if raw.content.len() > TEXT_BYTES_MAX => Err(D::Error::custom("text too long")),
+            TEXT => String::from_utf8(raw.content.0).map(Self::Text).map_err(D::Error::custom),
+            LEAVE if raw.content.is_empty() => Ok(Self::Leave),
+            LEAVE => Err(D::Error::custom("leave has no content")),
+            kind => Ok(Self::Unknown { kind, content: raw.content }),
+        }
+    }
+}
+
+impl Envelope {
+    /// The bytes that are hashed and chained.
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        encode(self)
+    }
+
+    /// Decodes what [`Envelope::to_bytes`] gave.
+    ///
+    /// # Errors
+    /// `TooLong` or `Undecodable`.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, Malformed> {
+        if bytes.len() > ENVELOPE_BYTES_MAX {
+            return Err(Malformed::TooLong { what: "an envelope", len: bytes.len(), max: ENVELOPE_BYTES_MAX });
+        }
+        decode_exact("an envelope", bytes)
+    }
+}
+
+/// SHA-256("chancery envelope" || bytes). (mls.envelope.2)
+#[must_use]
+pub fn envelope_hash(bytes: &[u8]) -> EnvelopeHash {
+    let mut hash = Sha256::new();
+    hash.update(b"chancery envelope");
+    hash.update(bytes);
+    EnvelopeHash(hash.finalize().into())
+}
+
+/// Length (u32, big-endian), the bytes, zeros up to the next bucket: 256 bytes, or a power of two above. (mls.envelope.1)
+///
+/// # Errors
+/// `TooLong`.
+pub fn pad(bytes: &[u8]) -> Result<Vec<u8>, Malformed> {
+    let too_long = Malformed::TooLong { what: "an envelope", len: bytes.len(), max: ENVELOPE_BYTES_MAX };
+    let len = match u32::try_from(bytes.len()) {
+        Ok(len) if bytes.len() <= ENVELOPE_BYTES_MAX => len,
+        _ => return Err(too_long),
+    };
+    let bucket = (bytes.len() + 4).next_power_of_two().max(ENVELOPE_BUCKET_MIN);
+    let mut padded = Vec::with_capacity(bucket);
+    padded.extend_from_slice(&len.to_be_bytes());
+    padded.extend_from_slice(bytes);
+    padded.resize(bucket, 0);
+    Ok(padded)
+}
+
+/// Undoes [`pad`] and refuses any other padding.
+///
+/// # Errors
+/// `Undecodable`.
+pub fn unpad(padded: &[u8]) -> Result<&[u8], Malformed> {
+    let refuse = Malformed::Undecodable { what: "envelope padding" };
+    let (len, rest) = padded.split_first_chunk::<4>().ok_or(refuse.clone())?;
+    let len = usize::try_from(u32::from_be_bytes(*len)).map_err(|_| refuse.clone())?;
+    let (bytes, zeros) = rest.split_at_checked(len).ok_or(refuse.clone())?;
+    let whole = len <= ENVELOPE_BYTES_MAX
+        && padded.len() == (len + 4).next_power_of_two().max(ENVELOPE_BUCKET_MIN)
+        && zeros.iter().all(|byte| *byte == 0);
+    if whole { Ok(bytes) } else { Err(refuse) }
+}

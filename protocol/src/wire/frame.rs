@@ -1,0 +1,205 @@
+//! Frames: a fixed header and a postcard body. One table names every frame, its number, direction and section.
+//!
+//! This module does not read streams; `chancery-quic` does. `spec/wire.md#frames`.
+
+use crate::{
+    error::{Malformed, Refusal},
+    limits::FRAME_BYTES_MAX,
+    wire::{decode_exact, relay},
+};
+
+/// Who sends a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Direction {
+    /// A client sends it on the control stream of `chancery/1`.
+    ToRelay,
+    /// A relay sends it on the control stream of `chancery/1`.
+    ToClient,
+    /// A relay sends it on the delivery stream of `chancery/1`.
+    Delivery,
+    /// A client sends it on `chancery-enrol/1`.
+    ToRegistrar,
+    /// A registrar sends it on `chancery-enrol/1`.
+    FromRegistrar,
+}
+
+/// Ten bytes before each body: length of the body (u32), type (u16), correlation (u32), all big-endian.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FrameHeader {
+    /// Length of the body in bytes.
+    pub body_len: u32,
+    /// Number of the frame type.
+    pub frame_type: u16,
+    /// Chosen by who asks, repeated by who answers; 0 where nothing was asked.
+    pub correlation: u32,
+}
+
+impl FrameHeader {
+    /// Length in bytes.
+    pub const LEN: usize = 10;
+
+    /// The header as it stands on the wire.
+    #[must_use]
+    pub fn to_bytes(self) -> [u8; Self::LEN] {
+        let [a, b, c, d] = self.body_len.to_be_bytes();
+        let [e, f] = self.frame_type.to_be_bytes();
+        let [g, h, i, j] = self.correlation.to_be_bytes();
+        [a, b, c, d, e, f, g, h, i, j]
+    }
+
+    /// Reads a header and refuses a body that is longer than any frame.
+    ///
+    /// # Errors
+    /// `TooLong`; the stream cannot be read on after it.
+    pub fn from_bytes(bytes: [u8; Self::LEN]) -> Result<Self, Malformed> {
+        let [a, b, c, d, e, f, g, h, i, j] = bytes;
+        let header = Self {
+            body_len: u32::from_be_bytes([a, b, c, d]),
+            frame_type: u16::from_be_bytes([e, f]),
+            correlation: u32::from_be_bytes([g, h, i, j]),
+        };
+        // wire.frame.1: the length is checked before the body is read.
+        match usize::try_from(header.body_len) {
+            Ok(len) if len <= FRAME_BYTES_MAX => Ok(header),
+            _ => Err(Malformed::TooLong {
+                what: "a frame",
+                len: usize::try_from(header.body_len).unwrap_or(usize::MAX),
+                max: FRAME_BYTES_MAX,
+            }),
+        }
+    }
+}
+
+/// A row of the table: what a reviewer wants to know of a frame type.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FrameSpec {
+    /// Number on the wire.
+    pub frame_type: u16,
+    /// Name in the specification.
+    pub name: &'static str,
+    /// Who sends it.
+    pub direction: Direction,
+    /// Where it is specified.
+    pub section: &'static str,
+}
+
+macro_rules! frames {
+    ($($number:literal $direction:ident $name:ident($body:ty) $section:literal;)*) => {
+        /// A frame with its body.
+        #[derive(Clone, Debug, PartialEq, Eq)]
+        #[allow(missing_docs, clippy::large_enum_variant, reason = "each name is that of its body type")]
+        pub enum Frame {
+            $($name($body),)*
+        }
+
+        /// Every frame type.
+        pub const FRAMES: &[FrameSpec] = &[
+            $(FrameSpec {
+                frame_type: $number,
+                name: stringify!($name),
+                direction: Direction::$direction,
+                section: $section,
+            },)*
+        ];
+
+        impl Frame {
+            /// Number on the wire.
+            #[must_use]
+            pub fn frame_type(&self) -> u16 {
+                match self {
+                    $(Self::$name(_) => $number,)*
+                }
+            }
+
+            fn encode_body(&self) -> Vec<u8> {
+                match self {
+                    $(Self::$name(body) => crate::wire::encode(body),)*
+                }
+            }
+
+            /// Decodes a body whose header was read from a stream of this direction.
+            ///
+            /// # Errors
+            /// `UnknownFrame`, or `Undecodable` if the body is not exactly one value of its type.
+            pub fn decode(direction: Direction, frame_type: u16, body: &[u8]) -> Result<Self, Malformed> {
+                match (frame_type, direction) {
+                    $(($number, Direction::$direction) => Ok(Self::$name(decode_exact(stringify!($name), body)?)),)*
+                    _ => Err(Malformed::UnknownFrame(frame_type)),
+                }
+            }
+        }
+    };
+}
+
+frames! {
+    0x0001 ToRelay Open(relay::Open) "wire.md#open";
+    0x0002 ToRelay Close(relay::Close) "wire.md#close";
+    0x0003 ToRelay Append(relay::Append) "wire.md#append";
+    0x0004 ToRelay PublishKeyPackages(relay::PublishKeyPackages) "wire.md#publishkeypackages";
+    0x0005 ToRelay TakeKeyPackages(relay::TakeKeyPackages) "wire.md#takekeypackages";
+    0x0006 ToRelay AckMail(relay::AckMail) "wire.md#ackmail";
+    0x0007 ToRelay Ping(relay::Ping) "wire.md#ping";
+
+    0x0101 ToClient Ready(relay::Ready) "wire.md#ready";
+    0x0102 ToClient Refused(Refusal) "wire.md#refusals";
+    0x0103 ToClient Opened(relay::Opened) "wire.md#open";
+    0x0104 ToClient Closed(relay::Closed) "wire.md#close";
+    0x0105 ToClient Appended(relay::Appended) "wire.md#append";
+    0x0106 ToClient Published(relay::Published) "wire.md#publishkeypackages";
+    0x0107 ToClient KeyPackages(relay::KeyPackages) "wire.md#takekeypackages";
+    0x0108 ToClient MailAcked(relay::MailAcked) "wire.md#ackmail";
+    0x0109 ToClient Pong(relay::Pong) "wire.md#ping";
+
+    0x0201 Delivery Entries(relay::Entries) "wire.md#entries";
+    0x0202 Delivery Mail(relay::Mail) "wire.md#mail";
+
+    0x0301 ToRegistrar Enrol(relay::Enrol) "wire.md#enrol";
+    0x0302 ToRegistrar Admit(relay::Admit) "wire.md#admit";
+    0x0401 FromRegistrar Enrolled(relay::Enrolled) "wire.md#enrol";
+    0x0402 FromRegistrar Admitted(relay::Admitted) "wire.md#admit";
+    0x0403 FromRegistrar NotEnrolled(Refusal) "wire.md#refusals";
+}
+
+impl Frame {
+    /// The frame with its header, ready for a stream.
+    #[must_use]
+    pub fn to_bytes(&self, correlation: u32) -> Vec<u8> {
+        let body = self.encode_body();
+        let header = FrameHeader {
+            body_len: u32::try_from(body.len()).unwrap_or(u32::MAX),
+            frame_type: self.frame_type(),
+            correlation,
+        };
+        let mut bytes = Vec::with_capacity(FrameHeader::LEN + body.len());
+        bytes.extend_from_slice(&header.to_bytes());
+        bytes.extend_from_slice(&body);
+        bytes
+    }
+}
+
+/// Takes the first whole frame from `bytes` and says how many bytes it was; `None` if it is not whole yet.
+///
+/// # Errors
+/// As [`FrameHeader::from_bytes`] and [`Frame::decode`]. An unknown or undecodable frame is consumed by its length:
+/// the caller may answer `Refused(Malformed)` and read on. A header that is refused ends the stream.
+pub fn take_frame(direction: Direction, bytes: &[u8]) -> Result<Option<(TakenFrame, usize)>, Malformed> {
+    let Some((header, rest)) = bytes.split_first_chunk::<{ FrameHeader::LEN }>() else {
+        return Ok(None);
+    };
+    let header = FrameHeader::from_bytes(*header)?;
+    let body_len = usize::try_from(header.body_len).unwrap_or(usize::MAX);
+    let Some(body) = rest.get(..body_len) else {
+        return Ok(None);
+    };
+    let frame = Frame::decode(direction, header.frame_type, body);
+    Ok(Some((TakenFrame { correlation: header.correlation, frame }, FrameHeader::LEN + body_len)))
+}
+
+/// What stood between two frame borders.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TakenFrame {
+    /// From the header.
+    pub correlation: u32,
+    /// The frame, or why it is none.
+    pub frame: Result<Frame, Malformed>,
+}
