@@ -284,6 +284,15 @@ pub enum Event {
         /// Why: a rule of the specification or a layer.
         reason: String,
     },
+    /// An own message was given up; it was not and will not be delivered.
+    Unsent {
+        /// The group.
+        group: GroupId,
+        /// Its id.
+        id: MessageId,
+        /// Why.
+        reason: String,
+    },
     /// Something that should not happen: the group is not read on until a person has looked.
     Alarm {
         /// The group.

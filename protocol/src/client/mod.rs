@@ -3,8 +3,16 @@
 //! This module does not open sockets or files; `chancery-client` (and the escrow node) drive it.
 
 pub mod api;
+mod catch_up;
+mod changes;
+mod gate;
+pub mod machine;
+mod outbox;
+mod packages;
+mod record;
 
 pub use api::{
     ClientFault, Command, CommandId, Event, GroupStatus, GroupSummary, Input, MemberSummary, Message, Output, Reply,
     RowWrite, Space, message_key,
 };
+pub use machine::ClientMachine;

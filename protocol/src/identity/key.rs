@@ -7,7 +7,7 @@ use core::fmt;
 use aws_lc_rs::signature::{self, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
 use zeroize::Zeroizing;
 
-use crate::{identity::name::device_id, ids::DeviceId, secret::Secret32};
+use crate::{identity::name::device_id, ids::DeviceId, secret::Secret32, wire::vector::push_vector};
 
 /// What a signature is for. Labels have the form of RFC 9420, section 5.1.2, with "Chancery 1.0 " for "MLS 1.0 ".
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,16 +33,6 @@ impl Purpose {
         push_vector(&mut content, message);
         content
     }
-}
-
-fn push_vector(out: &mut Vec<u8>, bytes: &[u8]) {
-    // Lengths of RFC 9420, section 2.1.2. What is signed here is shorter than 2^30 bytes by the frame cap.
-    match bytes.len() {
-        len @ 0..64 => out.push(u8::try_from(len).unwrap_or(0)),
-        len @ 64..16384 => out.extend_from_slice(&(u16::try_from(len).unwrap_or(0) | 0x4000).to_be_bytes()),
-        len => out.extend_from_slice(&(u32::try_from(len).unwrap_or(0) | 0x8000_0000).to_be_bytes()),
-    }
-    out.extend_from_slice(bytes);
 }
 
 /// A device's private key. It never leaves the device; `Debug` shows the device id.

@@ -3,3 +3,22 @@
 //! This module does not know relays, connections or outboxes.
 
 pub mod charter;
+pub mod group;
+pub mod judge;
+pub mod key_package;
+pub mod profile;
+pub mod state;
+pub mod storage;
+pub mod view;
+mod welcome;
+
+pub use charter::{Charter, Class};
+pub use group::{
+    Change, CommitError, Group, GroupError, JoinError, Merged, Prepared, ProcessError, Processed, StagedChange,
+};
+pub use judge::{Accepted, Rule, judge};
+pub use key_package::OfferedPackage;
+pub use profile::Core;
+pub use state::GroupState;
+pub use storage::Storage;
+pub use view::{CommitView, GroupView, LeafView};

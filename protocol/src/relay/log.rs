@@ -33,8 +33,8 @@ pub struct GroupRow {
 pub struct TokenRow {
     /// Hash of the token.
     pub hash: TokenHash,
-    /// The commit that began its epoch.
-    pub made_at: Seq,
+    /// The commit that began its epoch, with the head there.
+    pub made_at: Head,
     /// The commit that ended its epoch, with the head there: the last entry that it may read.
     pub ended_at: Option<Head>,
 }
@@ -57,6 +57,7 @@ pub struct AppendContext<'a> {
 }
 
 /// What to do.
+#[allow(clippy::large_enum_variant, reason = "made once for each append and matched at once")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decision {
     /// Nothing: it was placed before.
@@ -158,7 +159,7 @@ fn place(context: &AppendContext<'_>, op: &AppendOp) -> Placement {
     let (mut ended, mut began, mut welcomes) = (None, None, Vec::new());
     if let Some(bundle) = &op.bundle {
         ended = context.token.map(|token| TokenRow { ended_at: Some(head), ..*token });
-        began = Some(TokenRow { hash: bundle.next_token, made_at: head.seq, ended_at: None });
+        began = Some(TokenRow { hash: bundle.next_token, made_at: head, ended_at: None });
         welcomes = bundle.welcomes.clone();
         group.newest_commit = head.seq;
         group.token = bundle.next_token;
@@ -179,6 +180,8 @@ pub fn open(group: Option<&GroupRow>, token: Option<&TokenRow>) -> Result<Opened
         newest_commit: group.newest_commit,
         read_to: ended_at.map(|head| head.seq),
         readable: ended_at.unwrap_or(group.head),
+        began: token.made_at,
+        first: group.first,
     })
 }
 

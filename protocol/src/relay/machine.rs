@@ -2,16 +2,28 @@
 //!
 //! This module does not decide over appends ([`super::log`] does) and holds no roster.
 
-use std::collections::{BTreeSet, VecDeque};
-use std::sync::Arc;
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
 
 use crate::{
     error::{Malformed, Refusal},
-    identity::Chain,
-    ids::{AccountId, RootHash},
-    relay::store::{StoreFault, StoreOp, StoreReply},
+    identity::{Authority, Chain, IdentityError, certificate::At, verify_chain},
+    ids::{AccountId, DeviceId, GroupId, MailId, RootHash, Seq, TokenHash},
+    limits::{
+        ACCOUNT_CONNECTIONS_MAX, APPEND_ID_DAYS, CONNECTION_BYTES_MAX, CONNECTION_GROUPS_MAX, CONNECTION_REQUESTS_MAX,
+        ENTRIES_BYTES_TARGET, ENTRIES_PER_FRAME_MAX, KEY_PACKAGE_BYTES_MAX, KEY_PACKAGES_MAX, MAIL_PER_READ_MAX,
+        RETENTION_DAYS, TRACE_DAYS,
+    },
+    relay::store::{AppendOp, StoreFault, StoreOp, StoreReply},
     time::Timestamp,
-    wire::Frame,
+    wire::{
+        Frame,
+        mls_header::MlsHeader,
+        relay::{self, Entry},
+    },
 };
 
 /// A connection, numbered by the driver; never reused within a process.
@@ -112,15 +124,101 @@ pub enum Output {
     },
 }
 
+/// A group that is open on a connection.
+#[derive(Debug)]
+struct Open {
+    token: TokenHash,
+    began: Seq,
+    /// Last entry that the token reads; none while it is the newest epoch's.
+    read_to: Option<Seq>,
+    /// The newest entry that this connection was told of.
+    newest: Seq,
+    /// Next entry to deliver; none without a subscription.
+    next: Option<Seq>,
+    reading: bool,
+}
+
+impl Open {
+    fn limit(&self) -> Seq {
+        self.read_to.map_or(self.newest, |last| last.min(self.newest))
+    }
+
+    fn lags(&self) -> bool {
+        !self.reading && self.next.is_some_and(|next| next <= self.limit())
+    }
+}
+
+#[derive(Debug)]
+struct Connection {
+    account: AccountId,
+    device: DeviceId,
+    groups: BTreeMap<GroupId, Open>,
+    /// Bytes given to the driver and not yet reported as written.
+    unwritten: usize,
+    requests: usize,
+    mail_after: MailId,
+    mail_reading: bool,
+    mail_waits: bool,
+}
+
+/// What a store operation was for.
+#[derive(Debug)]
+enum Pending {
+    Ready(ConnId),
+    Open { conn: ConnId, correlation: u32, open: relay::Open, token: TokenHash },
+    Append { conn: ConnId, correlation: u32, op: AppendOp },
+    Read { conn: ConnId, group: GroupId },
+    Publish { conn: ConnId, correlation: u32 },
+    Take { conn: ConnId, correlation: u32 },
+    Mail(ConnId),
+    AckMail { conn: ConnId, correlation: u32 },
+    Expire,
+}
+
+const EXPIRE_EVERY: Duration = Duration::from_secs(3_600);
+
 /// The machine.
 #[derive(Debug, Default)]
 pub struct RelayMachine {
+    admission: Admission,
+    connections: BTreeMap<ConnId, Connection>,
+    subscribers: BTreeMap<GroupId, BTreeSet<ConnId>>,
+    devices: BTreeMap<DeviceId, BTreeSet<ConnId>>,
+    pending: BTreeMap<OpId, Pending>,
+    last_op: u64,
     outputs: VecDeque<Output>,
+    expire_at: Option<Timestamp>,
+    retention: Option<Duration>,
 }
 
 impl RelayMachine {
+    /// A machine that lets nobody in until it is told whom, and keeps entries for `retention`
+    /// (default: [`RETENTION_DAYS`]).
+    #[must_use]
+    pub fn new(retention: Option<Duration>) -> Self {
+        Self { retention, ..Self::default() }
+    }
+
+    /// Connections that have been let in.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.connections.len()
+    }
+
     /// Takes one input. Drain [`Self::poll`] before the next.
-    pub fn handle(&mut self, _input: Input, _now: Timestamp) {}
+    pub fn handle(&mut self, input: Input, now: Timestamp) {
+        if self.expire_at.is_none() {
+            self.expire_at = Some(now);
+        }
+        match input {
+            Input::Connected { conn, chain } => self.connected(conn, chain.as_ref(), now),
+            Input::Frame { conn, correlation, frame } => self.frame(conn, correlation, frame),
+            Input::Disconnected { conn } => self.forget(conn),
+            Input::Stored { op, reply } => self.stored(op, reply, now),
+            Input::Written { conn, bytes } => self.written(conn, bytes),
+            Input::Admission(admission) => self.admit(admission),
+        }
+    }
 
     /// The next thing to do, until `None`.
     pub fn poll(&mut self) -> Option<Output> {
@@ -130,9 +228,444 @@ impl RelayMachine {
     /// When to call [`Self::handle_timeout`] at the latest.
     #[must_use]
     pub fn next_timeout(&self) -> Option<Timestamp> {
-        None
+        self.expire_at
     }
 
     /// Does what is due: expiry by age.
-    pub fn handle_timeout(&mut self, _now: Timestamp) {}
+    pub fn handle_timeout(&mut self, now: Timestamp) {
+        if self.expire_at.is_none_or(|at| at > now) {
+            return;
+        }
+        self.expire_at = Some(now.plus(EXPIRE_EVERY));
+        let days = |days: u64| Duration::from_secs(days * 86_400);
+        let retention = self.retention.unwrap_or(days(RETENTION_DAYS));
+        let before =
+            |age: Duration| Timestamp(now.0.saturating_sub(u64::try_from(age.as_millis()).unwrap_or(u64::MAX)));
+        let request = StoreOp::Expire {
+            entries_before: before(retention),
+            append_ids_before: before(retention.saturating_add(days(APPEND_ID_DAYS))),
+            traces_before: before(days(TRACE_DAYS)),
+        };
+        self.store(Pending::Expire, request);
+    }
+
+    fn store(&mut self, pending: Pending, request: StoreOp) {
+        self.last_op += 1;
+        let op = OpId(self.last_op);
+        self.pending.insert(op, pending);
+        self.outputs.push_back(Output::Store { op, request });
+    }
+
+    fn send(&mut self, conn: ConnId, lane: Lane, bytes: Arc<[u8]>) {
+        if let Some(connection) = self.connections.get_mut(&conn) {
+            connection.unwritten = connection.unwritten.saturating_add(bytes.len());
+            self.outputs.push_back(Output::Send { conn, lane, bytes });
+        }
+    }
+
+    fn answer(&mut self, conn: ConnId, correlation: u32, frame: &Frame) {
+        if let Some(connection) = self.connections.get_mut(&conn) {
+            connection.requests = connection.requests.saturating_sub(1);
+        }
+        self.send(conn, Lane::Control, frame.to_bytes(correlation).into());
+    }
+
+    fn refuse(&mut self, conn: ConnId, correlation: u32, refusal: Refusal) {
+        self.answer(conn, correlation, &Frame::Refused(refusal));
+    }
+
+    // --- who is let in ---
+
+    fn connected(&mut self, conn: ConnId, chain: Option<&Chain>, now: Timestamp) {
+        let admitted = chain.ok_or(Refusal::CertificateMissing).and_then(|chain| self.verify(chain, now));
+        match admitted {
+            Ok((account, device)) => {
+                let connection = Connection {
+                    account,
+                    device,
+                    groups: BTreeMap::new(),
+                    unwritten: 0,
+                    requests: 0,
+                    mail_after: MailId(0),
+                    mail_reading: false,
+                    mail_waits: true,
+                };
+                self.connections.insert(conn, connection);
+                self.devices.entry(device).or_default().insert(conn);
+                // Ready tells how many KeyPackages are left; Welcomes follow.
+                let count = StoreOp::PublishKeyPackages { account, device, packages: Vec::new(), last_resort: None };
+                self.store(Pending::Ready(conn), count);
+                self.read_mail(conn);
+            }
+            Err(refusal) => self.outputs.push_back(Output::Close { conn, refusal }),
+        }
+    }
+
+    /// relay.admission.1: the chain verifies at this moment, its root is admitted, its account is not disabled.
+    fn verify(&self, chain: &Chain, now: Timestamp) -> Result<(AccountId, DeviceId), Refusal> {
+        let identity = verify_chain(chain, At::Moment(now)).map_err(|error| match error {
+            IdentityError::Expired => Refusal::CertificateExpired,
+            _ => Refusal::CertificateInvalid,
+        })?;
+        let roots = match identity.authority() {
+            Authority::Tenant(_) => &self.admission.tenants,
+            Authority::Personal => &self.admission.personal,
+        };
+        if !roots.contains(&identity.root()) {
+            return Err(Refusal::CertificateForeign);
+        }
+        if self.admission.disabled.contains(&identity.account()) {
+            return Err(Refusal::AccountDisabled);
+        }
+        let held = self.connections.values().filter(|other| other.account == identity.account()).count();
+        if held >= ACCOUNT_CONNECTIONS_MAX {
+            return Err(Refusal::TooMany);
+        }
+        Ok((identity.account(), identity.device()))
+    }
+
+    /// relay.admission.2: an account that is disabled loses its connections at once.
+    fn admit(&mut self, admission: Admission) {
+        self.admission = admission;
+        let disabled = &self.admission.disabled;
+        let cut: Vec<ConnId> = self
+            .connections
+            .iter()
+            .filter(|(_, held)| disabled.contains(&held.account))
+            .map(|(conn, _)| *conn)
+            .collect();
+        for conn in cut {
+            self.outputs.push_back(Output::Close { conn, refusal: Refusal::AccountDisabled });
+            self.forget(conn);
+        }
+    }
+
+    fn forget(&mut self, conn: ConnId) {
+        let Some(connection) = self.connections.remove(&conn) else { return };
+        for group in connection.groups.keys() {
+            self.unsubscribe(*group, conn);
+        }
+        if let Some(held) = self.devices.get_mut(&connection.device) {
+            held.remove(&conn);
+            if held.is_empty() {
+                self.devices.remove(&connection.device);
+            }
+        }
+    }
+
+    fn unsubscribe(&mut self, group: GroupId, conn: ConnId) {
+        if let Some(held) = self.subscribers.get_mut(&group) {
+            held.remove(&conn);
+            if held.is_empty() {
+                self.subscribers.remove(&group);
+            }
+        }
+    }
+
+    // --- requests ---
+
+    fn frame(&mut self, conn: ConnId, correlation: u32, frame: Result<Frame, Malformed>) {
+        let Some(connection) = self.connections.get_mut(&conn) else { return };
+        connection.requests += 1;
+        let (account, device) = (connection.account, connection.device);
+        if connection.requests > CONNECTION_REQUESTS_MAX {
+            return self.refuse(conn, correlation, Refusal::RateLimited { retry_after_ms: 100 });
+        }
+        match frame {
+            Ok(Frame::Open(open)) => {
+                let token = open.token.hash();
+                let request = StoreOp::Open { group: open.group, token };
+                self.store(Pending::Open { conn, correlation, open, token }, request);
+            }
+            Ok(Frame::Close(close)) => {
+                if let Some(connection) = self.connections.get_mut(&conn) {
+                    connection.groups.remove(&close.group);
+                }
+                self.unsubscribe(close.group, conn);
+                self.answer(conn, correlation, &Frame::Closed(relay::Closed { group: close.group }));
+            }
+            Ok(Frame::Append(append)) => self.append(conn, correlation, account, append),
+            Ok(Frame::PublishKeyPackages(publish)) => {
+                let too_long = |package: &[u8]| package.len() > KEY_PACKAGE_BYTES_MAX;
+                if publish.packages.iter().chain(&publish.last_resort).any(|package| too_long(package))
+                    || publish.packages.len() > KEY_PACKAGES_MAX
+                {
+                    let bytes_max = KEY_PACKAGE_BYTES_MAX as u64;
+                    return self.refuse(conn, correlation, Refusal::TooLarge { bytes_max });
+                }
+                let request = StoreOp::PublishKeyPackages {
+                    account,
+                    device,
+                    packages: publish.packages,
+                    last_resort: publish.last_resort,
+                };
+                self.store(Pending::Publish { conn, correlation }, request);
+            }
+            Ok(Frame::TakeKeyPackages(take)) => {
+                let request =
+                    StoreOp::TakeKeyPackages { requester: account, request: take.request, account: take.account };
+                self.store(Pending::Take { conn, correlation }, request);
+            }
+            Ok(Frame::AckMail(ack)) => {
+                self.store(Pending::AckMail { conn, correlation }, StoreOp::AckMail { device, ids: ack.ids });
+            }
+            Ok(Frame::Ping(_)) => self.answer(conn, correlation, &Frame::Pong(relay::Pong)),
+            // wire.frame.2: what is no request is answered, and the connection goes on.
+            Ok(_) | Err(_) => self.refuse(conn, correlation, Refusal::Malformed),
+        }
+    }
+
+    fn append(&mut self, conn: ConnId, correlation: u32, account: AccountId, append: relay::Append) {
+        // relay.header.1: the message is a PrivateMessage of this group and kind.
+        match MlsHeader::parse(&append.body) {
+            Ok(header) if header.group == append.group && header.kind == append.kind => {}
+            Err(Malformed::TooLong { max, .. }) => {
+                return self.refuse(conn, correlation, Refusal::TooLarge { bytes_max: max as u64 });
+            }
+            _ => return self.refuse(conn, correlation, Refusal::HeaderMismatch),
+        }
+        let open = self.connections.get(&conn).and_then(|held| held.groups.get(&append.group));
+        let op = AppendOp {
+            group: append.group,
+            token: open.map(|open| open.token),
+            author: account,
+            kind: append.kind,
+            after: append.after,
+            body: append.body,
+            bundle: append.bundle,
+        };
+        self.store(Pending::Append { conn, correlation, op: op.clone() }, StoreOp::Append(op));
+    }
+
+    // --- answers of the store ---
+
+    fn stored(&mut self, op: OpId, reply: Result<StoreReply, StoreFault>, now: Timestamp) {
+        let Some(pending) = self.pending.remove(&op) else { return };
+        let reply = match reply {
+            Ok(reply) => reply,
+            Err(fault) => return self.failed(pending, Refusal::from(&fault)),
+        };
+        match (pending, reply) {
+            (Pending::Ready(conn), StoreReply::Published(key_packages)) => {
+                let ready = Frame::Ready(relay::Ready { now, key_packages });
+                self.send(conn, Lane::Control, ready.to_bytes(0).into());
+            }
+            (Pending::Open { conn, correlation, open, token }, StoreReply::Opened(row)) => match row {
+                Ok(row) => self.opened(conn, correlation, &open, token, row),
+                Err(refusal) => self.refuse(conn, correlation, refusal),
+            },
+            (Pending::Append { conn, correlation, op }, StoreReply::Appended(row)) => match row {
+                Ok(row) => {
+                    self.answer(conn, correlation, &Frame::Appended(row.appended));
+                    if row.placed {
+                        self.placed(op, row.appended);
+                    }
+                }
+                Err(refusal) => self.refuse(conn, correlation, refusal),
+            },
+            (Pending::Read { conn, group }, StoreReply::Entries(entries)) => self.entries(conn, group, entries),
+            (Pending::Publish { conn, correlation }, StoreReply::Published(available)) => {
+                self.answer(conn, correlation, &Frame::Published(relay::Published { available }));
+            }
+            (Pending::Take { conn, correlation }, StoreReply::Taken(taken)) => match taken {
+                Ok(packages) => {
+                    self.answer(conn, correlation, &Frame::KeyPackages(relay::KeyPackages { packages }));
+                }
+                Err(refusal) => self.refuse(conn, correlation, refusal),
+            },
+            (Pending::Mail(conn), StoreReply::Mail(mail)) => self.mail(conn, mail),
+            (Pending::AckMail { conn, correlation }, StoreReply::Done) => {
+                self.answer(conn, correlation, &Frame::MailAcked(relay::MailAcked));
+            }
+            (Pending::Expire, _) => {}
+            // A reply of another kind than its operation is a bug of the store: say that it failed.
+            (pending, _) => self.failed(pending, Refusal::StoreFailed),
+        }
+    }
+
+    fn failed(&mut self, pending: Pending, refusal: Refusal) {
+        match pending {
+            Pending::Open { conn, correlation, .. }
+            | Pending::Append { conn, correlation, .. }
+            | Pending::Publish { conn, correlation }
+            | Pending::Take { conn, correlation }
+            | Pending::AckMail { conn, correlation } => self.refuse(conn, correlation, refusal),
+            // Nobody waits for an answer to these: the client connects again and goes on from its cursor.
+            Pending::Ready(conn) | Pending::Read { conn, .. } | Pending::Mail(conn) => {
+                if self.connections.contains_key(&conn) {
+                    self.outputs.push_back(Output::Close { conn, refusal });
+                    self.forget(conn);
+                }
+            }
+            Pending::Expire => {}
+        }
+    }
+
+    fn opened(
+        &mut self,
+        conn: ConnId,
+        correlation: u32,
+        open: &relay::Open,
+        token: TokenHash,
+        row: crate::relay::store::OpenedRow,
+    ) {
+        let Some(connection) = self.connections.get_mut(&conn) else { return };
+        let behind_began = row.began.seq.next();
+        let from = match open.from {
+            Some(Seq(0)) => Some(behind_began),
+            // relay.open.2: a token reads nothing from before its epoch.
+            Some(from) if from < behind_began => {
+                return self.refuse(conn, correlation, Refusal::Gone { first: behind_began });
+            }
+            // relay.retention.1: entries that have gone are not skipped silently.
+            Some(from) if from < row.first => {
+                return self.refuse(conn, correlation, Refusal::Gone { first: row.first });
+            }
+            from => from,
+        };
+        let known = connection.groups.get(&open.group);
+        if known.is_none() && connection.groups.len() >= CONNECTION_GROUPS_MAX {
+            return self.refuse(conn, correlation, Refusal::TooMany);
+        }
+        // relay.open.1: the newest token that was shown counts; an older one does not take its place.
+        let newer = known.is_none_or(|known| known.began <= row.began.seq);
+        let next = from.or_else(|| known.and_then(|known| known.next));
+        let reading = known.is_some_and(|known| known.reading);
+        let newest = known.map_or(row.head.seq, |known| known.newest.max(row.head.seq));
+        if newer {
+            let state = Open { token, began: row.began.seq, read_to: row.read_to, newest, next, reading };
+            connection.groups.insert(open.group, state);
+            self.subscribers.entry(open.group).or_default().insert(conn);
+        }
+        let opened = relay::Opened {
+            group: open.group,
+            head: row.readable,
+            began: row.began,
+            newest_commit: row.newest_commit,
+            may_append: row.read_to.is_none(),
+        };
+        self.answer(conn, correlation, &Frame::Opened(opened));
+        self.deliver(conn, open.group);
+    }
+
+    /// A durable entry becomes visible: to subscribers that are up to date from memory, to others by their cursor.
+    fn placed(&mut self, op: AppendOp, appended: relay::Appended) {
+        let seq = appended.head.seq;
+        let devices: Vec<DeviceId> =
+            op.bundle.iter().flat_map(|bundle| &bundle.welcomes).map(|welcome| welcome.device).collect();
+        let ends_epoch = op.bundle.is_some();
+        let entry = Entry { seq, kind: op.kind, received_at: appended.received_at, body: op.body };
+        let frame = Frame::Entries(relay::Entries { group: op.group, entries: vec![entry] });
+        let bytes: Arc<[u8]> = frame.to_bytes(0).into();
+
+        let subscribers: Vec<ConnId> = self.subscribers.get(&op.group).into_iter().flatten().copied().collect();
+        for conn in subscribers {
+            let Some(connection) = self.connections.get_mut(&conn) else { continue };
+            let room = connection.unwritten < CONNECTION_BYTES_MAX;
+            let Some(open) = connection.groups.get_mut(&op.group) else { continue };
+            open.newest = open.newest.max(seq);
+            // relay.token.1: a token reads up to the commit that ends its epoch.
+            if ends_epoch && open.read_to.is_none() && open.began < seq {
+                open.read_to = Some(seq);
+            }
+            if open.reading || open.next != Some(seq) || seq > open.limit() || !room {
+                continue;
+            }
+            open.next = Some(seq.next());
+            self.send(conn, Lane::Delivery, Arc::clone(&bytes));
+        }
+        for device in devices {
+            let held: Vec<ConnId> = self.devices.get(&device).into_iter().flatten().copied().collect();
+            for conn in held {
+                if let Some(connection) = self.connections.get_mut(&conn) {
+                    connection.mail_waits = true;
+                }
+                self.read_mail(conn);
+            }
+        }
+    }
+
+    // --- deliveries by cursor ---
+
+    fn deliver(&mut self, conn: ConnId, group: GroupId) {
+        let Some(connection) = self.connections.get_mut(&conn) else { return };
+        // relay.memory.1: nothing is read for a connection that does not take what it has.
+        if connection.unwritten >= CONNECTION_BYTES_MAX {
+            return;
+        }
+        let Some(open) = connection.groups.get_mut(&group) else { return };
+        let (true, Some(from)) = (open.lags(), open.next) else { return };
+        open.reading = true;
+        let request = StoreOp::Read {
+            group,
+            from,
+            to: open.limit(),
+            entries_max: ENTRIES_PER_FRAME_MAX,
+            bytes_max: ENTRIES_BYTES_TARGET,
+        };
+        self.store(Pending::Read { conn, group }, request);
+    }
+
+    fn entries(&mut self, conn: ConnId, group: GroupId, entries: Result<Vec<Entry>, Refusal>) {
+        let Some(open) = self.connections.get_mut(&conn).and_then(|held| held.groups.get_mut(&group)) else { return };
+        open.reading = false;
+        match entries {
+            Ok(entries) => {
+                let Some(last) = entries.last().map(|entry| entry.seq) else { return };
+                open.next = Some(last.next());
+                let frame = Frame::Entries(relay::Entries { group, entries });
+                self.send(conn, Lane::Delivery, frame.to_bytes(0).into());
+                self.deliver(conn, group);
+            }
+            Err(refusal) => {
+                open.next = None;
+                self.send(conn, Lane::Control, Frame::Refused(refusal).to_bytes(0).into());
+            }
+        }
+    }
+
+    fn written(&mut self, conn: ConnId, bytes: usize) {
+        let Some(connection) = self.connections.get_mut(&conn) else { return };
+        let before = connection.unwritten;
+        connection.unwritten = before.saturating_sub(bytes);
+        // Resume once half of the room is free, not at each write.
+        let half = CONNECTION_BYTES_MAX / 2;
+        if before < half || connection.unwritten >= half {
+            return;
+        }
+        let lagging: Vec<GroupId> =
+            connection.groups.iter().filter(|(_, open)| open.lags()).map(|(group, _)| *group).collect();
+        for group in lagging {
+            self.deliver(conn, group);
+        }
+        self.read_mail(conn);
+    }
+
+    // --- mailboxes ---
+
+    fn read_mail(&mut self, conn: ConnId) {
+        let Some(connection) = self.connections.get_mut(&conn) else { return };
+        if connection.mail_reading || !connection.mail_waits || connection.unwritten >= CONNECTION_BYTES_MAX {
+            return;
+        }
+        connection.mail_reading = true;
+        connection.mail_waits = false;
+        let request =
+            StoreOp::ReadMail { device: connection.device, after: connection.mail_after, max: MAIL_PER_READ_MAX };
+        self.store(Pending::Mail(conn), request);
+    }
+
+    fn mail(&mut self, conn: ConnId, mail: Vec<(MailId, crate::wire::Blob)>) {
+        let Some(connection) = self.connections.get_mut(&conn) else { return };
+        connection.mail_reading = false;
+        connection.mail_waits |= mail.len() >= MAIL_PER_READ_MAX;
+        if let Some((last, _)) = mail.last() {
+            connection.mail_after = *last;
+        }
+        for (id, body) in mail {
+            let frame = Frame::Mail(relay::Mail { id, body });
+            self.send(conn, Lane::Delivery, frame.to_bytes(0).into());
+        }
+        self.read_mail(conn);
+    }
 }

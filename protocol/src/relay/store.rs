@@ -176,6 +176,10 @@ pub struct OpenedRow {
     pub read_to: Option<Seq>,
     /// Head at `read_to`, or the newest.
     pub readable: Head,
+    /// The commit that began the token's epoch, with the head there.
+    pub began: Head,
+    /// The first entry that is left.
+    pub first: Seq,
 }
 
 /// Where an append stands.

@@ -6,7 +6,10 @@ use crate::{
     error::Malformed,
     ids::{Epoch, GroupId},
     limits::{APPLICATION_BYTES_MAX, COMMIT_BYTES_MAX},
-    wire::relay::EntryKind,
+    wire::{
+        relay::EntryKind,
+        vector::{take, take_vector},
+    },
 };
 
 /// What the header of a PrivateMessage says.
@@ -56,39 +59,4 @@ fn parse(bytes: &[u8]) -> Option<MlsHeader> {
     let _encrypted_sender_data = take_vector(&mut rest)?;
     let _ciphertext = take_vector(&mut rest)?;
     (authenticated_data.is_empty() && rest.is_empty()).then_some(MlsHeader { group, epoch, kind })
-}
-
-fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
-    let (head, tail) = rest.split_first_chunk::<N>()?;
-    *rest = tail;
-    Some(*head)
-}
-
-/// A variable-length vector of RFC 9420, section 2.1.2: the two top bits of the first byte say how long the length
-/// is, and it must be the shortest form.
-fn take_vector<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
-    let first = *rest.first()?;
-    let len = match first >> 6 {
-        0 => u32::from(take::<1>(rest)?[0] & 0x3f),
-        1 => {
-            let [a, b] = take::<2>(rest)?;
-            let len = u32::from(u16::from_be_bytes([a & 0x3f, b]));
-            if len < 64 {
-                return None;
-            }
-            len
-        }
-        2 => {
-            let [a, b, c, d] = take::<4>(rest)?;
-            let len = u32::from_be_bytes([a & 0x3f, b, c, d]);
-            if len < 16384 {
-                return None;
-            }
-            len
-        }
-        _ => return None,
-    };
-    let (head, tail) = rest.split_at_checked(usize::try_from(len).ok()?)?;
-    *rest = tail;
-    Some(head)
 }

@@ -7,6 +7,7 @@ pub mod envelope;
 pub mod frame;
 pub mod mls_header;
 pub mod relay;
+pub mod vector;
 
 pub use blob::Blob;
 pub use frame::{Direction, Frame, FrameHeader, FrameSpec};

@@ -93,7 +93,8 @@ pub struct Open {
     pub group: GroupId,
     /// The newest token that the client knows.
     pub token: AccessToken,
-    /// The first entry to deliver; none to keep the subscription as it is.
+    /// The first entry to deliver, which must lie behind the commit that began the token's epoch; 0 for the first one
+    /// behind it; none to keep the subscription as it is.
     pub from: Option<Seq>,
 }
 
@@ -104,6 +105,8 @@ pub struct Opened {
     pub group: GroupId,
     /// The newest entry that this token may read, with the head there.
     pub head: Head,
+    /// The commit that began the token's epoch, with the head there: where a joiner begins.
+    pub began: Head,
     /// The newest commit in the log.
     pub newest_commit: Seq,
     /// Whether the token is that of the newest epoch: it may append.

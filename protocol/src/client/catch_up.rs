@@ -1,0 +1,289 @@
+//! Reading a group's log, strictly in order: heads, own echoes, messages, commits. `spec/mls-profile.md#outcomes`.
+//!
+//! This module does not send; it leaves the group as the log says and tells what happened.
+
+use crate::{
+    client::{
+        api::{Event, GroupStatus, Message, RowWrite, Space, message_key},
+        machine::{ClientMachine, Opening, RETRY_AFTER},
+        record::ChainRecord,
+    },
+    error::Refusal,
+    ids::{DeviceId, GroupId, Seq},
+    mls::{LeafView, Merged, ProcessError, Processed},
+    time::Timestamp,
+    wire::{
+        encode,
+        envelope::{Body, Envelope, envelope_hash, unpad},
+        mls_header::MlsHeader,
+        relay::{Entries, Entry, EntryKind, Head, Opened},
+    },
+};
+
+/// Why the rest of a frame is not read.
+enum Stop {
+    /// The group raised an alarm, or this device is out of it.
+    Group,
+    /// Entries are missing in between: ask for them again.
+    Gap,
+}
+
+impl ClientMachine {
+    pub(super) fn opened(&mut self, opened: &Opened, asked: Head) {
+        let Some(slot) = self.groups.get_mut(&opened.group) else { return };
+        slot.opening = Opening::Open;
+        slot.may_append = opened.may_append;
+        if !slot.record.placed {
+            // A joiner's first sight is the baseline.
+            slot.record.placed = true;
+            slot.record.head = opened.began;
+            slot.record.newest_commit = opened.began.seq;
+            slot.dirty = true;
+        }
+        if opened.head.seq >= slot.known.seq {
+            slot.known = opened.head;
+            slot.known_hash = true;
+        }
+        // mls.head.2: a relay whose head is behind or beside what this device had verified when it asked has lost or
+        // changed entries. (Entries that came since are on another stream and may overtake the answer.)
+        let told = opened.head;
+        if asked.seq > Seq(0) && (told.seq < asked.seq || (told.seq == asked.seq && told.hash != asked.hash)) {
+            self.alarm(opened.group, "the relay has lost or changed entries that this device has read");
+        }
+    }
+
+    pub(super) fn open_refused(&mut self, id: GroupId, refusal: &Refusal, now: Timestamp) {
+        let Some(slot) = self.groups.get_mut(&id) else { return };
+        slot.opening = Opening::Closed;
+        slot.wait_until = Some(now.plus(RETRY_AFTER));
+        let reason = match refusal {
+            Refusal::UnknownGroup => "the relay has lost the group",
+            Refusal::TokenRefused => "the relay does not accept this device's access token",
+            Refusal::Gone { .. } => {
+                "this device was away for longer than the relay keeps entries: it must be added again"
+            }
+            _ => return,
+        };
+        self.alarm(id, reason);
+    }
+
+    pub(super) fn alarm(&mut self, id: GroupId, reason: &str) {
+        let Some(slot) = self.groups.get_mut(&id) else { return };
+        if slot.record.alarm.is_none() {
+            slot.record.alarm = Some(reason.to_owned());
+            slot.dirty = true;
+            self.tell(&Event::Alarm { group: id, reason: reason.to_owned() });
+        }
+    }
+
+    pub(super) fn entries(&mut self, entries: Entries, now: Timestamp) {
+        for entry in entries.entries {
+            match self.entry(entries.group, entry, now) {
+                Ok(()) => {}
+                Err(Stop::Group) => return,
+                Err(Stop::Gap) => {
+                    if let Some(slot) = self.groups.get_mut(&entries.group) {
+                        slot.opening = Opening::Closed;
+                    }
+                    return;
+                }
+            }
+        }
+    }
+
+    fn entry(&mut self, id: GroupId, entry: Entry, now: Timestamp) -> Result<(), Stop> {
+        let slot = self.groups.get_mut(&id).ok_or(Stop::Group)?;
+        if !slot.is_followed() || !slot.record.placed {
+            return Err(Stop::Group);
+        }
+        if entry.seq <= slot.record.head.seq {
+            return Ok(());
+        }
+        if entry.seq != slot.record.head.seq.next() {
+            return Err(Stop::Gap);
+        }
+        let head = slot.record.head.append(entry.kind, entry.received_at, &entry.body);
+        if slot.known_hash && slot.known.seq == head.seq && slot.known.hash != head.hash {
+            self.alarm(id, "the relay's entries do not match the head that it told");
+            return Err(Stop::Group);
+        }
+        let outcome = self.outcome(id, &entry);
+        let slot = self.groups.get_mut(&id).ok_or(Stop::Group)?;
+        match outcome {
+            Ok(()) => {}
+            Err(ProcessError::Void(reason)) => {
+                self.tell(&Event::Skipped { group: id, seq: entry.seq, reason });
+            }
+            Err(ProcessError::Ahead(epoch)) => {
+                self.alarm(id, &format!("an entry is of epoch {epoch}, ahead of this device: it has missed a commit"));
+                return Err(Stop::Group);
+            }
+            Err(ProcessError::Stuck(reason)) => {
+                self.alarm(id, &format!("this device cannot follow a commit: {reason}"));
+                return Err(Stop::Group);
+            }
+            Err(ProcessError::Storage(reason)) => {
+                // Neither void nor stuck: nothing was changed, the entry is asked for again.
+                slot.opening = Opening::Closed;
+                slot.wait_until = Some(now.plus(RETRY_AFTER));
+                if let Some(group) = slot.group.take() {
+                    slot.group = group.roll_back().ok();
+                }
+                if slot.group.is_none() {
+                    self.alarm(id, &format!("the stored state of the group cannot be read: {reason}"));
+                }
+                return Err(Stop::Group);
+            }
+        }
+        let slot = self.groups.get_mut(&id).ok_or(Stop::Group)?;
+        slot.record.head = head;
+        slot.dirty = true;
+        if slot.known.seq < head.seq {
+            slot.known = head;
+            slot.known_hash = true;
+        }
+        if entry.kind == EntryKind::Commit {
+            slot.record.newest_commit = entry.seq;
+        }
+        if slot.group.is_none() { Err(Stop::Group) } else { Ok(()) }
+    }
+
+    fn outcome(&mut self, id: GroupId, entry: &Entry) -> Result<(), ProcessError> {
+        let void = |reason: &str| ProcessError::Void(reason.to_owned());
+        // relay.header.1: the client repeats the relay's check.
+        let header = MlsHeader::parse(&entry.body).map_err(|error| void(&error.to_string()))?;
+        if header.group != id || header.kind != entry.kind {
+            return Err(void("the header does not match the entry"));
+        }
+        // mls.echo.1: an own entry is known by its bytes, before MLS sees it.
+        if self.own_message(id, entry) || self.own_commit(id, entry)? {
+            return Ok(());
+        }
+        let slot = self.groups.get_mut(&id).ok_or_else(|| void("no group"))?;
+        let group = slot.group.as_mut().ok_or_else(|| void("no group"))?;
+        match group.process(&self.core, &entry.body)? {
+            Processed::Application { sender, plaintext } => self.message(id, entry, &sender, &plaintext),
+            Processed::Commit(change) => {
+                let merged =
+                    group.merge(&self.core, *change).map_err(|error| ProcessError::Storage(error.to_string()))?;
+                // mls.commit.2: another commit stands in the place of the pending one, which falls.
+                slot.record.pending = None;
+                slot.commit_sent = false;
+                self.merged(id, &merged);
+                Ok(())
+            }
+        }
+    }
+
+    fn message(&mut self, id: GroupId, entry: &Entry, sender: &LeafView, plaintext: &[u8]) -> Result<(), ProcessError> {
+        let void = |error: crate::error::Malformed| ProcessError::Void(error.to_string());
+        let bytes = unpad(plaintext).map_err(void)?;
+        let envelope = Envelope::from_bytes(bytes).map_err(void)?;
+        let device = sender.identity.device();
+        // mls.envelope.3: what was received before is dropped; a gap is shown with the message.
+        let last = self.chains.get(&(id, device));
+        let Some((chain, continuous)) = ChainRecord::follow(last, &envelope, envelope_hash(bytes)) else {
+            return Ok(());
+        };
+        self.write_chain(id, device, chain);
+        if envelope.body == Body::Leave {
+            let account = sender.identity.account();
+            if let Some(slot) = self.groups.get_mut(&id)
+                && !slot.record.leavers.iter().any(|(leaver, _)| *leaver == account)
+            {
+                slot.record.leavers.push((account, entry.seq));
+            }
+            self.tell(&Event::Leaving { group: id, account });
+            return Ok(());
+        }
+        self.keep(Message {
+            group: id,
+            seq: entry.seq,
+            id: envelope.id,
+            account: sender.identity.account(),
+            handle: sender.identity.handle().cloned(),
+            device,
+            own: false,
+            sent_at: envelope.sent_at,
+            received_at: entry.received_at,
+            body: envelope.body,
+            continuous,
+        });
+        self.tell(&Event::Received { group: id, seq: entry.seq });
+        Ok(())
+    }
+
+    /// Writes a message into history.
+    pub(super) fn keep(&mut self, message: Message) {
+        let key = message_key(message.group, message.seq);
+        self.write(RowWrite { space: Space::Message, key, value: Some(encode(&message)) });
+    }
+
+    /// What follows from a merged commit: who came and went, the next token, or that this device is out.
+    pub(super) fn merged(&mut self, id: GroupId, merged: &Merged) {
+        let Some(slot) = self.groups.get_mut(&id) else { return };
+        let Some(group) = slot.group.as_ref() else { return };
+        let after = group.view().clone();
+        let epoch = group.epoch().0;
+        let by = merged.committer.identity.account();
+        slot.record.epoch = epoch;
+        slot.record.name.clone_from(&after.state.name);
+        let accounts = after.accounts();
+        slot.record.accounts = u32::try_from(accounts.len()).unwrap_or(u32::MAX);
+        slot.record.leavers.retain(|(leaver, _)| accounts.contains(leaver));
+        slot.dirty = true;
+        if !merged.removed {
+            // relay.token.2: each merge is followed by its token, once the whole batch is read.
+            slot.show_token = true;
+            slot.may_append = false;
+        }
+
+        let own = self.identity.account();
+        let handle = |view: &crate::mls::GroupView, account| {
+            view.leaves
+                .values()
+                .find(|leaf| leaf.identity.account() == account)
+                .and_then(|leaf| leaf.identity.handle().cloned())
+        };
+        let before = merged.before.accounts();
+        for account in accounts.difference(&before).filter(|account| **account != own) {
+            let handle = handle(&after, *account);
+            self.tell(&Event::MemberAdded { group: id, account: *account, handle, by });
+        }
+        for account in before.difference(&accounts).filter(|account| **account != own) {
+            let handle = handle(&merged.before, *account);
+            self.tell(&Event::MemberRemoved { group: id, account: *account, handle, by });
+        }
+        self.forget_chains(id, &after.leaves.keys().copied().collect::<Vec<_>>());
+        if merged.removed {
+            self.out(id);
+        } else {
+            self.settle_intents(id);
+        }
+    }
+
+    /// A device that comes back later starts a chain of its own.
+    fn forget_chains(&mut self, id: GroupId, present: &[DeviceId]) {
+        let gone: Vec<DeviceId> = self
+            .chains
+            .range((id, DeviceId([0; 32]))..=(id, DeviceId([0xff; 32])))
+            .map(|((_, device), _)| *device)
+            .filter(|device| !present.contains(device))
+            .collect();
+        for device in gone {
+            self.chains.remove(&(id, device));
+            let key = [id.as_bytes().as_slice(), device.as_bytes()].concat();
+            self.write(RowWrite { space: Space::Chain, key, value: None });
+        }
+    }
+
+    /// This device was removed: its keys go, history stays.
+    fn out(&mut self, id: GroupId) {
+        let Some(slot) = self.groups.get_mut(&id) else { return };
+        let wished = slot.record.status == GroupStatus::Leaving;
+        slot.record.status = if wished { GroupStatus::Left } else { GroupStatus::Removed };
+        self.end(id);
+        let event = if wished { Event::Left { group: id } } else { Event::Removed { group: id } };
+        self.tell(&event);
+    }
+}

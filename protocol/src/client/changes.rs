@@ -1,0 +1,482 @@
+//! Changes of groups: founding, inviting, removing, leaving. Each waits as an intent, becomes a commit when all is read,
+//! and is made anew when another commit was first. `spec/relay.md#commits`.
+//!
+//! This module does not judge; [`crate::mls`] refuses what breaks a rule.
+
+use core::time::Duration;
+
+use sha2::{Digest, Sha256};
+
+use crate::{
+    client::{
+        api::{ClientFault, CommandId, Event, GroupStatus, Reply},
+        machine::{ClientMachine, GroupSlot, Opening, RETRY_AFTER, Request},
+        record::{GroupRecord, Intent, IntentKind, PendingCommit},
+    },
+    error::Refusal,
+    identity::Authority,
+    ids::{AccountId, EnvelopeHash, GroupId, RequestId, RootHash, Seq},
+    limits::GROUP_NAME_BYTES_MAX,
+    mls::{Change, Charter, Class, CommitError, Group, GroupState, OfferedPackage, Prepared, ProcessError},
+    time::Timestamp,
+    wire::{
+        Blob, Frame,
+        envelope::Body,
+        relay::{Append, Appended, Bundle, Entry, EntryKind, Head, TakeKeyPackages, TakenPackage},
+    },
+};
+
+/// How much later the next member tries to remove a leaver.
+const REMOVAL_STEP: Duration = Duration::from_millis(400);
+/// The latest that a member waits.
+const REMOVAL_STEPS_MAX: u32 = 50;
+
+fn internal(error: impl core::fmt::Display) -> ClientFault {
+    ClientFault::Internal(error.to_string())
+}
+
+fn commit_fault(error: CommitError) -> ClientFault {
+    match error {
+        CommitError::Judged(rule) => ClientFault::Forbidden(rule.to_string()),
+        CommitError::Group(error) => internal(error),
+    }
+}
+
+impl ClientMachine {
+    pub(super) fn create_group(&mut self, id: CommandId, class: Class, name: String) -> Result<(), ClientFault> {
+        if name.is_empty() {
+            return Err(ClientFault::NameEmpty);
+        }
+        if name.len() > GROUP_NAME_BYTES_MAX {
+            return Err(ClientFault::TooLarge { what: "the name", max: GROUP_NAME_BYTES_MAX });
+        }
+        let tenant = match (class, self.identity.authority()) {
+            (Class::Personal, Authority::Personal) => None,
+            (Class::Work | Class::Escrowed, Authority::Tenant(root)) => Some(root),
+            (Class::Personal, _) => {
+                return Err(ClientFault::Forbidden("a personal group is founded by a personal account".to_owned()));
+            }
+            _ => return Err(ClientFault::Forbidden("a work group is founded by an organisation's account".to_owned())),
+        };
+        let nonce = self.core.random().map_err(internal)?;
+        let charter = Charter { class, tenant, predecessor: None, nonce };
+        let state = GroupState { name: name.clone(), roots: tenant.into_iter().collect(), ..GroupState::default() };
+        let mut group = Group::found(&self.core, &self.key, &self.chain, charter, &state).map_err(commit_fault)?;
+        let prepared = group.commit(&self.core, &self.key, &Change::default()).map_err(commit_fault)?;
+        let group_id = group.id();
+        let record = GroupRecord {
+            status: GroupStatus::Founding,
+            class,
+            name,
+            epoch: 0,
+            accounts: 1,
+            placed: true,
+            head: Head::empty(group_id),
+            newest_commit: Seq(0),
+            next_counter: 0,
+            previous: EnvelopeHash([0; 32]),
+            next_order: 0,
+            leavers: Vec::new(),
+            alarm: None,
+            pending: Some(pending(prepared, Seq(0), None)),
+        };
+        let mut slot = GroupSlot::new(group_id, Some(group), record);
+        slot.dirty = true;
+        slot.founding = Some(id);
+        self.groups.insert(group_id, slot);
+        Ok(())
+    }
+
+    fn active(&self, id: GroupId) -> Result<&Group, ClientFault> {
+        let slot = self.groups.get(&id).ok_or(ClientFault::UnknownGroup)?;
+        match (&slot.group, slot.record.status) {
+            (Some(group), GroupStatus::Active) => Ok(group),
+            _ => Err(ClientFault::NotMember),
+        }
+    }
+
+    pub(super) fn invite(&mut self, id: CommandId, group: GroupId, account: AccountId) -> Result<(), ClientFault> {
+        if self.active(group)?.view().accounts().contains(&account) {
+            return Err(ClientFault::AlreadyMember);
+        }
+        let request = self.core.random().map(RequestId).map_err(internal)?;
+        self.intend(group, IntentKind::Add { account, request }, Some(id));
+        Ok(())
+    }
+
+    pub(super) fn remove(&mut self, id: CommandId, group: GroupId, account: AccountId) -> Result<(), ClientFault> {
+        if account == self.identity.account() {
+            return Err(ClientFault::RemoveSelf);
+        }
+        if !self.active(group)?.view().accounts().contains(&account) {
+            return Err(ClientFault::NoSuchMember);
+        }
+        self.intend(group, IntentKind::Remove { account }, Some(id));
+        Ok(())
+    }
+
+    pub(super) fn leave(
+        &mut self,
+        id: CommandId,
+        group: GroupId,
+        now: Timestamp,
+    ) -> Result<Option<Reply>, ClientFault> {
+        let alone = self.active(group)?.view().accounts().len() == 1;
+        if alone {
+            // Nobody is left who could remove this account: the group ends with it.
+            if let Some(slot) = self.groups.get_mut(&group) {
+                slot.record.status = GroupStatus::Left;
+            }
+            self.end(group);
+            self.tell(&Event::Left { group });
+            return Ok(Some(Reply::Done));
+        }
+        self.queue(group, Body::Leave, now)?;
+        if let Some(slot) = self.groups.get_mut(&group) {
+            slot.record.status = GroupStatus::Leaving;
+            slot.leaving = Some(id);
+        }
+        Ok(None)
+    }
+
+    fn intend(&mut self, id: GroupId, what: IntentKind, command: Option<CommandId>) {
+        let Some(slot) = self.groups.get_mut(&id) else { return };
+        let order = slot.record.next_order;
+        slot.record.next_order += 1;
+        slot.dirty = true;
+        let intent = Intent { what, command };
+        slot.intents.insert(order, intent.clone());
+        self.write_intent(id, order, Some(&intent));
+    }
+
+    fn drop_intent(&mut self, id: GroupId, order: u64, outcome: Result<Reply, ClientFault>) {
+        let Some(intent) = self.groups.get_mut(&id).and_then(|slot| slot.intents.remove(&order)) else { return };
+        self.write_intent(id, order, None);
+        self.finish_command(intent.command, outcome);
+    }
+
+    // --- who removes those who asked to leave ---
+
+    pub(super) fn slot_timeout(&self, slot: &GroupSlot) -> Option<Timestamp> {
+        let removals = slot.record.leavers.iter().filter_map(|(account, seq)| self.removal_due(slot, *account, *seq));
+        match slot.wait_until {
+            Some(until) => Some(until),
+            None if slot.opening == Opening::Open && slot.is_followed() => removals.min(),
+            None => None,
+        }
+    }
+
+    /// Members take turns, in an order that all compute alike, so that not all try at once. (mls.leave.2)
+    fn removal_due(&self, slot: &GroupSlot, leaver: AccountId, seq: Seq) -> Option<Timestamp> {
+        let intended = |intent: &Intent| matches!(intent.what, IntentKind::Remove { account } if account == leaver);
+        if slot.record.status != GroupStatus::Active || slot.intents.values().any(intended) {
+            return None;
+        }
+        let rank = |device: &[u8; 32]| -> [u8; 32] {
+            let mut hash = Sha256::new();
+            hash.update(seq.0.to_be_bytes());
+            hash.update(device);
+            hash.finalize().into()
+        };
+        let own = rank(self.key.device().as_bytes());
+        let leaves = &slot.group.as_ref()?.view().leaves;
+        let ahead = leaves
+            .values()
+            .filter(|leaf| leaf.identity.account() != leaver && rank(leaf.identity.device().as_bytes()) < own)
+            .count();
+        let steps = u32::try_from(ahead).unwrap_or(REMOVAL_STEPS_MAX).min(REMOVAL_STEPS_MAX);
+        let since = slot.leavers_since.get(&leaver).copied()?;
+        Some(since.plus(REMOVAL_STEP * steps))
+    }
+
+    pub(super) fn schedule_removals(&mut self, id: GroupId, now: Timestamp) {
+        let Some(slot) = self.groups.get_mut(&id) else { return };
+        for (leaver, _) in &slot.record.leavers {
+            slot.leavers_since.entry(*leaver).or_insert(now);
+        }
+        let Some(slot) = self.groups.get(&id) else { return };
+        let due: Vec<AccountId> = slot
+            .record
+            .leavers
+            .iter()
+            .filter(|(account, seq)| self.removal_due(slot, *account, *seq).is_some_and(|at| at <= now))
+            .map(|(account, _)| *account)
+            .collect();
+        for account in due {
+            self.intend(id, IntentKind::Remove { account }, None);
+        }
+    }
+
+    // --- from intent to commit ---
+
+    /// Carries out the oldest intent; true if messages must wait for it.
+    pub(super) fn change(&mut self, id: GroupId, now: Timestamp) -> bool {
+        let Some(slot) = self.groups.get_mut(&id) else { return false };
+        let Some((order, intent)) = slot.intents.first_key_value() else { return false };
+        let order = *order;
+        match intent.what {
+            IntentKind::Add { account, request } => {
+                if slot.taken.as_ref().is_some_and(|(taken, _)| *taken == order) {
+                    if slot.sent.is_empty() {
+                        let packages = slot.taken.take().map(|(_, packages)| packages).unwrap_or_default();
+                        self.add(id, order, account, &packages, now);
+                    }
+                    return true;
+                }
+                // Messages go on while the relay looks for KeyPackages.
+                if slot.taking != Some(order) {
+                    slot.taking = Some(order);
+                    let frame = Frame::TakeKeyPackages(TakeKeyPackages { request, account });
+                    self.request(Request::Take(id, order), frame);
+                }
+                false
+            }
+            IntentKind::Remove { account } => {
+                if !slot.sent.is_empty() {
+                    return true;
+                }
+                let removes = slot.group.as_ref().map(|group| group.view().devices(account)).unwrap_or_default();
+                self.make_commit(id, order, &Change { removes, ..Change::default() });
+                true
+            }
+        }
+    }
+
+    pub(super) fn packages_taken(&mut self, id: GroupId, order: u64, taken: Vec<TakenPackage>) {
+        if let Some(slot) = self.groups.get_mut(&id).filter(|slot| slot.intents.contains_key(&order)) {
+            slot.taking = None;
+            slot.taken = Some((order, taken));
+        }
+    }
+
+    fn add(&mut self, id: GroupId, order: u64, account: AccountId, taken: &[TakenPackage], now: Timestamp) {
+        let mut adds = Vec::new();
+        let mut refused = "the account has no device";
+        for package in taken {
+            match OfferedPackage::parse(&self.core, &package.body, now) {
+                Ok(offered) if offered.leaf().identity.account() != account => {
+                    refused = "the relay handed out a key package of another account";
+                }
+                Ok(offered) if offered.device() != package.device => refused = "the relay named another device",
+                Ok(offered) => adds.push(offered),
+                Err(reason) => refused = reason,
+            }
+        }
+        let Some(first) = adds.first() else {
+            return self.drop_intent(id, order, Err(ClientFault::Forbidden(refused.to_owned())));
+        };
+        let state = self.state_with_guest(id, first);
+        self.make_commit(id, order, &Change { adds, state, removes: Vec::new() });
+    }
+
+    /// A personal account comes into an organisation's group as a guest: its root is listed, visibly.
+    fn state_with_guest(&self, id: GroupId, offered: &OfferedPackage) -> Option<GroupState> {
+        let view = self.groups.get(&id)?.group.as_ref()?.view();
+        let identity = &offered.leaf().identity;
+        let root: RootHash = identity.root();
+        let guest = identity.authority() == Authority::Personal && view.charter.class != Class::Personal;
+        if !guest || view.state.guests.contains(&root) {
+            return None;
+        }
+        let mut state = view.state.clone();
+        state.guests.push(root);
+        Some(state)
+    }
+
+    fn make_commit(&mut self, id: GroupId, order: u64, change: &Change) {
+        let Some(slot) = self.groups.get_mut(&id) else { return };
+        let Some(group) = slot.group.as_mut() else { return };
+        match group.commit(&self.core, &self.key, change) {
+            Ok(prepared) => {
+                slot.record.pending = Some(pending(prepared, slot.record.newest_commit, Some(order)));
+                slot.dirty = true;
+                self.send_commit(id);
+            }
+            Err(error) => self.drop_intent(id, order, Err(commit_fault(error))),
+        }
+    }
+
+    /// Sends the pending commit, if it is not on its way: the same bytes until there is an answer.
+    pub(super) fn send_commit(&mut self, id: GroupId) {
+        let Some(slot) = self.groups.get_mut(&id) else { return };
+        let Some(pending) = slot.record.pending.as_ref().filter(|_| !slot.commit_sent) else { return };
+        slot.commit_sent = true;
+        let frame = Frame::Append(Append {
+            group: id,
+            kind: EntryKind::Commit,
+            after: pending.after,
+            body: pending.body.clone(),
+            bundle: Some(pending.bundle.clone()),
+        });
+        self.request(Request::Commit(id), frame);
+    }
+
+    /// The relay has placed the commit. Its echo merges it, in the order of the log; only the founding one has no log before.
+    pub(super) fn commit_placed(&mut self, id: GroupId, appended: Appended, now: Timestamp) {
+        let Some(slot) = self.groups.get_mut(&id) else { return };
+        if slot.record.status != GroupStatus::Founding {
+            if appended.head.seq > slot.known.seq {
+                slot.known = appended.head;
+                slot.known_hash = true;
+            }
+            return;
+        }
+        let Some(pending) = slot.record.pending.take() else { return };
+        let head = Head::empty(id).append(EntryKind::Commit, appended.received_at, &pending.body);
+        if head != appended.head {
+            return self.alarm(id, "the relay's answer does not match the founding commit");
+        }
+        slot.commit_sent = false;
+        let Some(Ok(_)) = slot.group.as_mut().map(|group| group.merge_pending(&self.core)) else {
+            return self.alarm(id, "the founding commit cannot be merged");
+        };
+        slot.record.status = GroupStatus::Active;
+        slot.record.head = head;
+        slot.record.newest_commit = head.seq;
+        slot.record.epoch = slot.group.as_ref().map_or(0, |group| group.epoch().0);
+        slot.known = head;
+        slot.dirty = true;
+        let command = slot.founding.take();
+        let (name, class) = (slot.record.name.clone(), slot.record.class);
+        self.tell(&Event::Joined { group: id, name, class });
+        self.finish_command(command, Ok(Reply::Group(id)));
+        self.pump(id, now);
+    }
+
+    pub(super) fn commit_refused(&mut self, id: GroupId, refusal: Refusal, now: Timestamp) {
+        let Some(slot) = self.groups.get_mut(&id) else { return };
+        slot.commit_sent = false;
+        if refusal.is_retryable() {
+            slot.wait_until = Some(now.plus(RETRY_AFTER));
+            return;
+        }
+        if matches!(refusal, Refusal::NotOpen | Refusal::TokenRefused) && slot.record.status != GroupStatus::Founding {
+            slot.opening = Opening::Closed;
+            slot.wait_until = Some(now.plus(RETRY_AFTER));
+            return;
+        }
+        // relay.commits.1: a pending commit falls on `Conflict`; the intent stays and is made anew behind the winner.
+        let intent = slot.record.pending.take().and_then(|pending| pending.intent);
+        slot.dirty = true;
+        if let Some(group) = slot.group.as_mut() {
+            let _ = group.clear_pending();
+        }
+        if slot.record.status == GroupStatus::Founding {
+            let command = slot.founding.take();
+            slot.record.status = GroupStatus::Left;
+            self.end(id);
+            return self.finish_command(command, Err(ClientFault::Refused(refusal)));
+        }
+        match refusal {
+            Refusal::Conflict { newest_commit } => {
+                if slot.known.seq < newest_commit {
+                    slot.known = Head { seq: newest_commit, ..Head::empty(id) };
+                    slot.known_hash = false;
+                }
+            }
+            // The KeyPackage was used up by an earlier try: take another one.
+            Refusal::PackageNotTaken => self.renew_request(id, intent),
+            other => {
+                if let Some(order) = intent {
+                    self.drop_intent(id, order, Err(ClientFault::Refused(other)));
+                }
+            }
+        }
+    }
+
+    fn renew_request(&mut self, id: GroupId, order: Option<u64>) {
+        let (Some(order), Ok(fresh)) = (order, self.core.random().map(RequestId)) else { return };
+        let Some(slot) = self.groups.get_mut(&id) else { return };
+        let Some(intent) = slot.intents.get_mut(&order) else { return };
+        if let IntentKind::Add { request, .. } = &mut intent.what {
+            *request = fresh;
+        }
+        let intent = intent.clone();
+        self.write_intent(id, order, Some(&intent));
+    }
+
+    pub(super) fn take_refused(&mut self, id: GroupId, order: u64, refusal: Refusal, now: Timestamp) {
+        let Some(slot) = self.groups.get_mut(&id) else { return };
+        slot.taking = None;
+        if refusal.is_retryable() && !matches!(refusal, Refusal::RateLimited { .. }) {
+            slot.wait_until = Some(now.plus(RETRY_AFTER));
+        } else {
+            self.drop_intent(id, order, Err(ClientFault::Refused(refusal)));
+        }
+    }
+
+    /// Whether an entry is this device's own pending commit; then it is merged.
+    pub(super) fn own_commit(&mut self, id: GroupId, entry: &Entry) -> Result<bool, ProcessError> {
+        let Some(slot) = self.groups.get_mut(&id) else { return Ok(false) };
+        if entry.kind != EntryKind::Commit || slot.record.pending.as_ref().is_none_or(|own| own.body != entry.body) {
+            return Ok(false);
+        }
+        let Some(group) = slot.group.as_mut() else { return Ok(false) };
+        let merged = group.merge_pending(&self.core).map_err(|error| ProcessError::Storage(error.to_string()))?;
+        slot.record.pending = None;
+        slot.commit_sent = false;
+        self.merged(id, &merged);
+        Ok(true)
+    }
+
+    /// Intents that the log has fulfilled, by whomever, are done.
+    pub(super) fn settle_intents(&mut self, id: GroupId) {
+        let Some(slot) = self.groups.get(&id) else { return };
+        let Some(group) = slot.group.as_ref() else { return };
+        let accounts = group.view().accounts();
+        let fulfilled: Vec<u64> = slot
+            .intents
+            .iter()
+            .filter(|(_, intent)| match intent.what {
+                IntentKind::Add { account, .. } => accounts.contains(&account),
+                IntentKind::Remove { account } => !accounts.contains(&account),
+            })
+            .map(|(order, _)| *order)
+            .collect();
+        for order in fulfilled {
+            self.drop_intent(id, order, Ok(Reply::Done));
+        }
+    }
+
+    /// Forgets a group's keys and what waits for it; its record and history stay.
+    pub(super) fn end(&mut self, id: GroupId) {
+        let Some(slot) = self.groups.get_mut(&id) else { return };
+        slot.dirty = true;
+        slot.record.pending = None;
+        slot.opening = Opening::Closed;
+        let mut rows = Vec::new();
+        if let Some(mut group) = slot.group.take() {
+            group.erase();
+            group.take_delta(&mut rows);
+        }
+        let outbox = core::mem::take(&mut slot.outbox);
+        let intents = core::mem::take(&mut slot.intents);
+        let commands = [slot.founding.take(), slot.leaving.take()];
+        for row in rows {
+            self.write(row);
+        }
+        for (order, item) in outbox {
+            self.write_outbox(id, order, None);
+            if item.body != Body::Leave {
+                let reason = "this device is not in the group any more".to_owned();
+                self.tell(&Event::Unsent { group: id, id: item.id, reason });
+            }
+        }
+        for (order, intent) in intents {
+            self.write_intent(id, order, None);
+            self.finish_command(intent.command, Err(ClientFault::NotMember));
+        }
+        for command in commands {
+            self.finish_command(command, Ok(Reply::Done));
+        }
+    }
+}
+
+fn pending(prepared: Prepared, after: Seq, intent: Option<u64>) -> PendingCommit {
+    PendingCommit {
+        body: Blob(prepared.commit),
+        after,
+        bundle: Bundle { next_token: prepared.next_token, welcomes: prepared.welcomes },
+        intent,
+    }
+}

@@ -1,0 +1,548 @@
+//! The client machine: it takes commands and frames, and says what to persist, send and tell. `spec/relay.md`.
+//!
+//! This module holds the state and gathers outputs; what to do with entries, messages, changes and KeyPackages stands in
+//! the files beside it.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    time::Duration,
+};
+
+use crate::{
+    client::{
+        api::{
+            ClientFault, Command, CommandId, Event, GroupStatus, GroupSummary, Input, MemberSummary, Output, Reply,
+            RowWrite, Space, event_key,
+        },
+        record::{
+            ChainRecord, DeviceRecord, GroupRecord, Intent, OutboxItem, chain_row, group_row, ordered_row, split_chain,
+            split_ordered,
+        },
+    },
+    error::Refusal,
+    identity::{Chain, DeviceIdentity, DeviceKey, certificate::At, verify_chain},
+    ids::{AccountId, DeviceId, GroupId, Seq},
+    limits::IN_FLIGHT_MAX,
+    mls::{Core, Group, Storage},
+    secret::Random,
+    time::Timestamp,
+    wire::{
+        Frame, decode_exact, encode,
+        relay::{Head, Open, TakenPackage},
+    },
+};
+
+/// How long to wait before something that the relay could not do is tried again.
+pub(super) const RETRY_AFTER: Duration = Duration::from_millis(500);
+
+/// How far a group is open at the relay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Opening {
+    /// Not asked.
+    Closed,
+    /// Asked.
+    Asked,
+    /// Open; entries come.
+    Open,
+}
+
+/// Key and value.
+type Row = (Vec<u8>, Vec<u8>);
+
+/// One group of this device.
+#[derive(Debug)]
+pub(super) struct GroupSlot {
+    /// None once this device is out.
+    pub group: Option<Group>,
+    pub record: GroupRecord,
+    pub outbox: BTreeMap<u64, OutboxItem>,
+    pub intents: BTreeMap<u64, Intent>,
+    pub opening: Opening,
+    /// The newest entry that the relay told of: until it is read, nothing is encrypted.
+    pub known: Head,
+    /// Whether the hash of `known` is known, too; a refusal tells only the place.
+    pub known_hash: bool,
+    /// Whether the relay accepts appends with the token that was shown.
+    pub may_append: bool,
+    /// Whether the newest token is still to be shown.
+    pub show_token: bool,
+    /// Requests of this group on their way: appends of messages, by order.
+    pub sent: BTreeSet<u64>,
+    /// Whether the pending commit is on its way.
+    pub commit_sent: bool,
+    /// The intent, by its order, for which KeyPackages have been asked for.
+    pub taking: Option<u64>,
+    /// The KeyPackages that came for an intent.
+    pub taken: Option<(u64, Vec<TakenPackage>)>,
+    /// Nothing is sent for this group before this moment.
+    pub wait_until: Option<Timestamp>,
+    /// When this device learnt that an account wants to leave.
+    pub leavers_since: BTreeMap<AccountId, Timestamp>,
+    /// The command that waits for the founding commit.
+    pub founding: Option<CommandId>,
+    /// The command that waits for the request to leave.
+    pub leaving: Option<CommandId>,
+    pub dirty: bool,
+}
+
+/// What a request on its way was for.
+#[derive(Clone, Debug)]
+pub(super) enum Request {
+    /// With the head that this device had verified when it asked.
+    Open(GroupId, Head),
+    Message(GroupId, u64),
+    Commit(GroupId),
+    Take(GroupId, u64),
+    Publish,
+    AckMail,
+}
+
+/// The machine of one device.
+pub struct ClientMachine {
+    pub(super) core: Core,
+    pub(super) key: DeviceKey,
+    pub(super) chain: Chain,
+    pub(super) identity: DeviceIdentity,
+    pub(super) packages: Storage,
+    pub(super) device: DeviceRecord,
+    pub(super) device_dirty: bool,
+    pub(super) groups: BTreeMap<GroupId, GroupSlot>,
+    pub(super) chains: BTreeMap<(GroupId, DeviceId), ChainRecord>,
+    pub(super) online: bool,
+    pub(super) packages_left: u32,
+    pub(super) publishing: bool,
+    pub(super) requests: BTreeMap<u32, Request>,
+    last_correlation: u32,
+    flushes: Vec<CommandId>,
+    rows: Vec<RowWrite>,
+    sends: Vec<(u32, Frame)>,
+    done: Vec<(CommandId, Result<Reply, ClientFault>)>,
+    told: bool,
+    disconnect: Option<(Refusal, bool)>,
+    outputs: VecDeque<Output>,
+}
+
+impl core::fmt::Debug for ClientMachine {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "ClientMachine({}, {} groups)", self.key.device(), self.groups.len())
+    }
+}
+
+fn broken(what: &str) -> ClientFault {
+    ClientFault::Internal(format!("the stored {what} cannot be read"))
+}
+
+impl ClientMachine {
+    /// Opens the machine on the rows of all spaces but `Host`, `Message` and `Event`. `seed` is fresh entropy.
+    ///
+    /// # Errors
+    /// `Internal` if the rows are not whole or the chain is not this key's.
+    pub fn open(
+        key: DeviceKey,
+        chain: Chain,
+        rows: impl IntoIterator<Item = (Space, Vec<u8>, Vec<u8>)>,
+        seed: [u8; 32],
+        _now: Timestamp,
+    ) -> Result<Self, ClientFault> {
+        let identity = verify_chain(&chain, At::NotBefore).map_err(|_| broken("certificate"))?;
+        if identity.public_key() != key.public() {
+            return Err(broken("certificate"));
+        }
+        let mut mls: BTreeMap<GroupId, Vec<Row>> = BTreeMap::new();
+        let mut packages = Vec::new();
+        let mut records = BTreeMap::new();
+        let mut outbox: BTreeMap<GroupId, BTreeMap<u64, OutboxItem>> = BTreeMap::new();
+        let mut intents: BTreeMap<GroupId, BTreeMap<u64, Intent>> = BTreeMap::new();
+        let (mut device, mut chains) = (DeviceRecord::default(), BTreeMap::new());
+        for (space, row, value) in rows {
+            match space {
+                Space::Device => device = decode_exact("", &value).map_err(|_| broken("counters"))?,
+                // The scope of a group is 0 and its id, that of KeyPackages is 1.
+                Space::Mls => match row.split_first_chunk::<33>() {
+                    Some(([0, group @ ..], rest)) => {
+                        mls.entry(GroupId(*group)).or_default().push((rest.to_vec(), value));
+                    }
+                    _ => packages.push((row.get(1..).unwrap_or_default().to_vec(), value)),
+                },
+                Space::Group => {
+                    let group = GroupId::from_slice(&row).ok_or_else(|| broken("group"))?;
+                    let record: GroupRecord = decode_exact("", &value).map_err(|_| broken("group"))?;
+                    records.insert(group, record);
+                }
+                Space::Chain => {
+                    let by = split_chain(&row).ok_or_else(|| broken("chain"))?;
+                    chains.insert(by, decode_exact("", &value).map_err(|_| broken("chain"))?);
+                }
+                Space::Outbox => {
+                    let (group, order) = split_ordered(&row).ok_or_else(|| broken("outbox"))?;
+                    let item = decode_exact("", &value).map_err(|_| broken("outbox"))?;
+                    outbox.entry(group).or_default().insert(order, item);
+                }
+                Space::Intent => {
+                    let (group, order) = split_ordered(&row).ok_or_else(|| broken("intents"))?;
+                    let intent = decode_exact("", &value).map_err(|_| broken("intents"))?;
+                    intents.entry(group).or_default().insert(order, intent);
+                }
+                Space::Host | Space::Message | Space::Event => {}
+            }
+        }
+        let mut groups = BTreeMap::new();
+        for (id, record) in records {
+            let member = matches!(record.status, GroupStatus::Founding | GroupStatus::Active | GroupStatus::Leaving);
+            let group = match mls.remove(&id) {
+                Some(rows) if member => Some(
+                    Group::load(id, key.device(), rows).map_err(|error| ClientFault::Internal(error.to_string()))?,
+                ),
+                _ => None,
+            };
+            let mut slot = GroupSlot::new(id, group, record);
+            slot.outbox = outbox.remove(&id).unwrap_or_default();
+            slot.intents = intents.remove(&id).unwrap_or_default();
+            groups.insert(id, slot);
+        }
+        Ok(Self {
+            core: Core::new(Random::new(seed)),
+            key,
+            chain,
+            identity,
+            packages: Storage::from_rows(packages),
+            device,
+            device_dirty: false,
+            groups,
+            chains,
+            online: false,
+            packages_left: 0,
+            publishing: false,
+            requests: BTreeMap::new(),
+            last_correlation: 0,
+            flushes: Vec::new(),
+            rows: Vec::new(),
+            sends: Vec::new(),
+            done: Vec::new(),
+            told: false,
+            disconnect: None,
+            outputs: VecDeque::new(),
+        })
+    }
+
+    /// Who this device is.
+    #[must_use]
+    pub fn identity(&self) -> &DeviceIdentity {
+        &self.identity
+    }
+
+    /// Takes one input. Drain [`Self::poll`] before the next.
+    pub fn handle(&mut self, input: Input, now: Timestamp) {
+        match input {
+            Input::Command(id, command) => {
+                if let Some(outcome) = self.command(id, command, now).transpose() {
+                    self.done.push((id, outcome));
+                }
+            }
+            // The relay speaks first: nothing is sent before its `Ready`.
+            Input::Connected => {}
+            Input::Disconnected => self.disconnected(),
+            Input::Frames(frames) => {
+                for (correlation, frame) in frames {
+                    self.frame(correlation, frame, now);
+                }
+            }
+        }
+        self.finish(now);
+    }
+
+    /// The next thing to do, until `None`.
+    pub fn poll(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// When to call [`Self::handle_timeout`] at the latest.
+    #[must_use]
+    pub fn next_timeout(&self) -> Option<Timestamp> {
+        if !self.online {
+            return None;
+        }
+        self.groups.values().filter_map(|slot| self.slot_timeout(slot)).min()
+    }
+
+    /// Does what is due.
+    pub fn handle_timeout(&mut self, now: Timestamp) {
+        for slot in self.groups.values_mut() {
+            slot.wait_until = slot.wait_until.filter(|until| *until > now);
+        }
+        self.finish(now);
+    }
+
+    /// The commands; `Ok(None)` is answered later.
+    fn command(&mut self, id: CommandId, command: Command, now: Timestamp) -> Result<Option<Reply>, ClientFault> {
+        match command {
+            Command::CreateGroup { class, name } => self.create_group(id, class, name).map(|()| None),
+            Command::Invite { group, account } => self.invite(id, group, account).map(|()| None),
+            Command::Remove { group, account } => self.remove(id, group, account).map(|()| None),
+            Command::Leave { group } => self.leave(id, group, now),
+            Command::Send { group, text } => self.send_text(group, text, now).map(|id| Some(Reply::Message(id))),
+            Command::Groups => Ok(Some(Reply::Groups(self.groups.iter().map(summary).collect()))),
+            Command::Members { group } => self.members(group).map(|members| Some(Reply::Members(members))),
+            Command::Flush => {
+                self.flushes.push(id);
+                Ok(None)
+            }
+        }
+    }
+
+    fn members(&self, group: GroupId) -> Result<Vec<MemberSummary>, ClientFault> {
+        let slot = self.groups.get(&group).ok_or(ClientFault::UnknownGroup)?;
+        let group = slot.group.as_ref().ok_or(ClientFault::NotMember)?;
+        let own = self.key.device();
+        let mut members: Vec<MemberSummary> = group
+            .view()
+            .leaves
+            .values()
+            .map(|leaf| MemberSummary {
+                account: leaf.identity.account(),
+                handle: leaf.identity.handle().cloned(),
+                authority: leaf.identity.authority(),
+                device: leaf.identity.device(),
+                role: leaf.identity.role(),
+                own: leaf.identity.device() == own,
+            })
+            .collect();
+        members.sort_by(|a, b| (&a.handle, a.account, a.device).cmp(&(&b.handle, b.account, b.device)));
+        Ok(members)
+    }
+
+    fn disconnected(&mut self) {
+        self.online = false;
+        self.publishing = false;
+        self.requests.clear();
+        for slot in self.groups.values_mut() {
+            slot.opening = Opening::Closed;
+            slot.may_append = false;
+            slot.sent.clear();
+            slot.commit_sent = false;
+            slot.taking = None;
+        }
+    }
+
+    fn frame(&mut self, correlation: u32, frame: Frame, now: Timestamp) {
+        match frame {
+            Frame::Ready(ready) => {
+                self.online = true;
+                self.packages_left = ready.key_packages;
+                if ready.key_packages == 0 && self.device.last_resort {
+                    // The last-resort one may have been used since: replace it.
+                    self.device.last_resort = false;
+                    self.device_dirty = true;
+                }
+            }
+            Frame::Entries(entries) => self.entries(entries, now),
+            Frame::Mail(mail) => self.mail(mail),
+            Frame::Refused(refusal) => match self.requests.remove(&correlation) {
+                Some(request) => self.refused(request, refusal, now),
+                None if correlation == 0 => {
+                    let retry = refusal.is_retryable() || matches!(refusal, Refusal::Gone { .. });
+                    self.disconnect = Some((refusal, retry));
+                }
+                None => {}
+            },
+            answer => {
+                if let Some(request) = self.requests.remove(&correlation) {
+                    self.answered(request, answer, now);
+                }
+            }
+        }
+    }
+
+    fn answered(&mut self, request: Request, answer: Frame, now: Timestamp) {
+        match (request, answer) {
+            (Request::Open(group, asked), Frame::Opened(opened)) if opened.group == group => {
+                self.opened(&opened, asked);
+            }
+            (Request::Message(group, order), Frame::Appended(appended)) => {
+                self.message_placed(group, order, appended);
+            }
+            (Request::Commit(group), Frame::Appended(appended)) => self.commit_placed(group, appended, now),
+            (Request::Take(group, order), Frame::KeyPackages(taken)) => {
+                self.packages_taken(group, order, taken.packages);
+            }
+            (Request::Publish, Frame::Published(published)) => {
+                self.publishing = false;
+                self.packages_left = published.available;
+            }
+            (Request::AckMail, Frame::MailAcked(_)) => {}
+            // An answer of another kind breaks the protocol: start over.
+            _ => self.disconnect = Some((Refusal::Malformed, true)),
+        }
+    }
+
+    fn refused(&mut self, request: Request, refusal: Refusal, now: Timestamp) {
+        match request {
+            Request::Open(group, _) => self.open_refused(group, &refusal, now),
+            Request::Message(group, order) => self.message_refused(group, order, &refusal, now),
+            Request::Commit(group) => self.commit_refused(group, refusal, now),
+            Request::Take(group, order) => self.take_refused(group, order, refusal, now),
+            Request::Publish => self.publishing = false,
+            // The Welcome comes again at the next connect and is acknowledged then.
+            Request::AckMail => {}
+        }
+    }
+
+    /// Asks for a group with its newest token.
+    pub(super) fn open_group(&mut self, id: GroupId) {
+        let Some(slot) = self.groups.get_mut(&id) else { return };
+        let Some(Ok(token)) = slot.group.as_ref().map(|group| group.token(&self.core)) else { return };
+        let from = if slot.record.placed { slot.record.head.seq.next() } else { Seq(0) };
+        // A subscription that stands goes on where it is; a fresh one begins behind what was read.
+        let from = (slot.opening == Opening::Closed).then_some(from);
+        slot.opening = if slot.opening == Opening::Open { Opening::Open } else { Opening::Asked };
+        slot.show_token = false;
+        slot.may_append = false;
+        let asked = slot.record.head;
+        self.request(Request::Open(id, asked), Frame::Open(Open { group: id, token, from }));
+    }
+
+    pub(super) fn request(&mut self, request: Request, frame: Frame) {
+        self.last_correlation = self.last_correlation.wrapping_add(1).max(1);
+        self.requests.insert(self.last_correlation, request);
+        self.sends.push((self.last_correlation, frame));
+    }
+
+    pub(super) fn tell(&mut self, event: &Event) {
+        self.device.events = self.device.events.next();
+        let row = RowWrite { space: Space::Event, key: event_key(self.device.events), value: Some(encode(event)) };
+        self.rows.push(row);
+        self.device_dirty = true;
+        self.told = true;
+    }
+
+    pub(super) fn finish_command(&mut self, id: Option<CommandId>, outcome: Result<Reply, ClientFault>) {
+        if let Some(id) = id {
+            self.done.push((id, outcome));
+        }
+    }
+
+    pub(super) fn write(&mut self, row: RowWrite) {
+        self.rows.push(row);
+    }
+
+    pub(super) fn write_outbox(&mut self, group: GroupId, order: u64, item: Option<&OutboxItem>) {
+        self.rows.push(ordered_row(Space::Outbox, group, order, item));
+    }
+
+    pub(super) fn write_intent(&mut self, group: GroupId, order: u64, intent: Option<&Intent>) {
+        self.rows.push(ordered_row(Space::Intent, group, order, intent));
+    }
+
+    pub(super) fn write_chain(&mut self, group: GroupId, device: DeviceId, record: ChainRecord) {
+        self.rows.push(chain_row(group, device, &record));
+        self.chains.insert((group, device), record);
+    }
+
+    /// After each input: decide what can be sent, then put everything out in the order of the contract.
+    fn finish(&mut self, now: Timestamp) {
+        if self.online {
+            self.replenish();
+            let groups: Vec<GroupId> = self.groups.keys().copied().collect();
+            for group in groups {
+                self.pump(group, now);
+            }
+        }
+        self.answer_flushes();
+        let mut delta = Vec::new();
+        self.packages.take_delta(&[1], &mut delta);
+        for (id, slot) in &mut self.groups {
+            if let Some(group) = &mut slot.group {
+                group.take_delta(&mut delta);
+            }
+            if core::mem::take(&mut slot.dirty) {
+                delta.push(group_row(*id, Some(&slot.record)));
+            }
+        }
+        delta.append(&mut self.rows);
+        if core::mem::take(&mut self.device_dirty) {
+            delta.push(RowWrite { space: Space::Device, key: Vec::new(), value: Some(encode(&self.device)) });
+        }
+        if !delta.is_empty() {
+            self.outputs.push_back(Output::Persist(delta));
+        }
+        let sends = core::mem::take(&mut self.sends);
+        self.outputs.extend(sends.into_iter().map(|(correlation, frame)| Output::Send(correlation, frame)));
+        let done = core::mem::take(&mut self.done);
+        self.outputs.extend(done.into_iter().map(|(id, outcome)| Output::Done(id, outcome)));
+        if core::mem::take(&mut self.told) {
+            self.outputs.push_back(Output::Events);
+        }
+        if let Some((refusal, retry)) = self.disconnect.take() {
+            self.outputs.push_back(Output::Disconnect { refusal, retry });
+        }
+    }
+
+    fn answer_flushes(&mut self) {
+        let idle = self.online && self.groups.values().all(GroupSlot::is_idle);
+        if idle {
+            for id in core::mem::take(&mut self.flushes) {
+                self.done.push((id, Ok(Reply::Done)));
+            }
+        }
+    }
+}
+
+impl GroupSlot {
+    pub(super) fn new(id: GroupId, group: Option<Group>, record: GroupRecord) -> Self {
+        Self {
+            group,
+            record,
+            outbox: BTreeMap::new(),
+            intents: BTreeMap::new(),
+            opening: Opening::Closed,
+            known: Head::empty(id),
+            known_hash: true,
+            may_append: false,
+            show_token: false,
+            sent: BTreeSet::new(),
+            commit_sent: false,
+            taking: None,
+            taken: None,
+            wait_until: None,
+            leavers_since: BTreeMap::new(),
+            founding: None,
+            leaving: None,
+            dirty: false,
+        }
+    }
+
+    /// Whether this device reads the group.
+    pub(super) fn is_followed(&self) -> bool {
+        self.group.is_some() && self.record.alarm.is_none()
+    }
+
+    /// Whether all that the relay told of has been read.
+    pub(super) fn is_caught_up(&self) -> bool {
+        self.opening == Opening::Open && self.record.placed && self.record.head.seq >= self.known.seq
+    }
+
+    /// Whether a message of an earlier epoch has no answer yet.
+    pub(super) fn has_stale_flight(&self) -> bool {
+        let flights = self.outbox.values().take(IN_FLIGHT_MAX).filter_map(|item| item.flight.as_ref());
+        flights.into_iter().any(|flight| flight.placed.is_none() && flight.after != self.record.newest_commit)
+    }
+
+    fn is_idle(&self) -> bool {
+        !self.is_followed()
+            || (self.outbox.is_empty() && self.intents.is_empty() && self.record.pending.is_none())
+                && self.is_caught_up()
+                && self.may_append
+    }
+}
+
+fn summary((group, slot): (&GroupId, &GroupSlot)) -> GroupSummary {
+    GroupSummary {
+        group: *group,
+        class: slot.record.class,
+        name: slot.record.name.clone(),
+        epoch: slot.record.epoch,
+        status: slot.record.status,
+        accounts: slot.record.accounts,
+        waiting: u32::try_from(slot.outbox.len()).unwrap_or(u32::MAX),
+    }
+}

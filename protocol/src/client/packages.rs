@@ -1,0 +1,104 @@
+//! KeyPackages that this device publishes, and Welcomes that use them up. `spec/relay.md#keypackages`.
+//!
+//! This module does not take the KeyPackages of others; [`super::changes`] does.
+
+use sha2::{Digest, Sha256};
+
+use crate::{
+    client::{
+        api::{Event, GroupStatus},
+        machine::{ClientMachine, GroupSlot, Request},
+        record::GroupRecord,
+    },
+    ids::{EnvelopeHash, Seq},
+    mls::{Group, JoinError, key_package},
+    wire::{
+        Frame,
+        relay::{AckMail, Head, Mail, PublishKeyPackages},
+    },
+};
+
+/// Fewer than this, and more are published.
+const LOW: u32 = 8;
+/// Up to this many.
+const FULL: u32 = 24;
+/// How many Welcomes are known again when they come again.
+const WELCOMES_REMEMBERED: usize = 64;
+
+impl ClientMachine {
+    /// Publishes KeyPackages when few are left. Their private parts are durable before they leave.
+    pub(super) fn replenish(&mut self) {
+        if self.publishing || (self.packages_left >= LOW && self.device.last_resort) {
+            return;
+        }
+        let make =
+            |last_resort: bool| key_package::make(&self.core, &self.packages, &self.key, &self.chain, last_resort);
+        let wanted = FULL.saturating_sub(self.packages_left);
+        let packages: Result<Vec<_>, _> = (0..wanted).map(|_| make(false)).collect();
+        let last_resort = if self.device.last_resort { Ok(None) } else { make(true).map(Some) };
+        let (Ok(packages), Ok(last_resort)) = (packages, last_resort) else { return };
+        if last_resort.is_some() {
+            self.device.last_resort = true;
+            self.device_dirty = true;
+        }
+        self.publishing = true;
+        let frame = Frame::PublishKeyPackages(PublishKeyPackages { packages, last_resort });
+        self.request(Request::Publish, frame);
+    }
+
+    pub(super) fn mail(&mut self, mail: Mail) {
+        let digest: [u8; 32] = Sha256::digest(&mail.body.0).into();
+        self.request(Request::AckMail, Frame::AckMail(AckMail { ids: vec![mail.id] }));
+        if self.device.welcomes.contains(&digest) {
+            return;
+        }
+        let surplus = (self.device.welcomes.len() + 1).saturating_sub(WELCOMES_REMEMBERED);
+        self.device.welcomes.drain(..surplus);
+        self.device.welcomes.push(digest);
+        self.device_dirty = true;
+        match Group::join(&self.core, &self.packages, self.key.device(), &mail.body) {
+            Ok(group) => self.joined(group),
+            Err(JoinError::UnknownPackage) => {
+                let reason = JoinError::UnknownPackage.to_string();
+                self.tell(&Event::InvitationRefused { reason });
+            }
+            Err(error) => {
+                self.packages.roll_back();
+                self.tell(&Event::InvitationRefused { reason: error.to_string() });
+            }
+        }
+    }
+
+    fn joined(&mut self, group: Group) {
+        self.packages_left = self.packages_left.saturating_sub(1);
+        let (id, view) = (group.id(), group.view().clone());
+        // An invitation that this device has already followed, or is past, comes again after a crash of the relay.
+        let known = self.groups.get(&id).filter(|slot| slot.is_followed()).and_then(|slot| slot.group.as_ref());
+        if known.is_some_and(|known| known.epoch() >= group.epoch()) {
+            return;
+        }
+        if self.groups.contains_key(&id) {
+            self.end(id);
+        }
+        let record = GroupRecord {
+            status: GroupStatus::Active,
+            class: view.charter.class,
+            name: view.state.name.clone(),
+            epoch: group.epoch().0,
+            accounts: u32::try_from(view.accounts().len()).unwrap_or(u32::MAX),
+            placed: false,
+            head: Head::empty(id),
+            newest_commit: Seq(0),
+            next_counter: 0,
+            previous: EnvelopeHash([0; 32]),
+            next_order: self.groups.get(&id).map_or(0, |slot| slot.record.next_order),
+            leavers: Vec::new(),
+            alarm: None,
+            pending: None,
+        };
+        let mut slot = GroupSlot::new(id, Some(group), record);
+        slot.dirty = true;
+        self.groups.insert(id, slot);
+        self.tell(&Event::Joined { group: id, name: view.state.name, class: view.charter.class });
+    }
+}

@@ -1,0 +1,164 @@
+//! What the client machine stores besides MLS state: one record for each group, chains, outbox items, intents.
+//!
+//! This module does not write; [`super::machine`] gathers the rows.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    client::api::{CommandId, GroupStatus, RowWrite, Space},
+    ids::{AccountId, DeviceId, EnvelopeHash, EventId, GroupId, MessageId, RequestId, Seq},
+    limits::IN_FLIGHT_MAX,
+    mls::charter::Class,
+    time::Timestamp,
+    wire::{
+        Blob, encode,
+        envelope::{Body, Envelope},
+        relay::{Appended, Bundle, Head},
+    },
+};
+
+/// Of the device: counters that go on after events were acknowledged.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct DeviceRecord {
+    /// The newest event.
+    pub events: EventId,
+    /// Whether the relay holds a last-resort KeyPackage that was not used yet.
+    pub last_resort: bool,
+    /// Hashes of the newest Welcomes that were looked at: a relay hands them out until it has the acknowledgement.
+    pub welcomes: Vec<[u8; 32]>,
+}
+
+/// Of one group. Its size does not depend on the group's.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct GroupRecord {
+    pub status: GroupStatus,
+    pub class: Class,
+    pub name: String,
+    pub epoch: u64,
+    pub accounts: u32,
+    /// Whether the place where this device begins is known; a joiner learns it when it opens the group.
+    pub placed: bool,
+    /// The last entry that was processed or skipped, with the verified head there.
+    pub head: Head,
+    /// The newest commit that was processed or skipped.
+    pub newest_commit: Seq,
+    /// Counter of the next envelope of this device.
+    pub next_counter: u64,
+    /// Hash of the previous envelope of this device.
+    pub previous: EnvelopeHash,
+    /// Order of the next outbox item or intent.
+    pub next_order: u64,
+    /// Accounts that asked to be removed, with the place of their request.
+    pub leavers: Vec<(AccountId, Seq)>,
+    /// Why the group is not read on.
+    pub alarm: Option<String>,
+    /// The own commit that waits for its place.
+    pub pending: Option<PendingCommit>,
+}
+
+/// An own commit, as it was sent: the same bytes are sent again until there is an answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct PendingCommit {
+    pub body: Blob,
+    pub after: Seq,
+    pub bundle: Bundle,
+    /// The intent that it carries out; none for the founding commit.
+    pub intent: Option<u64>,
+}
+
+/// The newest envelope of a sender, and the counters before it that have not been seen.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct ChainRecord {
+    pub counter: u64,
+    pub hash: EnvelopeHash,
+    pub missing: Vec<u64>,
+}
+
+impl ChainRecord {
+    /// The chain after one more envelope, and whether it follows without a gap; none if it was received before.
+    /// The first sight of a device is the baseline.
+    pub fn follow(last: Option<&Self>, envelope: &Envelope, hash: EnvelopeHash) -> Option<(Self, bool)> {
+        let counter = envelope.counter;
+        let window = u64::try_from(IN_FLIGHT_MAX).unwrap_or(u64::MAX);
+        let Some(last) = last else {
+            let missing = (counter.saturating_sub(window)..counter).collect();
+            return Some((Self { counter, hash, missing }, true));
+        };
+        let mut missing = last.missing.clone();
+        if counter <= last.counter {
+            // One that a relay refused while its successors were placed comes late.
+            let at = missing.iter().position(|one| *one == counter)?;
+            missing.remove(at);
+            return Some((Self { counter: last.counter, hash: last.hash, missing }, false));
+        }
+        let first = last.counter + 1;
+        missing.extend(first.max(counter.saturating_sub(window))..counter);
+        let surplus = missing.len().saturating_sub(IN_FLIGHT_MAX);
+        missing.drain(..surplus);
+        Some((Self { counter, hash, missing }, counter == first && envelope.previous == last.hash))
+    }
+}
+
+/// An envelope that waits.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct OutboxItem {
+    pub id: MessageId,
+    pub body: Body,
+    pub sent_at: Timestamp,
+    /// The envelope's bytes from the first encryption on.
+    pub envelope: Option<Blob>,
+    /// The ciphertext whose fate is open.
+    pub flight: Option<Flight>,
+}
+
+/// A ciphertext as it was sent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Flight {
+    pub body: Blob,
+    pub after: Seq,
+    /// The relay's answer, once there is one. It is not stored: asking again gets it again.
+    #[serde(skip)]
+    pub placed: Option<Appended>,
+}
+
+/// A change of a group that waits.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Intent {
+    pub what: IntentKind,
+    /// Whom to tell; forgotten at restart, when nobody waits any more.
+    #[serde(skip)]
+    pub command: Option<CommandId>,
+}
+
+/// What to change.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum IntentKind {
+    Add { account: AccountId, request: RequestId },
+    Remove { account: AccountId },
+}
+
+pub(super) fn group_row(group: GroupId, record: Option<&GroupRecord>) -> RowWrite {
+    RowWrite { space: Space::Group, key: group.as_bytes().to_vec(), value: record.map(encode) }
+}
+
+pub(super) fn chain_row(group: GroupId, device: DeviceId, record: &ChainRecord) -> RowWrite {
+    let key = [group.as_bytes().as_slice(), device.as_bytes()].concat();
+    RowWrite { space: Space::Chain, key, value: Some(encode(record)) }
+}
+
+pub(super) fn ordered_row<T: Serialize>(space: Space, group: GroupId, order: u64, item: Option<&T>) -> RowWrite {
+    let key = [group.as_bytes().as_slice(), &order.to_be_bytes()].concat();
+    RowWrite { space, key, value: item.map(encode) }
+}
+
+/// Splits a key that [`ordered_row`] made.
+pub(super) fn split_ordered(key: &[u8]) -> Option<(GroupId, u64)> {
+    let (group, order) = key.split_first_chunk::<32>()?;
+    Some((GroupId(*group), u64::from_be_bytes(order.try_into().ok()?)))
+}
+
+/// Splits a key that [`chain_row`] made.
+pub(super) fn split_chain(key: &[u8]) -> Option<(GroupId, DeviceId)> {
+    let (group, device) = key.split_first_chunk::<32>()?;
+    Some((GroupId(*group), DeviceId::from_slice(device)?))
+}

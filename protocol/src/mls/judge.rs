@@ -1,0 +1,149 @@
+//! The judge: the only place where a group state is accepted. `spec/mls-profile.md#judge` has the rules by number.
+//!
+//! It is a function of the group before, the group after and the commit alone; it never reads a clock, a directory or
+//! configuration, so that all honest clients decide alike. What depends on time is the gate's.
+
+use crate::{
+    identity::{Authority, Role},
+    mls::{
+        charter::Class,
+        view::{CommitView, GroupView, LeafView},
+    },
+};
+
+/// A rule of the specification that a group state or a commit breaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
+#[non_exhaustive]
+pub enum Rule {
+    /// mls.judge.1
+    #[error("mls.judge.1: the group id is not the hash of a charter")]
+    Charter,
+    /// mls.judge.2
+    #[error("mls.judge.2: the charter changed")]
+    CharterChanged,
+    /// mls.judge.3
+    #[error("mls.judge.3: an extension is not of this protocol")]
+    UnknownExtension,
+    /// mls.judge.4
+    #[error("mls.judge.4: the required capabilities are not those of this protocol")]
+    RequiredCapabilities,
+    /// mls.judge.5
+    #[error("mls.judge.5: the committer is not a member")]
+    NotAMember,
+    /// mls.judge.6
+    #[error("mls.judge.6: a proposal came by reference or is not Add, Remove or GroupContextExtensions")]
+    Proposal,
+    /// mls.judge.7
+    #[error("mls.judge.7: a leaf's certificate chain does not verify")]
+    LeafCredential,
+    /// mls.judge.8
+    #[error("mls.judge.8: a leaf's key is not its certificate's, or changed")]
+    LeafKey,
+    /// mls.judge.9
+    #[error("mls.judge.9: a leaf's root is not trusted in this group")]
+    LeafRoot,
+    /// mls.judge.10
+    #[error("mls.judge.10: a device was added to an account by another account")]
+    DeviceOfOther,
+    /// mls.judge.11
+    #[error("mls.judge.11: a device is in the group twice")]
+    DeviceTwice,
+    /// mls.judge.12
+    #[error("mls.judge.12: only an administrator adds accounts and changes the group state")]
+    Administrators,
+    /// mls.judge.13
+    #[error("mls.judge.13: the group state does not decode or does not fit the charter")]
+    State,
+    /// mls.judge.14
+    #[error("mls.judge.14: a personal group has people's own devices only")]
+    PersonalOnly,
+    /// mls.judge.15
+    #[error("mls.judge.15: a work group has no escrow member")]
+    EscrowInWork,
+    /// mls.judge.16
+    #[error("mls.judge.16: escrowed groups are not available in this version")]
+    EscrowedUnavailable,
+    /// mls.judge.17
+    #[error("mls.judge.17: too many members")]
+    TooManyMembers,
+}
+
+/// Proof that the judge accepted; only [`judge`] makes one, and only with one can a commit be merged.
+#[derive(Debug)]
+pub struct Accepted(());
+
+/// Judges the group `after`: as it is (creation, Welcome) or as a commit makes it out of `before`.
+///
+/// # Errors
+/// The first rule that is broken, in the order of the specification.
+pub fn judge(change: Option<(&GroupView, &CommitView)>, after: &GroupView) -> Result<Accepted, Rule> {
+    standing(after)?;
+    if let Some((before, commit)) = change {
+        changing(before, commit, after)?;
+    }
+    Ok(Accepted(()))
+}
+
+/// Rules on a group state by itself.
+fn standing(group: &GroupView) -> Result<(), Rule> {
+    if group.charter.group() != group.group {
+        return Err(Rule::Charter);
+    }
+    match group.charter.class {
+        Class::Personal => {
+            if !group.state.roots.is_empty() || !group.state.guests.is_empty() {
+                return Err(Rule::State);
+            }
+            if !group.leaves.values().all(|leaf| is_own_device(leaf)) {
+                return Err(Rule::PersonalOnly);
+            }
+        }
+        Class::Work => {
+            // The charter's root is always the first one that is trusted.
+            if group.state.roots.first() != group.charter.tenant.as_ref() {
+                return Err(Rule::State);
+            }
+            if group.leaves.values().any(|leaf| leaf.identity.role() == Role::Escrow) {
+                return Err(Rule::EscrowInWork);
+            }
+        }
+        Class::Escrowed => return Err(Rule::EscrowedUnavailable),
+    }
+    if group.leaves.values().all(|leaf| group.trusts(leaf)) { Ok(()) } else { Err(Rule::LeafRoot) }
+}
+
+fn is_own_device(leaf: &LeafView) -> bool {
+    leaf.identity.authority() == Authority::Personal && leaf.identity.role() == Role::Human
+}
+
+/// Rules on the way from one group state to the next.
+fn changing(before: &GroupView, commit: &CommitView, after: &GroupView) -> Result<(), Rule> {
+    if before.charter != after.charter || before.group != after.group {
+        return Err(Rule::CharterChanged);
+    }
+    if commit.by_reference || commit.foreign_proposal {
+        return Err(Rule::Proposal);
+    }
+    let committer = commit.committer.and_then(|device| before.leaves.get(&device)).ok_or(Rule::NotAMember)?;
+    let committer = committer.identity.account();
+
+    let mut adds_account = false;
+    for device in &commit.added {
+        let account = after.leaves.get(device).ok_or(Rule::DeviceTwice)?.identity.account();
+        let present = before.devices(account);
+        adds_account |= present.is_empty();
+        let may = present.is_empty()
+            || account == committer
+            || commit.removed.contains(device)
+            || present.iter().all(|device| commit.removed.contains(device));
+        if !may {
+            return Err(Rule::DeviceOfOther);
+        }
+    }
+    let administrators = &before.state.administrators;
+    let restricted = adds_account || before.state != after.state;
+    if restricted && !administrators.is_empty() && !administrators.contains(&committer) {
+        return Err(Rule::Administrators);
+    }
+    Ok(())
+}

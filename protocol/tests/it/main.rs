@@ -1,0 +1,12 @@
+//! The machines of client and relay together, without sockets: real MLS, a store in memory.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+
+mod net;
+mod store;
+mod talk;

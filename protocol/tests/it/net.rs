@@ -1,0 +1,365 @@
+//! One relay and some clients in one process; frames are delivered in a seeded order, connections and clients can fail.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use chancery_protocol::{
+    client::{ClientMachine, Command, CommandId, Event, Input, Message, Output, Reply, RowWrite, Space, message_key},
+    identity::{CertificateAuthority, Chain, DeviceKey, PersonalRoot, TenantRoot},
+    ids::{AccountId, GroupId, Seq},
+    mls::Class,
+    relay::{Admission, ConnId, Input as RelayInput, Lane, Output as RelayOutput, RelayMachine, RelayStore},
+    secret::{Random, Secret32},
+    time::Timestamp,
+    wire::{Direction, Frame, decode_exact, frame::take_frame},
+};
+
+use crate::store::MemoryStore;
+
+type Rows = BTreeMap<(Space, Vec<u8>), Vec<u8>>;
+
+pub struct Node {
+    seed: [u8; 32],
+    chain: Chain,
+    pub account: AccountId,
+    rows: Rows,
+    machine: ClientMachine,
+    conn: Option<ConnId>,
+    /// Frames on their way to this client, by lane.
+    lanes: BTreeMap<Lane, VecDeque<(u32, Frame)>>,
+    up: VecDeque<(u32, Frame)>,
+    pub done: BTreeMap<CommandId, Result<Reply, chancery_protocol::client::ClientFault>>,
+    events_read: u64,
+}
+
+pub struct Net {
+    pub now: Timestamp,
+    pub random: Random,
+    relay: RelayMachine,
+    pub store: MemoryStore,
+    issuing: CertificateAuthority,
+    admission: Admission,
+    pub nodes: BTreeMap<String, Node>,
+    last_conn: u64,
+    last_command: u64,
+}
+
+impl Net {
+    pub fn new(seed: u64) -> Self {
+        let mut bytes = [0; 32];
+        bytes[..8].copy_from_slice(&seed.to_be_bytes());
+        let now = Timestamp(1_800_000_000_000);
+        let root = TenantRoot::create(Secret32::new([1; 32]), now).unwrap();
+        let issuing = root.issuing(Secret32::new([2; 32]), now).unwrap();
+        let admission = Admission { tenants: [issuing.root()].into(), ..Admission::default() };
+        let mut net = Self {
+            now,
+            random: Random::new(bytes),
+            relay: RelayMachine::new(None),
+            store: MemoryStore::default(),
+            issuing,
+            admission,
+            nodes: BTreeMap::new(),
+            last_conn: 0,
+            last_command: 0,
+        };
+        net.relay.handle(RelayInput::Admission(net.admission.clone()), now);
+        net
+    }
+
+    pub fn tenant(&mut self, name: &str) {
+        let seed = self.random.bytes();
+        let key = DeviceKey::from_seed(Secret32::new(seed)).unwrap();
+        let role = chancery_protocol::identity::Role::Human;
+        let chain = self.issuing.certify(&name.parse().unwrap(), key.public(), role, self.now).unwrap();
+        self.node(name, seed, chain);
+    }
+
+    pub fn personal(&mut self, name: &str) {
+        let seed = self.random.bytes();
+        let key = DeviceKey::from_seed(Secret32::new(seed)).unwrap();
+        let root = PersonalRoot::create(Secret32::new(self.random.bytes()), self.now).unwrap();
+        self.admission.personal.insert(root.hash());
+        let admission = self.admission.clone();
+        self.relay.handle(RelayInput::Admission(admission), self.now);
+        let chain = root.certify(key.public(), self.now).unwrap();
+        self.node(name, seed, chain);
+    }
+
+    fn node(&mut self, name: &str, seed: [u8; 32], chain: Chain) {
+        let key = DeviceKey::from_seed(Secret32::new(seed)).unwrap();
+        let machine = ClientMachine::open(key, chain.clone(), [], self.random.bytes(), self.now).unwrap();
+        let node = Node {
+            seed,
+            chain,
+            account: machine.identity().account(),
+            rows: Rows::new(),
+            machine,
+            conn: None,
+            lanes: BTreeMap::new(),
+            up: VecDeque::new(),
+            done: BTreeMap::new(),
+            events_read: 0,
+        };
+        self.nodes.insert(name.to_owned(), node);
+        self.connect(name);
+        self.settle();
+    }
+
+    pub fn connect(&mut self, name: &str) {
+        self.last_conn += 1;
+        let conn = ConnId(self.last_conn);
+        let node = self.nodes.get_mut(name).unwrap();
+        node.conn = Some(conn);
+        let chain = Some(node.chain.clone());
+        self.input(name, Input::Connected);
+        self.relay.handle(RelayInput::Connected { conn, chain }, self.now);
+        self.drain_relay();
+    }
+
+    /// The connection breaks: what is on its way is lost.
+    pub fn cut(&mut self, name: &str) {
+        let node = self.nodes.get_mut(name).unwrap();
+        let Some(conn) = node.conn.take() else { return };
+        node.lanes.clear();
+        node.up.clear();
+        self.relay.handle(RelayInput::Disconnected { conn }, self.now);
+        self.drain_relay();
+        self.input(name, Input::Disconnected);
+    }
+
+    /// The process dies and is started again from its rows.
+    pub fn kill(&mut self, name: &str) {
+        let node = self.nodes.get_mut(name).unwrap();
+        if let Some(conn) = node.conn.take() {
+            node.lanes.clear();
+            node.up.clear();
+            self.relay.handle(RelayInput::Disconnected { conn }, self.now);
+            self.drain_relay();
+        }
+        let seed = self.random.bytes();
+        let node = self.nodes.get_mut(name).unwrap();
+        let rows: Vec<_> = node
+            .rows
+            .iter()
+            .filter(|((space, _), _)| !matches!(space, Space::Message | Space::Event))
+            .map(|((space, key), value)| (*space, key.clone(), value.clone()))
+            .collect();
+        let key = DeviceKey::from_seed(Secret32::new(node.seed)).unwrap();
+        node.machine = ClientMachine::open(key, node.chain.clone(), rows, seed, self.now).unwrap();
+    }
+
+    pub fn command(&mut self, name: &str, command: Command) -> CommandId {
+        self.last_command += 1;
+        let id = CommandId(self.last_command);
+        self.input(name, Input::Command(id, command));
+        id
+    }
+
+    fn input(&mut self, name: &str, input: Input) {
+        self.nodes.get_mut(name).unwrap().machine.handle(input, self.now);
+        self.drain_client(name);
+    }
+
+    fn drain_client(&mut self, name: &str) {
+        let node = self.nodes.get_mut(name).unwrap();
+        let mut disconnect = false;
+        while let Some(output) = node.machine.poll() {
+            match output {
+                Output::Persist(rows) => {
+                    for RowWrite { space, key, value } in rows {
+                        match value {
+                            Some(value) => node.rows.insert((space, key), value),
+                            None => node.rows.remove(&(space, key)),
+                        };
+                    }
+                }
+                Output::Send(correlation, frame) => {
+                    if node.conn.is_some() {
+                        node.up.push_back((correlation, frame));
+                    }
+                }
+                Output::Done(id, outcome) => {
+                    node.done.insert(id, outcome);
+                }
+                Output::Events => {}
+                Output::Disconnect { .. } => disconnect = true,
+            }
+        }
+        if disconnect {
+            self.cut(name);
+        }
+    }
+
+    fn drain_relay(&mut self) {
+        loop {
+            let mut ops = Vec::new();
+            let mut progress = false;
+            while let Some(output) = self.relay.poll() {
+                progress = true;
+                match output {
+                    RelayOutput::Store { op, request } => ops.push((op, request)),
+                    RelayOutput::Send { conn, lane, bytes } => {
+                        let direction = if lane == Lane::Control { Direction::ToClient } else { Direction::Delivery };
+                        let (taken, len) = take_frame(direction, &bytes).unwrap().unwrap();
+                        assert_eq!(len, bytes.len());
+                        if let Some(node) = self.nodes.values_mut().find(|node| node.conn == Some(conn)) {
+                            node.lanes.entry(lane).or_default().push_back((taken.correlation, taken.frame.unwrap()));
+                        }
+                        let written = RelayInput::Written { conn, bytes: bytes.len() };
+                        self.relay.handle(written, self.now);
+                    }
+                    RelayOutput::Close { conn, refusal } => {
+                        if let Some(node) = self.nodes.values_mut().find(|node| node.conn == Some(conn)) {
+                            node.lanes.entry(Lane::Control).or_default().push_back((0, Frame::Refused(refusal)));
+                        }
+                    }
+                }
+            }
+            if !ops.is_empty() {
+                let requests: Vec<_> = ops.iter().map(|(_, request)| request.clone()).collect();
+                let replies = self.store.apply(&requests, self.now).unwrap();
+                for ((op, _), reply) in ops.into_iter().zip(replies) {
+                    self.relay.handle(RelayInput::Stored { op, reply: Ok(reply) }, self.now);
+                }
+            }
+            if !progress {
+                return;
+            }
+        }
+    }
+
+    /// Delivers one batch somewhere; false if nothing is on its way.
+    pub fn step(&mut self) -> bool {
+        let mut choices: Vec<(String, Option<Lane>)> = Vec::new();
+        for (name, node) in &self.nodes {
+            if !node.up.is_empty() {
+                choices.push((name.clone(), None));
+            }
+            for (lane, frames) in &node.lanes {
+                if !frames.is_empty() {
+                    choices.push((name.clone(), Some(*lane)));
+                }
+            }
+        }
+        if choices.is_empty() {
+            return false;
+        }
+        let at = usize::try_from(self.random.number() % choices.len() as u64).unwrap();
+        let (name, lane) = choices.swap_remove(at);
+        let count = usize::try_from(1 + self.random.number() % 5).unwrap();
+        let node = self.nodes.get_mut(&name).unwrap();
+        match lane {
+            None => {
+                let conn = node.conn.unwrap();
+                let take = count.min(node.up.len());
+                let frames: Vec<_> = node.up.drain(..take).collect();
+                for (correlation, frame) in frames {
+                    self.relay.handle(RelayInput::Frame { conn, correlation, frame: Ok(frame) }, self.now);
+                }
+                self.drain_relay();
+            }
+            Some(lane) => {
+                let frames = node.lanes.get_mut(&lane).unwrap();
+                let take = count.min(frames.len());
+                let frames: Vec<_> = frames.drain(..take).collect();
+                self.input(&name, Input::Frames(frames));
+            }
+        }
+        true
+    }
+
+    /// Until nothing moves any more, timers included (an hour of them).
+    pub fn settle(&mut self) {
+        for _ in 0..200_000 {
+            if self.step() {
+                continue;
+            }
+            let due = self.nodes.values().filter_map(|node| node.machine.next_timeout()).min();
+            match due {
+                Some(at) => {
+                    self.now = Timestamp(self.now.0.max(at.0) + 1);
+                    let names: Vec<String> = self.nodes.keys().cloned().collect();
+                    for name in names {
+                        let node = self.nodes.get_mut(&name).unwrap();
+                        if node.machine.next_timeout().is_some_and(|at| at <= self.now) {
+                            node.machine.handle_timeout(self.now);
+                            self.drain_client(&name);
+                        }
+                    }
+                }
+                None => return,
+            }
+        }
+        panic!("the system does not come to rest");
+    }
+
+    pub fn create(&mut self, name: &str, class: Class, title: &str) -> GroupId {
+        let id = self.command(name, Command::CreateGroup { class, name: title.to_owned() });
+        self.settle();
+        match self.nodes[name].done.get(&id) {
+            Some(Ok(Reply::Group(group))) => *group,
+            other => panic!("{name} could not create {title}: {other:?}"),
+        }
+    }
+
+    pub fn ok(&mut self, name: &str, command: Command) {
+        let id = self.command(name, command);
+        self.settle();
+        let outcome = self.nodes[name].done.get(&id).unwrap_or_else(|| panic!("{name}: no answer"));
+        assert!(outcome.is_ok(), "{name}: {outcome:?}");
+    }
+
+    pub fn refused(&mut self, name: &str, command: Command) -> chancery_protocol::client::ClientFault {
+        let id = self.command(name, command);
+        self.settle();
+        self.nodes[name].done[&id].clone().unwrap_err()
+    }
+
+    pub fn account(&self, name: &str) -> AccountId {
+        self.nodes[name].account
+    }
+
+    pub fn invite(&mut self, name: &str, group: GroupId, other: &str) {
+        let account = self.account(other);
+        self.ok(name, Command::Invite { group, account });
+    }
+
+    pub fn send(&mut self, name: &str, group: GroupId, text: &str) {
+        self.command(name, Command::Send { group, text: text.to_owned() });
+    }
+
+    /// History of a group at a client, in order of place.
+    pub fn history(&self, name: &str, group: GroupId) -> Vec<Message> {
+        let rows = &self.nodes[name].rows;
+        let from = (Space::Message, message_key(group, Seq(0)));
+        let to = (Space::Message, message_key(group, Seq(u64::MAX)));
+        rows.range(from..=to).map(|(_, value)| decode_exact("a message", value).unwrap()).collect()
+    }
+
+    pub fn texts(&self, name: &str, group: GroupId) -> Vec<String> {
+        use chancery_protocol::wire::envelope::Body;
+        self.history(name, group)
+            .into_iter()
+            .filter_map(|message| match message.body {
+                Body::Text(text) => Some(text),
+                _ => None,
+            })
+            .collect()
+    }
+
+    /// Events since the last call.
+    pub fn events(&mut self, name: &str) -> Vec<Event> {
+        let node = self.nodes.get_mut(name).unwrap();
+        let all: Vec<(u64, Event)> = node
+            .rows
+            .iter()
+            .filter(|((space, _), _)| *space == Space::Event)
+            .map(|((_, key), value)| {
+                (u64::from_be_bytes(key.as_slice().try_into().unwrap()), decode_exact("an event", value).unwrap())
+            })
+            .filter(|(id, _)| *id > node.events_read)
+            .collect();
+        node.events_read = all.last().map_or(node.events_read, |(id, _)| *id);
+        all.into_iter().map(|(_, event)| event).collect()
+    }
+}
