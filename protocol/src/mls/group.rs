@@ -511,3 +511,8 @@ fn classify<E: core::fmt::Display>(error: &ProcessMessageError<E>) -> ProcessErr
         other => ProcessError::Void(other.to_string()),
     }
 }
+
+#[cfg(test)]
+#[path = "group_tests.rs"]
+#[allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test fails by panicking")]
+mod tests;

@@ -147,3 +147,8 @@ fn changing(before: &GroupView, commit: &CommitView, after: &GroupView) -> Resul
     }
     Ok(())
 }
+
+#[cfg(test)]
+#[path = "judge_tests.rs"]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests;

@@ -167,7 +167,7 @@ pub(super) fn capabilities() -> Capabilities {
     Capabilities::new(
         Some(&[ProtocolVersion::Mls10]),
         Some(&[CIPHERSUITE, Ciphersuite::MLS_128_DHKEMX25519_CHACHA20POLY1305_SHA256_Ed25519]),
-        Some(&extension_types()),
+        Some(&[extension_types().as_slice(), &[ExtensionType::LastResort]].concat()),
         Some(&[]),
         Some(&[CredentialType::X509]),
     )
