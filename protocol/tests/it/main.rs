@@ -8,5 +8,6 @@
 )]
 
 mod net;
+mod relay;
 mod store;
 mod talk;

@@ -75,10 +75,16 @@ impl MemoryStore {
                 StoreReply::Opened(open(self.groups.get(group), self.tokens.get(&(*group, *token))))
             }
             StoreOp::Append(op) => StoreReply::Appended(self.append(op, now)),
-            StoreOp::Read { group, from, to, entries_max, .. } => {
+            StoreOp::Read { group, from, to, entries_max, bytes_max } => {
                 let entries = self.entries.get(group).into_iter().flatten();
                 let wanted = entries.filter(|entry| entry.seq >= *from && entry.seq <= *to).take(*entries_max);
-                StoreReply::Entries(Ok(wanted.cloned().collect()))
+                let mut bytes = 0;
+                let whole = wanted.take_while(|entry| {
+                    let room = bytes < *bytes_max;
+                    bytes += entry.body.len();
+                    room
+                });
+                StoreReply::Entries(Ok(whole.cloned().collect()))
             }
             StoreOp::PublishKeyPackages { account, device, packages, last_resort } => {
                 let held = self.packages.entry((*account, *device)).or_default();
