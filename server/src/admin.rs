@@ -1,0 +1,230 @@
+//! What an administrator does to accounts. It works on the registrar's database, whether the server runs or not.
+//!
+//! This module does not speak to the server: a running one notices changes by itself, within about a second.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use chancery_protocol::{
+    identity::{Handle, Ticket, TicketKind, certificate::root_hash, issue::server_certificate},
+    ids::{AccountId, RootHash, SpkiPin},
+    time::Timestamp,
+};
+
+use crate::{
+    clock::Clock,
+    config::Config,
+    keys::{self, KeyFileError},
+    registrar::store::{AccountRow, RegistrarStore},
+    store::OpenError,
+};
+
+/// Something could not be done.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AdminError {
+    /// There is such an account.
+    #[error("the account {0} exists: `account ticket {0}` makes a ticket for another device")]
+    Exists(Handle),
+    /// There is none.
+    #[error("there is no account {0}: `account list` shows all, `account add` makes one")]
+    Unknown(String),
+    /// It is cut off.
+    #[error("the account {0} is disabled")]
+    Disabled(Handle),
+    /// The server's address is not known yet.
+    #[error("the server has not chosen its port yet: start it once, or set `listen` or `public` in the configuration")]
+    NoAddress,
+    /// The registrar's database cannot be opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// A key cannot be read.
+    #[error(transparent)]
+    Key(#[from] KeyFileError),
+    /// A certificate does not parse.
+    #[error("the certificates of the issuing key are damaged: put back the file that `init` made")]
+    Certificate,
+    /// The registrar's database failed.
+    #[error("the registrar's database failed: {0}")]
+    Store(#[from] rusqlite::Error),
+    /// The system gave no randomness.
+    #[error("no secret could be drawn: {0}")]
+    Random(std::io::Error),
+}
+
+/// The administrator's hand on a deployment.
+#[derive(Debug)]
+pub struct Admin {
+    config: Config,
+    store: RegistrarStore,
+    tenant: RootHash,
+    server: SpkiPin,
+    clock: Clock,
+}
+
+impl Admin {
+    /// Opens the registrar's database of a deployment.
+    ///
+    /// # Errors
+    /// If it, or the server's key, or the issuing certificates cannot be read.
+    pub fn open(config: &Config) -> Result<Self, AdminError> {
+        let chain = keys::read_pem(&config.issuing_chain())?;
+        let tenant = chain.last().and_then(|root| root_hash(root).ok()).ok_or(AdminError::Certificate)?;
+        let key = keys::read_key(&config.server_key(), "server")?;
+        let clock = Clock::default();
+        let (_, server) = server_certificate(&key, clock.now()).map_err(|_| AdminError::Certificate)?;
+        let store = RegistrarStore::open(&config.registrar_database())?;
+        Ok(Self { config: config.clone(), store, tenant, server, clock })
+    }
+
+    /// The organisation.
+    #[must_use]
+    pub fn tenant(&self) -> RootHash {
+        self.tenant
+    }
+
+    /// What tickets pin.
+    #[must_use]
+    pub fn server(&self) -> SpkiPin {
+        self.server
+    }
+
+    /// Adds an account and makes the ticket for its first device.
+    ///
+    /// # Errors
+    /// `Exists`, `NoAddress`, and what goes wrong.
+    pub fn add_account(&mut self, handle: &Handle) -> Result<Ticket, AdminError> {
+        // Before anything is written: an account without a ticket would only puzzle.
+        let addresses = self.addresses()?;
+        if !self.store.add_account(handle, handle.account(self.tenant), self.clock.now())? {
+            return Err(AdminError::Exists(handle.clone()));
+        }
+        self.make_ticket(Some(handle), addresses)
+    }
+
+    /// Makes a ticket for another device of an account, or for one whose ticket was lost.
+    ///
+    /// # Errors
+    /// `Unknown`, `Disabled`, `NoAddress`, and what goes wrong.
+    pub fn ticket(&mut self, handle: &Handle) -> Result<Ticket, AdminError> {
+        let addresses = self.addresses()?;
+        match self.store.disabled_at(handle)? {
+            None => Err(AdminError::Unknown(handle.to_string())),
+            Some(Some(_)) => Err(AdminError::Disabled(handle.clone())),
+            Some(None) => self.make_ticket(Some(handle), addresses),
+        }
+    }
+
+    /// Makes an invitation: whoever has it may use this relay with a personal account.
+    ///
+    /// # Errors
+    /// `NoAddress`, and what goes wrong.
+    pub fn personal_invitation(&mut self) -> Result<Ticket, AdminError> {
+        let addresses = self.addresses()?;
+        self.make_ticket(None, addresses)
+    }
+
+    /// Cuts an account off: its connections end within about a second, and it gets no new ones.
+    ///
+    /// # Errors
+    /// `Unknown`, and what goes wrong.
+    pub fn disable(&mut self, handle: &Handle) -> Result<(), AdminError> {
+        let known = self.store.disable(handle, self.clock.now())?;
+        if known { Ok(()) } else { Err(AdminError::Unknown(handle.to_string())) }
+    }
+
+    /// Cuts a personal account off this relay.
+    ///
+    /// # Errors
+    /// `Unknown`, and what goes wrong.
+    pub fn disable_personal(&mut self, account: AccountId) -> Result<(), AdminError> {
+        let known = self.store.disable_personal(RootHash(account.0), self.clock.now())?;
+        if known { Ok(()) } else { Err(AdminError::Unknown(account.to_string())) }
+    }
+
+    /// All accounts.
+    ///
+    /// # Errors
+    /// What goes wrong.
+    pub fn list(&self) -> Result<Vec<AccountRow>, AdminError> {
+        Ok(self.store.accounts()?)
+    }
+
+    /// When a ticket that is made now expires.
+    #[must_use]
+    pub fn ticket_expires_at(&self) -> Timestamp {
+        let days = u64::from(self.config.registrar.ticket_days);
+        self.clock.now().plus(core::time::Duration::from_secs(days * 86_400))
+    }
+
+    /// What tickets name as the server's addresses.
+    ///
+    /// # Errors
+    /// `NoAddress`.
+    pub fn addresses(&self) -> Result<Vec<SocketAddr>, AdminError> {
+        if !self.config.public.is_empty() {
+            return Ok(self.config.public.clone());
+        }
+        let mut address = self.config.listen;
+        if address.port() == 0 {
+            let kept = std::fs::read_to_string(self.config.address_file()).map_err(|_| AdminError::NoAddress)?;
+            address = kept.trim().parse().map_err(|_| AdminError::NoAddress)?;
+        }
+        // "All interfaces" is nowhere to connect to; on the same machine the loopback interface is one of them.
+        if address.ip().is_unspecified() {
+            address.set_ip(match address {
+                SocketAddr::V4(_) => IpAddr::V4(Ipv4Addr::LOCALHOST),
+                SocketAddr::V6(_) => IpAddr::V6(Ipv6Addr::LOCALHOST),
+            });
+        }
+        Ok(vec![address])
+    }
+
+    fn make_ticket(&mut self, handle: Option<&Handle>, addresses: Vec<SocketAddr>) -> Result<Ticket, AdminError> {
+        let secret = keys::draw().map_err(AdminError::Random)?;
+        self.store.add_ticket(&Ticket::secret_hash(&secret), handle, self.ticket_expires_at())?;
+        let kind = if handle.is_some() { TicketKind::Account } else { TicketKind::Personal };
+        Ok(Ticket { kind, addresses, server: self.server, tenant: self.tenant, secret })
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use super::*;
+    use crate::init::{InitOptions, init};
+
+    fn deployment(listen: &str) -> (tempfile::TempDir, Config) {
+        let folder = tempfile::tempdir().unwrap();
+        let options = InitOptions { listen: listen.parse().unwrap(), public: vec![] };
+        let report = init(folder.path(), &options).unwrap();
+        (folder, Config::load(&report.config).unwrap())
+    }
+
+    #[test]
+    fn accounts_are_added_once_ticketed_listed_and_disabled() {
+        let (_folder, config) = deployment("127.0.0.1:4433");
+        let mut admin = Admin::open(&config).unwrap();
+        let ana: Handle = "ana".parse().unwrap();
+        assert!(matches!(admin.ticket(&ana), Err(AdminError::Unknown(_))));
+        let ticket = admin.add_account(&ana).unwrap();
+        assert_eq!((ticket.kind, ticket.addresses), (TicketKind::Account, vec![config.listen]));
+        assert!(matches!(admin.add_account(&ana), Err(AdminError::Exists(_))));
+        assert_ne!(admin.ticket(&ana).unwrap().secret, ticket.secret);
+        assert_eq!(admin.personal_invitation().unwrap().kind, TicketKind::Personal);
+        admin.disable(&ana).unwrap();
+        assert!(matches!(admin.ticket(&ana), Err(AdminError::Disabled(_))));
+        let rows = admin.list().unwrap();
+        assert!(matches!(rows.as_slice(), [row] if row.disabled_at.is_some() && row.handle == Some(ana)));
+    }
+
+    #[test]
+    fn a_port_that_is_not_chosen_yet_is_said_before_anything_is_written() {
+        let (_folder, config) = deployment("0.0.0.0:0");
+        let mut admin = Admin::open(&config).unwrap();
+        let ana: Handle = "ana".parse().unwrap();
+        assert!(matches!(admin.add_account(&ana), Err(AdminError::NoAddress)));
+        assert!(admin.list().unwrap().is_empty());
+        std::fs::write(config.address_file(), "0.0.0.0:5000\n").unwrap();
+        assert_eq!(admin.add_account(&ana).unwrap().addresses, ["127.0.0.1:5000".parse().unwrap()]);
+    }
+}

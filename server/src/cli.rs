@@ -1,0 +1,335 @@
+//! The command line: `init`, `serve`, `account`.
+//!
+//! This module does not do the work; it says what was done, or what to do next.
+
+use std::{ffi::OsString, net::SocketAddr, path::PathBuf};
+
+use chancery_protocol::{
+    identity::{Handle, Ticket},
+    ids::AccountId,
+    time::Timestamp,
+};
+use clap::{Args, Parser, Subcommand};
+use serde_json::{Value, json};
+
+use crate::{Admin, Config, InitOptions, Server, init, log, registrar::store::AccountRow};
+
+const EXIT_CODES: &str = "Exit codes: 0 done; 1 not done, the message says what to do; 2 wrong usage; \
+     3 the store failed while serving: start again, and look at the disk.";
+
+#[derive(Debug, Parser)]
+#[command(name = "chancery-relay", version, about = "Relay and registrar of Chancery", after_help = EXIT_CODES)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Make keys, folders and a configuration for a new deployment
+    Init {
+        /// New or empty folder
+        #[arg(long, default_value = "chancery-relay")]
+        dir: PathBuf,
+        /// UDP address to listen on; port 0 for any free one
+        #[arg(long, default_value = "0.0.0.0:4433")]
+        listen: SocketAddr,
+        /// Address that devices connect to, for tickets; may be repeated
+        #[arg(long)]
+        public: Vec<SocketAddr>,
+        /// Print one JSON object
+        #[arg(long)]
+        json: bool,
+    },
+    /// Serve until SIGINT or SIGTERM
+    Serve {
+        #[command(flatten)]
+        place: Place,
+        /// Print one JSON object when it listens
+        #[arg(long)]
+        json: bool,
+    },
+    /// Accounts and tickets; works while the server runs
+    #[command(subcommand)]
+    Account(Account),
+}
+
+#[derive(Debug, Args)]
+struct Place {
+    /// Configuration file
+    #[arg(long, default_value = "chancery-relay/config.toml")]
+    config: PathBuf,
+}
+
+#[derive(Debug, Args)]
+struct Common {
+    #[command(flatten)]
+    place: Place,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Account {
+    /// Add an account and print the ticket for its first device
+    Add {
+        /// Name of the account, such as ana or 李雷
+        handle: Handle,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Print a ticket for another device of an account
+    Ticket {
+        /// Name of the account
+        handle: Handle,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Print an invitation: it lets one personal account use this relay
+    Invite {
+        #[command(flatten)]
+        common: Common,
+    },
+    /// List accounts
+    List {
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Cut an account off, at once
+    Disable {
+        /// Name of the account, or the id of a personal account
+        handle: String,
+        #[command(flatten)]
+        common: Common,
+    },
+}
+
+/// Why a command ended.
+struct Ended {
+    code: u8,
+    message: String,
+}
+
+impl<E: std::error::Error> From<E> for Ended {
+    fn from(error: E) -> Self {
+        Self { code: 1, message: error.to_string() }
+    }
+}
+
+/// Runs the command with these arguments, the program's name first, and returns its exit code.
+pub fn run_cli(args: impl IntoIterator<Item = OsString>) -> u8 {
+    let cli = match Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // `--help` and `--version` come this way too. If the terminal is gone, nobody reads it.
+            let _ = error.print();
+            return u8::try_from(error.exit_code()).unwrap_or(2);
+        }
+    };
+    let ended = match cli.command {
+        Command::Init { dir, listen, public, json } => run_init(&dir, &InitOptions { listen, public }, json),
+        Command::Serve { place, json } => run_serve(&place, json),
+        Command::Account(command) => run_account(command),
+    };
+    match ended {
+        Ok(()) => 0,
+        Err(ended) => {
+            complain(&ended.message);
+            ended.code
+        }
+    }
+}
+
+fn run_init(dir: &std::path::Path, options: &InitOptions, as_json: bool) -> Result<(), Ended> {
+    let report = init(dir, options)?;
+    if as_json {
+        let keys: Vec<Value> = report
+            .keys
+            .iter()
+            .map(|(path, advice)| json!({ "file": path.display().to_string(), "advice": advice }))
+            .collect();
+        say(&json!({
+            "config": report.config.display().to_string(),
+            "tenant": report.tenant.to_string(),
+            "server": report.server.to_string(),
+            "keys": keys,
+        })
+        .to_string());
+        return Ok(());
+    }
+    say(&format!("Organisation (root hash): {}", report.tenant));
+    say(&format!("Server (pin):             {}", report.server));
+    say("Keys, each readable by you alone:");
+    for (path, advice) in &report.keys {
+        say(&format!("  {}\n      {advice}.", path.display()));
+    }
+    let config = report.config.display();
+    say(&format!(
+        "Next:\n  chancery-relay serve --config {config}\n  chancery-relay account add NAME --config {config}"
+    ));
+    Ok(())
+}
+
+fn run_serve(place: &Place, as_json: bool) -> Result<(), Ended> {
+    let config = Config::load(&place.config)?;
+    log::init(&config.log).map_err(|message| Ended { code: 1, message })?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let stop = stop_signal()?;
+        let mut server = Server::start(config).await?;
+        let address = server.local_addr();
+        if as_json {
+            let metrics = server.metrics_addr().map(|address| address.to_string());
+            say(&json!({ "listening": address.to_string(), "metrics": metrics }).to_string());
+        } else {
+            say(&format!("listening on {address} (UDP); stop with Ctrl-C"));
+        }
+        let failure = tokio::select! {
+            reason = server.failed() => Some(reason),
+            () = stop => None,
+        };
+        server.shutdown().await;
+        match failure {
+            Some(reason) => Err(Ended {
+                code: 3,
+                message: format!(
+                    "the store failed: {reason}. Nothing that was acknowledged is lost. Look at the disk, then start again"
+                ),
+            }),
+            None => Ok(()),
+        }
+    })
+}
+
+/// Resolves at SIGINT or SIGTERM.
+fn stop_signal() -> std::io::Result<impl Future<Output = ()>> {
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+        Ok(async move {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+        })
+    }
+    #[cfg(not(unix))]
+    Ok(async {
+        // Without a signal handler the process ends by being ended, which loses nothing.
+        if tokio::signal::ctrl_c().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    })
+}
+
+fn run_account(command: Account) -> Result<(), Ended> {
+    match command {
+        Account::Add { handle, common } => {
+            let mut admin = open(&common)?;
+            let ticket = admin.add_account(&handle)?;
+            print_ticket(&admin, &ticket, Some(&handle), &common);
+        }
+        Account::Ticket { handle, common } => {
+            let mut admin = open(&common)?;
+            let ticket = admin.ticket(&handle)?;
+            print_ticket(&admin, &ticket, Some(&handle), &common);
+        }
+        Account::Invite { common } => {
+            let mut admin = open(&common)?;
+            let ticket = admin.personal_invitation()?;
+            print_ticket(&admin, &ticket, None, &common);
+        }
+        Account::List { common } => {
+            let rows = open(&common)?.list()?;
+            if common.json {
+                say(&json!({ "accounts": rows.iter().map(row_json).collect::<Vec<_>>() }).to_string());
+            } else {
+                rows.iter().for_each(|row| say(&row_text(row)));
+            }
+        }
+        Account::Disable { handle, common } => {
+            let mut admin = open(&common)?;
+            match handle.parse::<AccountId>() {
+                Ok(account) => admin.disable_personal(account)?,
+                Err(_) => admin.disable(&handle.parse()?)?,
+            }
+            if common.json {
+                say(&json!({ "disabled": handle }).to_string());
+            } else {
+                say(&format!("{handle} is disabled: a running relay cuts it off within a second"));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn open(common: &Common) -> Result<Admin, Ended> {
+    Ok(Admin::open(&Config::load(&common.place.config)?)?)
+}
+
+fn print_ticket(admin: &Admin, ticket: &Ticket, handle: Option<&Handle>, common: &Common) {
+    if common.json {
+        say(&json!({
+            "handle": handle.map(Handle::as_str),
+            "ticket": ticket.to_string(),
+            "expires_at_ms": admin.ticket_expires_at().0,
+        })
+        .to_string());
+        return;
+    }
+    // The ticket stands alone on standard output, so that it can be piped.
+    say(&ticket.to_string());
+    if ticket.addresses.iter().all(|address| address.ip().is_loopback()) {
+        complain("this ticket works on this machine only: set `public` in the configuration for other machines");
+    }
+}
+
+fn row_json(row: &AccountRow) -> Value {
+    json!({
+        "handle": row.handle.as_ref().map(Handle::as_str),
+        "account": row.account.to_string(),
+        "kind": if row.handle.is_some() { "tenant" } else { "personal" },
+        "devices": row.devices,
+        "created_at_ms": row.created_at.0,
+        "disabled_at_ms": row.disabled_at.map(|at: Timestamp| at.0),
+    })
+}
+
+fn row_text(row: &AccountRow) -> String {
+    let state = if row.disabled_at.is_some() { "disabled" } else { "active" };
+    match &row.handle {
+        Some(handle) => format!("{state:<9} {handle}  ({} devices)", row.devices),
+        None => format!("{state:<9} personal {}", row.account),
+    }
+}
+
+#[allow(clippy::print_stdout, reason = "this is the command's output")]
+fn say(line: &str) {
+    use std::io::Write as _;
+    // A reader that has gone away is not an error of the command.
+    let _ = writeln!(std::io::stdout(), "{line}");
+}
+
+#[allow(clippy::print_stderr, reason = "this is the command's output")]
+fn complain(line: &str) {
+    use std::io::Write as _;
+    let _ = writeln!(std::io::stderr(), "{line}");
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent_and_its_help_fits_a_screen() {
+        let mut command = Cli::command();
+        command.clone().debug_assert();
+        let help = command.render_help().to_string();
+        assert!(help.contains("Exit codes"), "{help}");
+        assert!(help.lines().count() <= 24, "{help}");
+    }
+}

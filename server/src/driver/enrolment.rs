@@ -1,0 +1,68 @@
+//! Enrolment connections: one request, one answer, a time limit. They never meet the relay's machine.
+//!
+//! This module does not judge requests; the registrar does.
+
+use std::{sync::Arc, time::Duration};
+
+use chancery_protocol::{error::Refusal, wire::Frame};
+use chancery_quic::{CloseCode, Connection, FrameReader};
+
+use crate::{clock::Clock, driver::AdmissionWatch, metrics, registrar::Registrar};
+
+/// How long a whole enrolment may take.
+const PATIENCE: Duration = Duration::from_secs(15);
+/// How long the answer may take to arrive.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(5);
+
+/// What enrolments need.
+#[derive(Clone)]
+pub(crate) struct Desk {
+    pub(crate) registrar: Arc<Registrar>,
+    pub(crate) admission: AdmissionWatch,
+    pub(crate) clock: Clock,
+}
+
+/// Serves one connection on `chancery-enrol/1`.
+pub(crate) async fn serve(connection: Connection, desk: Desk) {
+    if tokio::time::timeout(PATIENCE, answer(&connection, &desk)).await.is_err() {
+        metrics::enrolment("timeout");
+    }
+    connection.abort(CloseCode::Done);
+}
+
+async fn answer(connection: &Connection, desk: &Desk) {
+    let Ok((mut writer, mut reader)) = connection.accept_enrolment().await else { return };
+    let (correlation, request) = request(&mut reader).await;
+    let answer = match request {
+        Ok(request) => redeem(request, desk).await,
+        Err(refusal) => Frame::NotEnrolled(refusal),
+    };
+    match &answer {
+        Frame::NotEnrolled(refusal) => {
+            metrics::enrolment("refused");
+            metrics::refused(refusal.code());
+        }
+        _ => metrics::enrolment("granted"),
+    }
+    if writer.write(&[Arc::from(answer.to_bytes(correlation))]).await.is_ok() {
+        writer.finish(ANSWER_PATIENCE).await;
+    }
+}
+
+async fn request(reader: &mut FrameReader) -> (u32, Result<Frame, Refusal>) {
+    match reader.next().await {
+        Ok(Some(taken)) => (taken.correlation, taken.frame.map_err(|_| Refusal::Malformed)),
+        _ => (0, Err(Refusal::Malformed)),
+    }
+}
+
+async fn redeem(request: Frame, desk: &Desk) -> Frame {
+    let (registrar, clock) = (Arc::clone(&desk.registrar), desk.clock.clone());
+    let answered = tokio::task::spawn_blocking(move || registrar.answer(&request, clock.now())).await;
+    let answer = answered.unwrap_or(Frame::NotEnrolled(Refusal::StoreFailed));
+    if matches!(answer, Frame::Admitted(_)) {
+        // Who is told that it is admitted connects at once: the relay knows before.
+        desk.admission.refresh().await;
+    }
+    answer
+}

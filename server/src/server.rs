@@ -1,0 +1,274 @@
+//! A running node: relay and registrar behind one socket.
+//!
+//! This module does not read the command line; [`crate::cli`] does.
+
+use std::{
+    fs, io,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use chancery_protocol::{
+    identity::{CertificateAuthority, DeviceKey, IssueError},
+    ids::{RootHash, SpkiPin},
+    relay::{ConnId, RelayMachine},
+};
+use chancery_quic::{Arrival, BindError, CloseCode, ListenLimits, Listener, Protocol};
+use tokio::{
+    sync::{Semaphore, mpsc, watch},
+    task::JoinHandle as Task,
+};
+
+use crate::{
+    clock::Clock,
+    config::Config,
+    driver::{
+        AdmissionWatch, Committer, Driver, FRAMES_WAITING_KIB, FRAMES_WAITING_MAX, Notice,
+        connection::{self, ToMachine},
+        enrolment::{self, Desk},
+    },
+    keys::{self, KeyFileError},
+    metrics,
+    registrar::{Registrar, store::RegistrarStore},
+    store::{OpenError, SqliteOptions, SqliteStore},
+};
+
+/// How long the server before this one may take to let go of the address.
+const BIND_PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long connections may take to hear that the server stops.
+const STOP_PATIENCE: Duration = Duration::from_secs(5);
+
+/// The server did not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// A key or certificate file cannot be used.
+    #[error(transparent)]
+    Key(#[from] KeyFileError),
+    /// The issuing certificates cannot be used.
+    #[error(transparent)]
+    Issuing(#[from] IssueError),
+    /// A database cannot be opened.
+    #[error(transparent)]
+    Store(#[from] OpenError),
+    /// The socket cannot be opened.
+    #[error("{0}: change `listen` in the configuration, or stop what uses the address")]
+    Bind(#[from] BindError),
+    /// The metrics page cannot be served.
+    #[error("metrics cannot be served: {0}: change `metrics` in the configuration")]
+    Metrics(io::Error),
+    /// A thread, a file or the registrar's first reading failed.
+    #[error("the server could not start: {0}")]
+    Io(#[from] io::Error),
+}
+
+/// A running node. Dropping it without [`Self::shutdown`] ends it without a word to its peers; nothing that was
+/// acknowledged is lost by that.
+#[derive(Debug)]
+pub struct Server {
+    local_addr: SocketAddr,
+    metrics_addr: Option<SocketAddr>,
+    tenant: RootHash,
+    listener: Arc<Listener>,
+    notices: mpsc::UnboundedSender<Notice>,
+    failed: watch::Receiver<Option<String>>,
+    accepting: Task<()>,
+    driving: Task<()>,
+    metrics: Option<Task<()>>,
+    committer: Option<JoinHandle<()>>,
+    /// Each connection's task holds the other end's sender; it closes with the last one.
+    alive: mpsc::Receiver<()>,
+}
+
+impl Server {
+    /// Opens the databases and listens. Must be called within a multi-threaded Tokio runtime.
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub async fn start(config: Config) -> Result<Self, StartError> {
+        let clock = Clock::default();
+        let key = keys::read_key(&config.server_key(), "server")?;
+        let issuing = keys::read_seed(&config.issuing_key(), "issuing")?;
+        let authority = CertificateAuthority::restore(issuing, keys::read_pem(&config.issuing_chain())?)?;
+        let tenant = authority.root();
+        let options = SqliteOptions { path: config.relay_database(), max_page_count: config.relay.max_page_count };
+        let store = SqliteStore::open(&options)?;
+        let open_registrar = || RegistrarStore::open(&config.registrar_database());
+
+        let (listener, local_addr) = listen(&config, &key, &clock).await?;
+        let (notices, heard) = mpsc::unbounded_channel();
+        let (events, happened) = mpsc::channel(FRAMES_WAITING_MAX);
+        let (announce, failed) = watch::channel(None);
+        let admission = AdmissionWatch::start(open_registrar()?, tenant, notices.clone())?;
+        let registrar = Arc::new(Registrar::new(open_registrar()?, authority, listener.pin()));
+        let (metrics_addr, metrics) = match config.metrics {
+            Some(address) => {
+                metrics::serve(address).await.map(|(at, task)| (Some(at), Some(task))).map_err(StartError::Metrics)?
+            }
+            None => (None, None),
+        };
+        let (committer, thread) = Committer::start(store, clock.clone(), notices.clone(), announce)?;
+        let retention = Duration::from_secs(u64::from(config.relay.retention_days) * 86_400);
+        let driver = Driver::new(RelayMachine::new(Some(retention)), clock.clone(), committer);
+        let driving = tokio::spawn(driver.run(happened, heard));
+
+        let machine =
+            ToMachine { events, notices: notices.clone(), room: Arc::new(Semaphore::new(FRAMES_WAITING_KIB)) };
+        let (guard, alive) = mpsc::channel(1);
+        let door = Door {
+            machine,
+            desk: Desk { registrar, admission, clock },
+            enrolments: Arc::new(Semaphore::new(config.limits.enrolments)),
+            last_conn: Arc::new(AtomicU64::new(0)),
+            _guard: guard,
+        };
+        let accepting = tokio::spawn(accept(Arc::clone(&listener), door));
+        tracing::info!("the relay is serving");
+        Ok(Self {
+            local_addr,
+            metrics_addr,
+            tenant,
+            listener,
+            notices,
+            failed,
+            accepting,
+            driving,
+            metrics,
+            committer: Some(thread),
+            alive,
+        })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local_addr
+    }
+
+    /// Where the metrics page is, if it is served.
+    #[must_use]
+    pub fn metrics_addr(&self) -> Option<SocketAddr> {
+        self.metrics_addr
+    }
+
+    /// What devices pin.
+    #[must_use]
+    pub fn pin(&self) -> SpkiPin {
+        self.listener.pin()
+    }
+
+    /// The organisation that it issues for.
+    #[must_use]
+    pub fn tenant(&self) -> RootHash {
+        self.tenant
+    }
+
+    /// Waits for the failure after which nothing more is served, and says what it was. The process must end then:
+    /// after a failed write nobody knows what is on the disk until it is opened anew.
+    pub async fn failed(&mut self) -> String {
+        match self.failed.wait_for(Option::is_some).await {
+            Ok(reason) => reason.clone().unwrap_or_default(),
+            // The committer's thread holds the sender; if it is gone without a word, it has panicked.
+            Err(_) => "the store's thread has ended".to_owned(),
+        }
+    }
+
+    /// Stops: takes no new connections, finishes what the store was given, tells every peer, folds in the log.
+    pub async fn shutdown(mut self) {
+        self.accepting.abort();
+        self.listener.stop();
+        // If the driver has ended already, there is nothing to stop.
+        let _ = self.notices.send(Notice::Stop);
+        let _ = (&mut self.driving).await;
+        if let Some(thread) = self.committer.take() {
+            let _ = tokio::task::spawn_blocking(move || thread.join().is_ok()).await;
+        }
+        let _ = tokio::time::timeout(STOP_PATIENCE, self.alive.recv()).await;
+        self.listener.close(CloseCode::ShuttingDown, STOP_PATIENCE).await;
+        if let Some(task) = &self.metrics {
+            task.abort();
+        }
+        tracing::info!("the relay has stopped");
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.accepting.abort();
+        self.listener.abort(CloseCode::ShuttingDown);
+        // After a shutdown nobody listens any more.
+        let _ = self.notices.send(Notice::Stop);
+        if let Some(task) = &self.metrics {
+            task.abort();
+        }
+    }
+}
+
+/// Listens; for port 0 on the port of the last time if it is free, so that tickets stay good.
+async fn listen(config: &Config, key: &DeviceKey, clock: &Clock) -> Result<(Arc<Listener>, SocketAddr), StartError> {
+    let limits = ListenLimits {
+        connections_max: config.limits.connections,
+        connections_per_address_max: config.limits.connections_per_address,
+        retry_above: config.limits.retry_above,
+    };
+    let bind = |address| Listener::bind(address, key, clock.now(), limits);
+    let kept: Option<SocketAddr> = fs::read_to_string(config.address_file())
+        .ok()
+        .and_then(|text| text.trim().parse().ok())
+        .filter(|kept: &SocketAddr| config.listen.port() == 0 && kept.ip() == config.listen.ip());
+    let wanted = kept.unwrap_or(config.listen);
+    let give_up = Instant::now() + BIND_PATIENCE;
+    let listener = loop {
+        match bind(wanted) {
+            Ok(listener) => break listener,
+            Err(BindError::Socket { source, .. })
+                if source.kind() == io::ErrorKind::AddrInUse && Instant::now() < give_up =>
+            {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+            Err(_) if kept.is_some() => break bind(config.listen)?,
+            Err(error) => return Err(error.into()),
+        }
+    };
+    let address = listener.local_addr()?;
+    if config.listen.port() == 0 {
+        fs::write(config.address_file(), format!("{address}\n"))?;
+    }
+    Ok((Arc::new(listener), address))
+}
+
+/// What a new connection needs.
+#[derive(Clone)]
+struct Door {
+    machine: ToMachine,
+    desk: Desk,
+    enrolments: Arc<Semaphore>,
+    last_conn: Arc<AtomicU64>,
+    _guard: mpsc::Sender<()>,
+}
+
+async fn accept(listener: Arc<Listener>, door: Door) {
+    while let Some(arrival) = listener.accept().await {
+        tokio::spawn(let_in(arrival, door.clone()));
+    }
+}
+
+async fn let_in(arrival: Arrival, door: Door) {
+    let Ok(peer) = arrival.handshake().await else { return };
+    match peer.protocol {
+        Protocol::Relay => {
+            let conn = ConnId(door.last_conn.fetch_add(1, Ordering::Relaxed));
+            connection::serve(conn, peer, door.machine.clone()).await;
+        }
+        Protocol::Enrol => match door.enrolments.try_acquire() {
+            Ok(_place) => enrolment::serve(peer.connection, door.desk.clone()).await,
+            Err(_) => peer.connection.abort(CloseCode::Refused),
+        },
+    }
+}

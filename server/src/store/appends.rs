@@ -1,0 +1,295 @@
+//! Groups, tokens, entries and append ids: what `decide` and `open` need, and what they write.
+//!
+//! This module does not decide.
+
+use chancery_protocol::{
+    error::Refusal,
+    ids::{GroupId, HeadHash, PackageHash, Seq, TokenHash},
+    limits::TOKENS_PER_GROUP_MAX,
+    relay::{
+        log::{self, AppendContext, Decision, GroupRow, Placement, TokenRow, decide},
+        store::{AppendOp, AppendedRow, OpenedRow},
+    },
+    time::Timestamp,
+    wire::{
+        Blob,
+        relay::{Appended, Entry, EntryKind, Head, append_id},
+    },
+};
+use rusqlite::{OptionalExtension, Row, Transaction, named_params, params};
+
+use crate::store::{int, mailbox, packages, uint};
+
+/// A group with the number that the other tables know it by.
+struct Numbered {
+    group_no: i64,
+    row: GroupRow,
+}
+
+pub(super) fn open(
+    tx: &Transaction<'_>,
+    group: GroupId,
+    token: TokenHash,
+) -> rusqlite::Result<Result<OpenedRow, Refusal>> {
+    let group = find_group(tx, group)?;
+    let token = group.as_ref().map(|group| find_token(tx, group.group_no, token)).transpose()?.flatten();
+    Ok(log::open(group.as_ref().map(|group| &group.row), token.as_ref()))
+}
+
+pub(super) fn append(
+    tx: &Transaction<'_>,
+    op: &AppendOp,
+    now: Timestamp,
+) -> rusqlite::Result<Result<AppendedRow, Refusal>> {
+    let id = append_id(op.group, op.kind, &op.body);
+    let known = tx
+        .prepare_cached("SELECT seq, head_hash, received_at FROM append_ids WHERE append_id = ?1")?
+        .query_row([id.as_bytes()], appended)
+        .optional()?;
+    let group = find_group(tx, op.group)?;
+    let token = match (&group, op.token) {
+        (Some(group), Some(hash)) => find_token(tx, group.group_no, hash)?,
+        _ => None,
+    };
+    let welcomes = op.bundle.as_ref().map_or(&[][..], |bundle| bundle.welcomes.as_slice());
+    let mut taken: Vec<PackageHash> = Vec::new();
+    for welcome in welcomes {
+        if packages::is_taken(tx, op.author, welcome)? {
+            taken.push(welcome.package);
+        }
+    }
+    let context = AppendContext {
+        group: group.as_ref().map(|group| &group.row),
+        known,
+        token: token.as_ref(),
+        taken: &taken,
+        mailbox_full: mailbox::is_full(tx, welcomes)?,
+        now,
+    };
+    match decide(&context, op) {
+        Decision::Known(appended) => Ok(Ok(AppendedRow { appended, placed: false })),
+        Decision::Refuse(refusal) => Ok(Err(refusal)),
+        Decision::Place(placement) => {
+            let group_no = write_group(tx, op.group, group.as_ref(), &placement.group)?;
+            write(tx, op, group_no, &placement, now)?;
+            tx.prepare_cached(
+                "INSERT INTO append_ids (append_id, seq, head_hash, received_at) VALUES (?1, ?2, ?3, ?4)",
+            )?
+            .execute(params![
+                id.as_bytes(),
+                int(placement.appended.head.seq.0),
+                placement.appended.head.hash.as_bytes(),
+                int(placement.appended.received_at.0)
+            ])?;
+            Ok(Ok(placement.appended.into()))
+        }
+    }
+}
+
+fn write(
+    tx: &Transaction<'_>,
+    op: &AppendOp,
+    group_no: i64,
+    placement: &Placement,
+    now: Timestamp,
+) -> rusqlite::Result<()> {
+    tx.prepare_cached("INSERT INTO entries (group_no, seq, kind, received_at, body) VALUES (?1, ?2, ?3, ?4, ?5)")?
+        .execute(params![
+            group_no,
+            int(placement.appended.head.seq.0),
+            op.kind as u8,
+            int(placement.appended.received_at.0),
+            op.body.0
+        ])?;
+    if let Some(token) = &placement.ended {
+        write_token(tx, group_no, token)?;
+    }
+    if let Some(token) = &placement.began {
+        write_token(tx, group_no, token)?;
+        forget_old_tokens(tx, group_no)?;
+    }
+    for welcome in &placement.welcomes {
+        packages::use_up(tx, op.author, welcome)?;
+        mailbox::put(tx, welcome, now)?;
+    }
+    Ok(())
+}
+
+fn find_group(tx: &Transaction<'_>, group: GroupId) -> rusqlite::Result<Option<Numbered>> {
+    tx.prepare_cached(
+        "SELECT group_no, head_seq, head_hash, received_at, newest_commit, token, first_seq
+         FROM groups WHERE group_id = ?1",
+    )?
+    .query_row([group.as_bytes()], |row| {
+        Ok(Numbered {
+            group_no: row.get(0)?,
+            row: GroupRow {
+                head: Head { seq: Seq(uint(row.get(1)?)), hash: HeadHash(row.get(2)?) },
+                received_at: Timestamp(uint(row.get(3)?)),
+                newest_commit: Seq(uint(row.get(4)?)),
+                token: TokenHash(row.get(5)?),
+                first: Seq(uint(row.get(6)?)),
+            },
+        })
+    })
+    .optional()
+}
+
+fn write_group(
+    tx: &Transaction<'_>,
+    group: GroupId,
+    before: Option<&Numbered>,
+    row: &GroupRow,
+) -> rusqlite::Result<i64> {
+    let sql = match before {
+        Some(_) => {
+            "UPDATE groups SET head_seq = :head_seq, head_hash = :head_hash, received_at = :received_at,
+             newest_commit = :newest_commit, token = :token, first_seq = :first_seq
+             WHERE group_id = :group_id RETURNING group_no"
+        }
+        None => {
+            "INSERT INTO groups (group_id, head_seq, head_hash, received_at, newest_commit, token, first_seq)
+             VALUES (:group_id, :head_seq, :head_hash, :received_at, :newest_commit, :token, :first_seq)
+             RETURNING group_no"
+        }
+    };
+    tx.prepare_cached(sql)?.query_row(
+        named_params! {
+            ":group_id": group.as_bytes(),
+            ":head_seq": int(row.head.seq.0),
+            ":head_hash": row.head.hash.as_bytes(),
+            ":received_at": int(row.received_at.0),
+            ":newest_commit": int(row.newest_commit.0),
+            ":token": row.token.as_bytes(),
+            ":first_seq": int(row.first.0),
+        },
+        |row| row.get(0),
+    )
+}
+
+fn find_token(tx: &Transaction<'_>, group_no: i64, hash: TokenHash) -> rusqlite::Result<Option<TokenRow>> {
+    tx.prepare_cached(
+        "SELECT made_seq, made_hash, ended_seq, ended_hash FROM tokens WHERE group_no = ?1 AND hash = ?2",
+    )?
+    .query_row(params![group_no, hash.as_bytes()], |row| {
+        let ended: (Option<i64>, Option<[u8; 32]>) = (row.get(2)?, row.get(3)?);
+        let ended_at = match ended {
+            (Some(seq), Some(hash)) => Some(Head { seq: Seq(uint(seq)), hash: HeadHash(hash) }),
+            _ => None,
+        };
+        let made_at = Head { seq: Seq(uint(row.get(0)?)), hash: HeadHash(row.get(1)?) };
+        Ok(TokenRow { hash, made_at, ended_at })
+    })
+    .optional()
+}
+
+/// A client may name the hash of an earlier token again; the row then begins anew.
+fn write_token(tx: &Transaction<'_>, group_no: i64, token: &TokenRow) -> rusqlite::Result<()> {
+    tx.prepare_cached(
+        "INSERT INTO tokens (group_no, hash, made_seq, made_hash, ended_seq, ended_hash)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT (group_no, hash) DO UPDATE SET
+         made_seq = excluded.made_seq, made_hash = excluded.made_hash, ended_seq = excluded.ended_seq, ended_hash = excluded.ended_hash",
+    )?
+    .execute(params![
+        group_no,
+        token.hash.as_bytes(),
+        int(token.made_at.seq.0),
+        token.made_at.hash.0,
+        token.ended_at.map(|head| int(head.seq.0)),
+        token.ended_at.map(|head| head.hash.0)
+    ])?;
+    Ok(())
+}
+
+fn forget_old_tokens(tx: &Transaction<'_>, group_no: i64) -> rusqlite::Result<()> {
+    tx.prepare_cached(
+        "DELETE FROM tokens WHERE group_no = ?1 AND token_no <=
+         (SELECT token_no FROM tokens WHERE group_no = ?1 ORDER BY token_no DESC LIMIT 1 OFFSET ?2)",
+    )?
+    .execute(params![group_no, int(TOKENS_PER_GROUP_MAX as u64)])?;
+    Ok(())
+}
+
+pub(super) fn read(
+    tx: &Transaction<'_>,
+    group: GroupId,
+    from: Seq,
+    to: Seq,
+    entries_max: usize,
+    bytes_max: usize,
+) -> rusqlite::Result<Result<Vec<Entry>, Refusal>> {
+    let Some(group) = find_group(tx, group)? else { return Ok(Err(Refusal::UnknownGroup)) };
+    // Place 0 stands before the first entry; asking from there is asking from the first.
+    let from = from.max(Seq(1));
+    if from < group.row.first {
+        return Ok(Err(Refusal::Gone { first: group.row.first }));
+    }
+    let mut statement = tx.prepare_cached(
+        "SELECT seq, kind, received_at, body FROM entries
+         WHERE group_no = ?1 AND seq >= ?2 AND seq <= ?3 ORDER BY seq LIMIT ?4",
+    )?;
+    let mut rows = statement.query(params![group.group_no, int(from.0), int(to.0), int(entries_max as u64)])?;
+    let (mut entries, mut bytes) = (Vec::new(), 0_usize);
+    while bytes < bytes_max.max(1) {
+        let Some(row) = rows.next()? else { break };
+        let entry = entry(row)?;
+        bytes = bytes.saturating_add(entry.body.len());
+        entries.push(entry);
+    }
+    Ok(Ok(entries))
+}
+
+/// Deletes from the front, in the order of arrival, up to the first row that is young enough. A clock that was set
+/// back can keep a row for longer, and never takes one too early or leaves a hole in a group.
+pub(super) fn expire(
+    tx: &Transaction<'_>,
+    entries_before: Timestamp,
+    append_ids_before: Timestamp,
+) -> rusqlite::Result<()> {
+    let cut = cut(tx, "SELECT entry_no, received_at FROM entries ORDER BY entry_no", entries_before)?;
+    if let Some(cut) = cut {
+        tx.execute(
+            "UPDATE groups SET first_seq = gone.seq + 1
+             FROM (SELECT group_no, max(seq) AS seq FROM entries WHERE entry_no <= ?1 GROUP BY group_no) AS gone
+             WHERE gone.group_no = groups.group_no",
+            [cut],
+        )?;
+        tx.execute("DELETE FROM entries WHERE entry_no <= ?1", [cut])?;
+    }
+    let cut = self::cut(tx, "SELECT append_no, received_at FROM append_ids ORDER BY append_no", append_ids_before)?;
+    if let Some(cut) = cut {
+        tx.execute("DELETE FROM append_ids WHERE append_no <= ?1", [cut])?;
+    }
+    Ok(())
+}
+
+/// The last row, in the order of arrival, before which all are older than `before`.
+fn cut(tx: &Transaction<'_>, sql: &str, before: Timestamp) -> rusqlite::Result<Option<i64>> {
+    let mut statement = tx.prepare_cached(sql)?;
+    let mut rows = statement.query([])?;
+    let mut cut = None;
+    while let Some(row) = rows.next()? {
+        if row.get::<_, i64>(1)? >= int(before.0) {
+            break;
+        }
+        cut = Some(row.get(0)?);
+    }
+    Ok(cut)
+}
+
+fn appended(row: &Row<'_>) -> rusqlite::Result<Appended> {
+    Ok(Appended {
+        head: Head { seq: Seq(uint(row.get(0)?)), hash: HeadHash(row.get(1)?) },
+        received_at: Timestamp(uint(row.get(2)?)),
+    })
+}
+
+fn entry(row: &Row<'_>) -> rusqlite::Result<Entry> {
+    let kind: i64 = row.get(1)?;
+    Ok(Entry {
+        seq: Seq(uint(row.get(0)?)),
+        kind: if kind == EntryKind::Commit as i64 { EntryKind::Commit } else { EntryKind::Application },
+        received_at: Timestamp(uint(row.get(2)?)),
+        body: Blob(row.get(3)?),
+    })
+}

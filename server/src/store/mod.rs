@@ -1,0 +1,23 @@
+//! The relay's store: SQLite, and the suite that every implementation of the contract must pass.
+//!
+//! This module does not decide; `chancery_protocol::relay` does.
+
+mod appends;
+pub mod conformance;
+mod mailbox;
+pub mod open;
+mod packages;
+pub mod sqlite;
+
+pub use open::OpenError;
+pub use sqlite::{SqliteOptions, SqliteStore};
+
+/// The largest number that SQLite holds stands for all that are larger: no place and no moment is ever there.
+pub(crate) fn int(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+/// Back from [`int`]; what this crate stored is never negative.
+pub(crate) fn uint(number: i64) -> u64 {
+    u64::try_from(number).unwrap_or(0)
+}

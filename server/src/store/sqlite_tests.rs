@@ -1,0 +1,126 @@
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use chancery_protocol::{
+    ids::{AccountId, DeviceId, GroupId, RequestId, Seq, TokenHash},
+    relay::store::AppendOp,
+    wire::{
+        Blob,
+        relay::{Bundle, EntryKind, WelcomeCopy, package_hash},
+    },
+};
+use tempfile::TempDir;
+
+use super::*;
+use crate::{store::conformance::Subject, store_conformance};
+
+const NOW: Timestamp = Timestamp(1_800_000_123_456);
+
+struct Folder(TempDir);
+
+impl Folder {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn options(&self) -> SqliteOptions {
+        SqliteOptions { path: self.0.path().join("relay.db"), max_page_count: None }
+    }
+}
+
+impl Subject for Folder {
+    type Store = SqliteStore;
+
+    fn open(&mut self) -> SqliteStore {
+        SqliteStore::open(&self.options()).unwrap()
+    }
+
+    fn open_nearly_full(&mut self) -> SqliteStore {
+        SqliteStore::open(&SqliteOptions { max_page_count: Some(300), ..self.options() }).unwrap()
+    }
+}
+
+store_conformance!(Folder::new());
+
+#[test]
+fn a_second_process_is_told_that_the_store_is_in_use() {
+    let folder = Folder::new();
+    let _first = SqliteStore::open(&folder.options()).unwrap();
+    assert_eq!(SqliteStore::open(&folder.options()).err(), Some(OpenError::InUse("relay.db".to_owned())));
+}
+
+#[test]
+fn a_newer_schema_and_a_foreign_file_are_refused() {
+    let folder = Folder::new();
+    drop(SqliteStore::open(&folder.options()).unwrap());
+    let raw = Connection::open(folder.options().path).unwrap();
+    raw.pragma_update(None, "user_version", 99).unwrap();
+    drop(raw);
+    let newer = OpenError::SchemaNewer { file: "relay.db".to_owned(), found: 99, known: 1 };
+    assert_eq!(SqliteStore::open(&folder.options()).err(), Some(newer));
+
+    let other = Folder::new();
+    Connection::open(other.options().path).unwrap().execute_batch("CREATE TABLE theirs (a)").unwrap();
+    assert_eq!(SqliteStore::open(&other.options()).err(), Some(OpenError::Foreign("relay.db".to_owned())));
+    std::fs::write(other.options().path, [b'x'; 4096]).unwrap();
+    assert_eq!(SqliteStore::open(&other.options()).err(), Some(OpenError::Foreign("relay.db".to_owned())));
+}
+
+/// Promise 1: every table that holds a device or an account beside a moment has no group, and its moments are coarse.
+#[test]
+fn rows_that_tie_a_device_to_a_moment_carry_no_group() {
+    let folder = Folder::new();
+    let mut store = SqliteStore::open(&folder.options()).unwrap();
+    let (group, device) = (GroupId([0xee; 32]), DeviceId([0xdd; 32]));
+    let (ana, li) = (AccountId([0xaa; 32]), AccountId([0xbb; 32]));
+    let package = Blob(b"package".to_vec());
+    let welcomes = vec![WelcomeCopy { device, package: package_hash(&package), body: Blob(b"welcome".to_vec()) }];
+    let ops = [
+        StoreOp::PublishKeyPackages {
+            account: li,
+            device,
+            packages: vec![package.clone()],
+            last_resort: Some(package),
+        },
+        StoreOp::TakeKeyPackages { requester: ana, request: RequestId([1; 16]), account: li },
+        StoreOp::TakeKeyPackages { requester: ana, request: RequestId([2; 16]), account: li },
+        StoreOp::Append(AppendOp {
+            group,
+            token: None,
+            author: ana,
+            kind: EntryKind::Commit,
+            after: Seq(0),
+            body: Blob(b"commit".to_vec()),
+            bundle: Some(Bundle { next_token: TokenHash([3; 32]), welcomes }),
+        }),
+    ];
+    store.apply(&ops, NOW).unwrap();
+
+    let names: Vec<String> = store
+        .connection
+        .prepare("SELECT name FROM sqlite_schema WHERE type = 'table'")
+        .unwrap()
+        .query_map([], |row| row.get(0))
+        .unwrap()
+        .collect::<rusqlite::Result<_>>()
+        .unwrap();
+    let mut with_devices = 0;
+    for name in names {
+        let mut statement = store.connection.prepare(&format!("SELECT * FROM {name}")).unwrap();
+        let columns: Vec<String> = statement.column_names().map(str::to_owned).collect();
+        let names_somebody = columns.iter().any(|c| ["device", "account", "requester", "author"].contains(&c.as_str()));
+        let group_columns = columns.iter().any(|c| c.contains("group"));
+        assert!(!(names_somebody && group_columns), "{name}: {columns:?}");
+        with_devices += usize::from(names_somebody);
+        let mut rows = statement.query([]).unwrap();
+        while let Some(row) = rows.next().unwrap() {
+            for column in 0..columns.len() {
+                let value: rusqlite::types::Value = row.get(column).unwrap();
+                if names_somebody {
+                    assert_ne!(value, rusqlite::types::Value::Blob(group.0.to_vec()), "{name}");
+                    assert_ne!(value, rusqlite::types::Value::Integer(crate::store::int(NOW.0)), "{name}");
+                }
+            }
+        }
+    }
+    assert!(with_devices >= 5, "the tables of devices were looked at");
+}

@@ -1,0 +1,12 @@
+//! The relay and the registrar as clients meet them: real sockets, real files, hand-made MLS headers.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+
+mod client;
+mod process;
+mod relay;
