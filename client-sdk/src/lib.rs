@@ -1,0 +1,61 @@
+//! Chancery's client SDK: end-to-end encrypted group messaging behind an async API, with durable state.
+//!
+//! This crate does not read configuration or key rings, draws no windows and logs no content. A host passes a [`Config`]
+//! and a [`KeyProvider`], and gets a [`Client`]:
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), chancery_client::Error> {
+//! use chancery_client::{Body, Client, Config, EventId, FileKey, HostEvent};
+//!
+//! let client = Client::open(Config::new("state"), FileKey::create_or_open("state/host.key")?).await?;
+//! let mut cursor = EventId(0);
+//! loop {
+//!     let batch = client.next_events(100, cursor).await?;
+//!     for event in &batch.events {
+//!         if let HostEvent::Message { message, .. } = event
+//!             && let Body::Text(text) = &message.body
+//!         {
+//!             println!("{text}");
+//!         }
+//!     }
+//!     // Acknowledged only when the host has dealt with them: after a crash they come again.
+//!     client.ack(batch.cursor).await?;
+//!     cursor = batch.cursor;
+//! }
+//! # }
+//! ```
+//!
+//! What holds: [`Client::send`] returns when the message is durable here; events come in order and until they are
+//! acknowledged; everything that one batch from the relay changes is one transaction; without the host's key nothing
+//! opens. Every [`Error`] has a stable [`Error::code`].
+
+mod client;
+mod config;
+mod driver;
+mod error;
+mod events;
+mod identity;
+mod keys;
+mod net;
+mod store;
+
+pub use chancery_protocol::{
+    client::{Event, GroupStatus, GroupSummary, MemberSummary, Message},
+    error::Refusal,
+    identity::{Authority, Handle, Role},
+    ids::{AccountId, DeviceId, EventId, GroupId, MessageId, RootHash, Seq},
+    mls::charter::Class,
+    secret::Secret32,
+    time::Timestamp,
+    wire::{Blob, envelope::Body},
+};
+
+pub use crate::{
+    client::Client,
+    config::Config,
+    error::Error,
+    events::{Batch, HostEvent},
+    identity::Identity,
+    keys::{FileKey, KeyProvider, KeyUnavailable},
+    net::{ConnectionState, OfflineReason},
+};

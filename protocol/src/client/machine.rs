@@ -478,7 +478,9 @@ impl ClientMachine {
     }
 
     fn answer_flushes(&mut self) {
-        let idle = self.online && self.groups.values().all(GroupSlot::is_idle);
+        // A device whose KeyPackages are not at the relay cannot be invited: it is not through either.
+        let reachable = !self.publishing && self.device.last_resort;
+        let idle = self.online && reachable && self.groups.values().all(GroupSlot::is_idle);
         if idle {
             for id in core::mem::take(&mut self.flushes) {
                 self.done.push((id, Ok(Reply::Done)));

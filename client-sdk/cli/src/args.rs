@@ -1,0 +1,216 @@
+//! The command line.
+//!
+//! This module does not act. Each help text fits one screen.
+
+use std::{env, path::PathBuf, time::Duration};
+
+use chancery_client::{Class, Config};
+use clap::{Parser, Subcommand};
+
+use crate::exit::{self, Failure};
+
+/// End-to-end encrypted group messaging in a terminal.
+#[derive(Debug, Parser)]
+#[command(name = "chancery", version, max_term_width = 100, after_help = exit::HELP)]
+pub(crate) struct Args {
+    /// State folder [default: ~/.local/share/chancery]
+    #[arg(long, global = true, value_name = "DIR", env = "CHANCERY_STATE", hide_env_values = true)]
+    pub(crate) state: Option<PathBuf>,
+
+    /// Key that protects the state [default: DIR/host.key; better on another disk]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) key_file: Option<PathBuf>,
+
+    /// Print one JSON object per line
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+
+    /// How long to wait for the relay
+    #[arg(long, global = true, value_name = "SECONDS", default_value_t = 30)]
+    pub(crate) timeout: u64,
+
+    #[command(subcommand)]
+    pub(crate) verb: Verb,
+}
+
+/// What to do. GROUP is a group's name, if no other has it, or the first 8 or more digits of its id.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    /// Redeem a ticket: this state folder becomes a device of an account
+    #[command(after_help = exit::HELP)]
+    Enroll {
+        /// The ticket, or - to read it from standard input
+        ticket: String,
+    },
+    /// Print who this device is, and the address that others invite
+    #[command(after_help = exit::HELP)]
+    Whoami,
+    /// Groups and their members
+    #[command(after_help = exit::HELP)]
+    Group {
+        #[command(subcommand)]
+        verb: GroupVerb,
+    },
+    /// Send one message; it is kept and sent later if the relay cannot be reached
+    #[command(after_help = exit::HELP)]
+    Send {
+        /// Name of the group, or 8 or more digits of its id
+        group: String,
+        /// The text, or - to read it from standard input
+        text: String,
+    },
+    /// Print what is unread, and mark it as read
+    #[command(after_help = exit::HELP)]
+    Read {
+        /// Only this group; the others stay unread
+        group: Option<String>,
+        /// Go on with what comes, until interrupted
+        #[arg(long)]
+        follow: bool,
+    },
+    /// Send each line of standard input and print what others write; ends with the input
+    #[command(after_help = exit::HELP)]
+    Chat {
+        /// Name of the group, or 8 or more digits of its id
+        group: String,
+    },
+}
+
+/// What to do with groups.
+#[derive(Debug, Subcommand)]
+pub(crate) enum GroupVerb {
+    /// Found a group
+    #[command(after_help = exit::HELP)]
+    New {
+        /// Its name, seen by members only
+        name: String,
+        /// For life: personal (people among themselves) or work (of the own organisation)
+        #[arg(long, value_name = "personal|work")]
+        class: Class,
+    },
+    /// List the groups of this device
+    #[command(after_help = exit::HELP)]
+    List,
+    /// List the devices in a group
+    #[command(after_help = exit::HELP)]
+    Members {
+        /// Name of the group, or 8 or more digits of its id
+        group: String,
+    },
+    /// Add somebody
+    #[command(after_help = exit::HELP)]
+    Invite {
+        /// Name of the group, or 8 or more digits of its id
+        group: String,
+        /// A name in the own organisation, or personal:... as `whoami` prints it
+        address: String,
+    },
+    /// Remove somebody
+    #[command(after_help = exit::HELP)]
+    Remove {
+        /// Name of the group, or 8 or more digits of its id
+        group: String,
+        /// As `group members` prints it
+        address: String,
+    },
+    /// Ask to be removed; the next member online does it
+    #[command(after_help = exit::HELP)]
+    Leave {
+        /// Name of the group, or 8 or more digits of its id
+        group: String,
+    },
+}
+
+impl Args {
+    pub(crate) fn patience(&self) -> Duration {
+        Duration::from_secs(self.timeout)
+    }
+
+    pub(crate) fn config(&self) -> Result<Config, Failure> {
+        let mut config = Config::new(self.state_path()?);
+        config.connect_timeout = self.patience();
+        Ok(config)
+    }
+
+    pub(crate) fn key_path(&self) -> Result<PathBuf, Failure> {
+        match &self.key_file {
+            Some(path) => Ok(path.clone()),
+            None => Ok(self.state_path()?.join("host.key")),
+        }
+    }
+
+    fn state_path(&self) -> Result<PathBuf, Failure> {
+        let folder = |variable: &str| env::var_os(variable).filter(|value| !value.is_empty()).map(PathBuf::from);
+        self.state
+            .clone()
+            .or_else(|| folder("XDG_DATA_HOME").map(|data| data.join("chancery")))
+            .or_else(|| folder("LOCALAPPDATA").map(|data| data.join("chancery")))
+            .or_else(|| folder("HOME").map(|home| home.join(".local").join("share").join("chancery")))
+            .ok_or_else(|| Failure::usage("no home folder is known: name the state folder with --state DIR"))
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn parse(line: &[&str]) -> Result<Args, clap::Error> {
+        Args::try_parse_from(std::iter::once(&"chancery").chain(line))
+    }
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn every_help_text_fits_one_screen_and_lists_the_exit_codes() {
+        fn check(command: &mut clap::Command) {
+            let help = command.render_long_help().to_string();
+            assert!(help.lines().count() <= 40, "{help}");
+            assert!(help.lines().all(|line| line.chars().count() <= 100), "{help}");
+            assert!(help.contains("Exit codes: 0 done"), "{help}");
+            for below in command.get_subcommands_mut().filter(|below| below.get_name() != "help") {
+                check(below);
+            }
+        }
+        let mut command = Args::command();
+        command.build();
+        check(&mut command);
+    }
+
+    #[test]
+    fn names_of_any_script_and_global_options_anywhere() {
+        let args = parse(&["send", "设计 🦊", "مرحبا", "--json", "--state", "/tmp/x", "--timeout", "3"]).unwrap();
+        assert!(args.json);
+        assert_eq!(args.patience(), Duration::from_secs(3));
+        assert_eq!(args.key_path().unwrap(), PathBuf::from("/tmp/x/host.key"));
+        assert!(matches!(args.verb, Verb::Send { group, text } if group == "设计 🦊" && text == "مرحبا"));
+    }
+
+    #[test]
+    fn the_key_file_can_stand_elsewhere() {
+        let args = parse(&["--state", "/a", "--key-file", "/b/key", "whoami"]).unwrap();
+        assert_eq!(args.key_path().unwrap(), PathBuf::from("/b/key"));
+        assert_eq!(args.config().unwrap().dir, PathBuf::from("/a"));
+    }
+
+    #[test]
+    fn a_class_must_be_named_and_must_be_one() {
+        assert!(parse(&["group", "new", "x"]).is_err());
+        let unknown = parse(&["group", "new", "x", "--class", "secret"]).unwrap_err();
+        assert_eq!(unknown.exit_code(), 2);
+        // It parses, so that the refusal can say that it is not available yet.
+        let args = parse(&["group", "new", "x", "--class", "escrowed"]).unwrap();
+        assert!(matches!(args.verb, Verb::Group { verb: GroupVerb::New { class: Class::Escrowed, .. } }));
+    }
+
+    #[test]
+    fn a_dash_is_a_text_and_a_ticket() {
+        assert!(matches!(parse(&["enroll", "-"]).unwrap().verb, Verb::Enroll { ticket } if ticket == "-"));
+        assert!(matches!(parse(&["send", "g", "-"]).unwrap().verb, Verb::Send { text, .. } if text == "-"));
+    }
+}

@@ -1,0 +1,283 @@
+//! What is printed, as lines for people or as JSON.
+//!
+//! This module does not decide what to print. Names and messages come from others: on a terminal, control characters and
+//! bidirectional overrides would let them forge lines, so they are shown as escapes. JSON carries them as they are.
+
+use std::io::{self, Write};
+
+use chancery_client::{
+    AccountId, Authority, Body, Client, Event, GroupId, GroupStatus, GroupSummary, Handle, HostEvent, Identity,
+    MemberSummary, Message, Role,
+};
+use serde_json::{Value, json};
+
+use crate::{exit::Failure, session::short};
+
+/// Where results go.
+pub(crate) struct Output {
+    pub(crate) json: bool,
+}
+
+impl Output {
+    pub(crate) fn new(json: bool) -> Self {
+        Self { json }
+    }
+
+    /// Writes one line and makes sure that it is out: a pipe's reader shall not wait for the next one.
+    pub(crate) fn line(&self, plain: impl FnOnce() -> String, object: impl FnOnce() -> Value) -> Result<(), Failure> {
+        let line = if self.json { object().to_string() } else { plain() };
+        let mut out = io::stdout().lock();
+        writeln!(out, "{line}")?;
+        Ok(out.flush()?)
+    }
+
+    pub(crate) fn identity(&self, identity: &Identity) -> Result<(), Failure> {
+        self.line(
+            || format!("{}\ndevice {}", escape(&identity.address), identity.device),
+            || {
+                json!({
+                    "address": identity.address,
+                    "account": identity.account.to_string(),
+                    "authority": authority(&identity.authority),
+                    "device": identity.device.to_string(),
+                    "not_after_ms": identity.not_after.0,
+                })
+            },
+        )
+    }
+
+    pub(crate) fn group(&self, group: &GroupSummary) -> Result<(), Failure> {
+        let status = match group.status {
+            GroupStatus::Founding => "founding",
+            GroupStatus::Active => "active",
+            GroupStatus::Leaving => "leaving",
+            GroupStatus::Left => "left",
+            GroupStatus::Removed => "removed",
+        };
+        let id = group.group.to_string();
+        self.line(
+            || {
+                let waiting = match group.waiting {
+                    0 => String::new(),
+                    waiting => format!("  ({waiting} to send)"),
+                };
+                let (class, people) = (group.class.word(), group.accounts);
+                format!("{}  {class:<8}  {status:<8}  {people:>4}  {}{waiting}", short(&id), escape(&group.name))
+            },
+            || {
+                json!({
+                    "group": id, "name": group.name, "class": group.class.word(), "status": status,
+                    "epoch": group.epoch, "accounts": group.accounts, "waiting": group.waiting,
+                })
+            },
+        )
+    }
+
+    pub(crate) fn member(&self, member: &MemberSummary, client: &Client) -> Result<(), Failure> {
+        let role = match member.role {
+            Role::Human => "human",
+            Role::Service => "service",
+            Role::Escrow => "escrow",
+        };
+        let address = name(client, member.handle.as_ref(), member.account);
+        let device = member.device.to_string();
+        self.line(
+            || {
+                let own = if member.own { "  (this device)" } else { "" };
+                format!("{}  {role:<7}  device {}{own}", escape(&address), short(&device))
+            },
+            || {
+                json!({
+                    "address": address, "account": member.account.to_string(), "authority": authority(&member.authority),
+                    "handle": member.handle.as_ref().map(Handle::as_str), "device": device, "role": role,
+                    "own": member.own,
+                })
+            },
+        )
+    }
+
+    /// An event; `group` is the group's name where a person needs it.
+    pub(crate) fn event(&self, event: &HostEvent, client: &Client, group: Option<&str>) -> Result<(), Failure> {
+        let prefix = || group.map_or_else(String::new, |group| format!("[{}] ", escape(group)));
+        match event {
+            HostEvent::Message { id, message } => self.line(
+                || format!("{}{}", prefix(), message_line(message, client)),
+                || message_object(id.0, message, client),
+            ),
+            HostEvent::Other { id, event } => self.line(
+                || format!("{}* {}", prefix(), escape(&sentence(event, client))),
+                || event_object(id.0, event, client),
+            ),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// How an account is shown and addressed: its handle if it is of the own organisation, else with a part of its id, so
+/// that a namesake elsewhere cannot be taken for a colleague; or `personal:` and the id.
+pub(crate) fn name(client: &Client, handle: Option<&Handle>, account: AccountId) -> String {
+    match handle {
+        Some(handle) if client.resolve(handle.as_str()).is_ok_and(|own| own == account) => handle.to_string(),
+        Some(handle) => format!("{handle}@{}", short(&account.to_string())),
+        None => format!("personal:{account}"),
+    }
+}
+
+fn author(client: &Client, message: &Message) -> String {
+    match &message.handle {
+        Some(_) => name(client, message.handle.as_ref(), message.account),
+        None => format!("personal:{}", short(&message.account.to_string())),
+    }
+}
+
+fn message_line(message: &Message, client: &Client) -> String {
+    let name = escape(&author(client, message));
+    match &message.body {
+        Body::Text(text) => format!("{name}: {}", escape(text)),
+        Body::Leave => format!("* {name} asks to leave"),
+        _ => format!("* {name} sent something that this version does not show"),
+    }
+}
+
+fn message_object(event: u64, message: &Message, client: &Client) -> Value {
+    let (body, text) = match &message.body {
+        Body::Text(text) => ("text", Some(text)),
+        Body::Leave => ("leave", None),
+        _ => ("unknown", None),
+    };
+    json!({
+        "event": "message", "number": event, "group": message.group.to_string(), "seq": message.seq.0,
+        "message": message.id.to_string(), "from": name(client, message.handle.as_ref(), message.account),
+        "account": message.account.to_string(), "device": message.device.to_string(), "own": message.own,
+        "sent_at_ms": message.sent_at.0, "received_at_ms": message.received_at.0,
+        "continuous": message.continuous, "body": body, "text": text,
+    })
+}
+
+/// The group that an event belongs to.
+pub(crate) fn group_of(event: &HostEvent) -> Option<GroupId> {
+    match event {
+        HostEvent::Message { message, .. } => Some(message.group),
+        HostEvent::Other { event, .. } => group_of_event(event),
+        _ => None,
+    }
+}
+
+fn group_of_event(event: &Event) -> Option<GroupId> {
+    match event {
+        Event::Received { group, .. }
+        | Event::Sent { group, .. }
+        | Event::Joined { group, .. }
+        | Event::MemberAdded { group, .. }
+        | Event::MemberRemoved { group, .. }
+        | Event::Leaving { group, .. }
+        | Event::Left { group }
+        | Event::Removed { group }
+        | Event::Skipped { group, .. }
+        | Event::Unsent { group, .. }
+        | Event::Alarm { group, .. } => Some(*group),
+        _ => None,
+    }
+}
+
+/// Whether a person at a terminal wants to see it: not the echo of what was typed.
+pub(crate) fn is_news(event: &HostEvent) -> bool {
+    match event {
+        HostEvent::Message { message, .. } => !message.own,
+        HostEvent::Other { event, .. } => !matches!(event, Event::Sent { .. } | Event::Skipped { .. }),
+        _ => false,
+    }
+}
+
+fn sentence(event: &Event, client: &Client) -> String {
+    let who = |handle: &Option<Handle>, account: &AccountId| name(client, handle.as_ref(), *account);
+    match event {
+        Event::Received { seq, .. } | Event::Sent { seq, .. } => format!("message {seq} is not in history"),
+        Event::Joined { name, class, .. } => format!("you are in the group {name:?} ({class})"),
+        Event::MemberAdded { account, handle, .. } => format!("{} was added", who(handle, account)),
+        Event::MemberRemoved { account, handle, .. } => format!("{} was removed", who(handle, account)),
+        Event::Leaving { account, .. } => format!("{} asks to leave", who(&None, account)),
+        Event::Left { .. } => "you have left the group".to_owned(),
+        Event::Removed { .. } => "you were removed from the group".to_owned(),
+        Event::Skipped { seq, reason, .. } => format!("entry {seq} was skipped: {reason}"),
+        Event::Unsent { id, reason, .. } => format!("message {id} was not sent: {reason}"),
+        Event::Alarm { reason, .. } => format!("ALARM: {reason}"),
+        Event::InvitationRefused { reason } => format!("an invitation was refused: {reason}"),
+        _ => "something that this version does not show".to_owned(),
+    }
+}
+
+fn event_object(number: u64, event: &Event, client: &Client) -> Value {
+    let who = |handle: &Option<Handle>, account: &AccountId| name(client, handle.as_ref(), *account);
+    let (kind, mut object) = match event {
+        Event::Received { seq, .. } => ("received", json!({ "seq": seq.0 })),
+        Event::Sent { seq, id, .. } => ("sent", json!({ "seq": seq.0, "message": id.to_string() })),
+        Event::Joined { name, class, .. } => ("joined", json!({ "name": name, "class": class.word() })),
+        Event::MemberAdded { account, handle, by, .. } => (
+            "member_added",
+            json!({ "member": who(handle, account), "account": account.to_string(), "by": by.to_string() }),
+        ),
+        Event::MemberRemoved { account, handle, by, .. } => (
+            "member_removed",
+            json!({ "member": who(handle, account), "account": account.to_string(), "by": by.to_string() }),
+        ),
+        Event::Leaving { account, .. } => ("leaving", json!({ "account": account.to_string() })),
+        Event::Left { .. } => ("left", json!({})),
+        Event::Removed { .. } => ("removed", json!({})),
+        Event::Skipped { seq, reason, .. } => ("skipped", json!({ "seq": seq.0, "reason": reason })),
+        Event::Unsent { id, reason, .. } => ("unsent", json!({ "message": id.to_string(), "reason": reason })),
+        Event::Alarm { reason, .. } => ("alarm", json!({ "reason": reason })),
+        Event::InvitationRefused { reason } => ("invitation_refused", json!({ "reason": reason })),
+        _ => ("unknown", json!({})),
+    };
+    if let Some(object) = object.as_object_mut() {
+        object.insert("event".to_owned(), kind.into());
+        object.insert("number".to_owned(), number.into());
+        if let Some(group) = group_of_event(event) {
+            object.insert("group".to_owned(), group.to_string().into());
+        }
+    }
+    object
+}
+
+fn authority(authority: &Authority) -> String {
+    match authority {
+        Authority::Tenant(root) => format!("tenant:{root}"),
+        Authority::Personal => "personal".to_owned(),
+    }
+}
+
+/// Text of others, fit for one line of a terminal.
+pub(crate) fn escape(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        if is_unsafe(c) { out.extend(c.escape_default()) } else { out.push(c) }
+    }
+    out
+}
+
+fn is_unsafe(c: char) -> bool {
+    // C0 and C1 controls (escape sequences), line and paragraph separators (forged lines), and what overrides or isolates
+    // direction (UAX #9); the marks that Arabic and Hebrew text needs stay.
+    c.is_control() || matches!(c, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_of_any_script_is_shown_as_it_is() {
+        for text in ["你好，世界", "مرحبا يا محمد", "שלום", "👩‍👩‍👧 🦊", "a\u{200f}b", "  blank  "]
+        {
+            assert_eq!(escape(text), text);
+        }
+    }
+
+    #[test]
+    fn text_cannot_forge_lines_or_move_the_cursor_or_turn_direction() {
+        assert_eq!(escape("a\nli: b"), "a\\nli: b");
+        assert_eq!(escape("\u{1b}[2J\r\u{9b}"), "\\u{1b}[2J\\r\\u{9b}");
+        assert_eq!(escape("x\u{202e}y\u{2066}z\u{2028}"), "x\\u{202e}y\\u{2066}z\\u{2028}");
+    }
+}

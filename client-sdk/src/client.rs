@@ -1,0 +1,404 @@
+//! The client that a host holds: calls become jobs of the driver, and answers come back.
+//!
+//! This module does not decide or store anything.
+
+use std::sync::{
+    Arc, OnceLock,
+    atomic::{AtomicBool, Ordering},
+    mpsc::{self, Sender},
+};
+
+use chancery_protocol::{
+    client::{Command, GroupSummary, MemberSummary, Message, Reply},
+    identity::Ticket,
+    ids::{AccountId, EventId, GroupId, MessageId, Seq},
+    mls::charter::Class,
+};
+use tokio::{
+    runtime::Handle,
+    sync::{
+        mpsc::{UnboundedSender, unbounded_channel},
+        oneshot, watch,
+    },
+};
+
+use crate::{
+    config::Config,
+    driver::{self, Acknowledged, Answer, Job, Wiring, wall_clock},
+    error::Error,
+    events::{Batch, HostEvent},
+    identity::Identity,
+    keys::KeyProvider,
+    net::{self, ConnectionState, NetCommand, Network, OfflineReason, Target},
+};
+
+/// Events and messages that one call returns at most.
+const PAGE_MAX: usize = 1_000;
+
+/// One device in its groups. Clones are handles to the same client; all calls may run at the same time.
+///
+/// Calls that change a group (`create_group`, `invite`, `remove`, `leave`, `flush`) wait for the relay, for as long as it
+/// takes: give them a timeout. Dropping such a call does not take back what it asked for; the wish is kept and is
+/// carried out when the connection is back.
+///
+/// ```no_run
+/// # async fn example() -> Result<(), chancery_client::Error> {
+/// use chancery_client::{Class, Client, Config, FileKey};
+///
+/// let key = FileKey::create_or_open("state/host.key")?;
+/// let client = Client::open(Config::new("state"), key).await?;
+/// if client.identity().is_none() {
+///     client.enroll("chancery-ticket-1....").await?;
+/// }
+/// let group = client.create_group(Class::Work, "设计 🦊").await?;
+/// client.invite(group, client.resolve("li")?).await?;
+/// client.send(group, "你好").await?;
+/// client.flush().await?;
+/// client.shutdown().await
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Client {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    config: Config,
+    jobs: Sender<Job>,
+    net: UnboundedSender<NetCommand>,
+    identity: OnceLock<Identity>,
+    state: watch::Receiver<ConnectionState>,
+    events: watch::Receiver<u64>,
+    ended: watch::Receiver<()>,
+    stopped: AtomicBool,
+}
+
+impl core::fmt::Debug for Client {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Client").field("connection", &self.connection()).finish_non_exhaustive()
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        let _ = self.net.send(NetCommand::Stop);
+        let _ = self.jobs.send(Job::Stop);
+    }
+}
+
+impl Client {
+    /// Opens the state folder and, if the device is enrolled, connects in the background. Call it within a Tokio
+    /// runtime; the client keeps a task there and a thread of its own.
+    ///
+    /// # Errors
+    /// `InUse`, `KeyUnavailable`, `WrongKey`, `Damaged`, `Storage`, `StorageFull`; `Internal` without a Tokio runtime.
+    pub async fn open(config: Config, keys: impl KeyProvider) -> Result<Self, Error> {
+        let runtime = Handle::try_current().map_err(|error| Error::Internal(error.to_string()))?;
+        let (jobs, jobs_taken) = mpsc::channel();
+        let (net, net_taken) = unbounded_channel();
+        let (events_told, events) = watch::channel(0);
+        let (ended_told, ended) = watch::channel(());
+        let (state_told, state) = watch::channel(ConnectionState::Offline { why: OfflineReason::NotEnrolled });
+        let (opened, answer) = oneshot::channel();
+        let wiring = Wiring { net: net.clone(), events: events_told, ended: ended_told };
+        driver::spawn(config.clone(), keys, jobs_taken, wiring, opened)?;
+        let enrolment = answer.await.map_err(|_| Error::Internal("the client's thread has ended".to_owned()))??;
+
+        let identity = OnceLock::new();
+        let mut target = None;
+        if let Some(enrolment) = &enrolment {
+            let _ = identity.set(enrolment.identity()?);
+            target = Some(Target::of(enrolment)?);
+            state_told.send_replace(ConnectionState::Connecting);
+        }
+        runtime.spawn(Network::new(&config, target, net_taken, jobs.clone(), state_told).run());
+        let stopped = AtomicBool::new(false);
+        Ok(Self { inner: Arc::new(Inner { config, jobs, net, identity, state, events, ended, stopped }) })
+    }
+
+    /// Redeems a ticket and connects. A ticket for an account brings a certificate of its organisation; a ticket for a
+    /// personal account lets this relay admit an account that this device makes for itself.
+    ///
+    /// If it fails on the way, or the process dies, the same ticket can be shown again: the keys were stored first.
+    ///
+    /// # Errors
+    /// `Invalid` if it is no ticket, `AlreadyEnrolled`, `Offline`, `Refused`; `NotAllowed` if another server answers or
+    /// the certificate is not what the ticket promised; `Storage`, `StorageFull`.
+    pub async fn enroll(&self, ticket: &str) -> Result<Identity, Error> {
+        let ticket: Ticket = ticket
+            .parse()
+            .map_err(|error: chancery_protocol::identity::TicketError| Error::Invalid(error.to_string()))?;
+        let keys = self.ask(|answer| Job::Prepare(Box::new(ticket.clone()), answer)).await?;
+        let chain = net::redeem(&ticket, &keys, self.inner.config.connect_timeout).await?;
+        let enrolment = keys.enrolled(&ticket, chain, wall_clock())?;
+        let identity = enrolment.identity()?;
+        self.ask(|answer| Job::Finish(Box::new(enrolment), answer)).await?;
+        Ok(self.inner.identity.get_or_init(|| identity).clone())
+    }
+
+    /// Who this device is; none before it is enrolled.
+    #[must_use]
+    pub fn identity(&self) -> Option<Identity> {
+        self.inner.identity.get().cloned()
+    }
+
+    /// The account behind an address: a handle within the own organisation, or `personal:` and 64 hexadecimal digits.
+    /// Nothing is asked of the relay: whether the account exists shows when it is invited.
+    ///
+    /// # Errors
+    /// `NotEnrolled`; `Invalid` if it is no address, or a handle while this is a personal account.
+    pub fn resolve(&self, address: &str) -> Result<AccountId, Error> {
+        self.inner.identity.get().ok_or(Error::NotEnrolled)?.resolve(address)
+    }
+
+    /// Founds a group and returns when the relay has placed its first commit.
+    ///
+    /// # Errors
+    /// `NotAllowed` for class `escrowed`, which this version does not have, and for a class that is not for this kind of
+    /// account; `Invalid` for a name that is empty or too long; `NotEnrolled`, `Refused`, `Storage`, `StorageFull`.
+    pub async fn create_group(&self, class: Class, name: &str) -> Result<GroupId, Error> {
+        if class == Class::Escrowed {
+            return Err(Error::NotAllowed(
+                "groups with escrow are not available yet: choose the class work or personal".to_owned(),
+            ));
+        }
+        match self.command_at_relay(Command::CreateGroup { class, name: name.to_owned() }).await? {
+            Reply::Group(group) => Ok(group),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// The groups that this device knows, also those that it has left.
+    ///
+    /// # Errors
+    /// `NotEnrolled`, `Storage`.
+    pub async fn groups(&self) -> Result<Vec<GroupSummary>, Error> {
+        match self.command(Command::Groups).await? {
+            Reply::Groups(groups) => Ok(groups),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// The devices in a group.
+    ///
+    /// # Errors
+    /// `UnknownGroup`, `NotEnrolled`, `NotAllowed`, `Storage`.
+    pub async fn members(&self, group: GroupId) -> Result<Vec<MemberSummary>, Error> {
+        match self.command(Command::Members { group }).await? {
+            Reply::Members(members) => Ok(members),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Adds all devices of an account and returns when they are members.
+    ///
+    /// # Errors
+    /// `UnknownGroup`; `NotAllowed` if the group's rules forbid it or the account is a member already; `Refused`,
+    /// `NotEnrolled`, `Storage`, `StorageFull`.
+    pub async fn invite(&self, group: GroupId, account: AccountId) -> Result<(), Error> {
+        self.command_at_relay(Command::Invite { group, account }).await.map(|_| ())
+    }
+
+    /// Removes all devices of an account and returns when they are out.
+    ///
+    /// # Errors
+    /// As [`Client::invite`]; `NotAllowed` also for the own account, which leaves instead.
+    pub async fn remove(&self, group: GroupId, account: AccountId) -> Result<(), Error> {
+        self.command_at_relay(Command::Remove { group, account }).await.map(|_| ())
+    }
+
+    /// Asks to be removed and returns when the wish stands in the group's log. The next member online carries it out;
+    /// [`crate::Event::Left`] follows.
+    ///
+    /// # Errors
+    /// `UnknownGroup`, `NotAllowed`, `Refused`, `NotEnrolled`, `Storage`, `StorageFull`.
+    pub async fn leave(&self, group: GroupId) -> Result<(), Error> {
+        self.command_at_relay(Command::Leave { group }).await.map(|_| ())
+    }
+
+    /// Sends a text. Returns when it is durable in the outbox: from then on it is sent by itself, after restarts too.
+    /// An event with the same id follows when it has its place.
+    ///
+    /// # Errors
+    /// `UnknownGroup`; `Invalid` if it is too long; `NotAllowed` if this device is not a member; `NotEnrolled`,
+    /// `Storage`, `StorageFull`.
+    pub async fn send(&self, group: GroupId, text: &str) -> Result<MessageId, Error> {
+        match self.command(Command::Send { group, text: text.to_owned() }).await? {
+            Reply::Message(id) => Ok(id),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Waits until there is at least one event after the cursor and returns at most `max` of them (one to 1,000), oldest
+    /// first. Cursor 0 begins at the oldest event that was not acknowledged; so does any cursor before it. Events that
+    /// were returned and not acknowledged come again for the same cursor, after a restart too. Cancel safe.
+    ///
+    /// # Errors
+    /// `Damaged`, `Storage`; `Stopped` when the client is shut down.
+    pub async fn next_events(&self, max: usize, cursor: EventId) -> Result<Batch, Error> {
+        // Subscribed before the look: what is added in between wakes the wait below.
+        let mut changes = self.inner.events.clone();
+        loop {
+            changes.mark_unchanged();
+            let events = self.events_now(max, cursor).await?;
+            if let Some(last) = events.last() {
+                return Ok(Batch { cursor: last.id(), events });
+            }
+            changes.changed().await.map_err(|_| self.gone())?;
+        }
+    }
+
+    /// As [`Client::next_events`], without waiting: the answer may be empty.
+    ///
+    /// # Errors
+    /// `Damaged`, `Storage`, `Stopped`.
+    pub async fn events_now(&self, max: usize, cursor: EventId) -> Result<Vec<HostEvent>, Error> {
+        self.ask(|answer| Job::Events { after: cursor, max: max.clamp(1, PAGE_MAX), answer }).await
+    }
+
+    /// Deletes all events up to the cursor. Messages stay in history.
+    ///
+    /// # Errors
+    /// `Storage`, `StorageFull`.
+    pub async fn ack(&self, cursor: EventId) -> Result<(), Error> {
+        self.ask(|answer| Job::Acknowledge(Acknowledged::UpTo(cursor), answer)).await
+    }
+
+    /// Deletes just these events, for a host that deals with one group and leaves the others unread.
+    ///
+    /// # Errors
+    /// `Storage`, `StorageFull`.
+    pub async fn ack_only(&self, events: &[EventId]) -> Result<(), Error> {
+        self.ask(|answer| Job::Acknowledge(Acknowledged::Only(events.to_vec()), answer)).await
+    }
+
+    /// At most `max` messages (one to 1,000) of a group before a place, or the newest ones; newest last. For the page
+    /// before, pass the place of the first.
+    ///
+    /// # Errors
+    /// `Damaged`, `Storage`. A group that is not known has no messages.
+    pub async fn history(&self, group: GroupId, before: Option<Seq>, max: usize) -> Result<Vec<Message>, Error> {
+        let max = max.clamp(1, PAGE_MAX);
+        self.ask(|answer| Job::History { group, before, max, answer }).await
+    }
+
+    /// Returns when everything is sent, and every group is read up to where the relay says that it ends. Offline, it
+    /// waits.
+    ///
+    /// # Errors
+    /// `Refused` if the relay does not accept this device any more, `NotEnrolled`, `Storage`, `StorageFull`.
+    pub async fn flush(&self) -> Result<(), Error> {
+        self.command_at_relay(Command::Flush).await.map(|_| ())
+    }
+
+    /// Closes the connection and stays offline until [`Client::resume`]. What is sent meanwhile waits in the outbox.
+    pub async fn pause(&self) {
+        let (done, paused) = oneshot::channel();
+        let _ = self.inner.net.send(NetCommand::Pause(done));
+        // An error means that the client has ended, which is offline too.
+        let _ = paused.await;
+    }
+
+    /// Connects again at once: after [`Client::pause`], after a refusal, or to cut a pause between attempts short.
+    pub async fn resume(&self) {
+        let _ = self.inner.net.send(NetCommand::Resume);
+    }
+
+    /// The connection at this moment.
+    #[must_use]
+    pub fn connection(&self) -> ConnectionState {
+        self.inner.state.borrow().clone()
+    }
+
+    /// Waits until the connection is in another state than `seen`, and returns it. Once the client has ended the state
+    /// does not change any more, and this returns at once.
+    pub async fn connection_changed(&self, seen: &ConnectionState) -> ConnectionState {
+        let mut state = self.inner.state.clone();
+        match state.wait_for(|state| state != seen).await {
+            Ok(state) => state.clone(),
+            Err(_) => ConnectionState::Offline { why: OfflineReason::Stopped },
+        }
+    }
+
+    /// Waits until the relay has accepted this device.
+    ///
+    /// # Errors
+    /// `NotEnrolled`, `Stopped`; `Refused` if the relay does not accept it and trying again does not help. While the
+    /// connection is paused or fails, it waits.
+    pub async fn wait_online(&self) -> Result<(), Error> {
+        let mut state = self.connection();
+        loop {
+            match &state {
+                ConnectionState::Online => return Ok(()),
+                // Right after `enroll` the network may not have heard of it yet.
+                ConnectionState::Offline { why: OfflineReason::NotEnrolled } if self.inner.identity.get().is_none() => {
+                    return Err(Error::NotEnrolled);
+                }
+                ConnectionState::Offline { why: OfflineReason::Stopped } => return Err(self.gone()),
+                ConnectionState::Offline { why: OfflineReason::Refused(refusal) } => {
+                    return Err(Error::Refused(refusal.clone()));
+                }
+                _ => state = self.connection_changed(&state).await,
+            }
+        }
+    }
+
+    /// Ends the client for all its handles: closes the connection and the store, and returns when the state folder can
+    /// be opened again. What waits in the outbox stays there. Dropping the last handle does the same without waiting.
+    ///
+    /// # Errors
+    /// None at present.
+    pub async fn shutdown(self) -> Result<(), Error> {
+        self.inner.stopped.store(true, Ordering::Relaxed);
+        let _ = self.inner.net.send(NetCommand::Stop);
+        let mut state = self.inner.state.clone();
+        let stopped = ConnectionState::Offline { why: OfflineReason::Stopped };
+        let _ = state.wait_for(|state| *state == stopped).await;
+        let _ = self.inner.jobs.send(Job::Stop);
+        // The thread never sends on this channel; it drops it at its very end.
+        let mut ended = self.inner.ended.clone();
+        let _ = ended.changed().await;
+        Ok(())
+    }
+
+    async fn command(&self, command: Command) -> Result<Reply, Error> {
+        self.ask(|answer| Job::Command(command, answer)).await
+    }
+
+    /// A command that the relay has to answer: it fails when the relay does not accept this device any more.
+    async fn command_at_relay(&self, command: Command) -> Result<Reply, Error> {
+        let mut state = self.inner.state.clone();
+        let refused = async {
+            let refusal = |state: &ConnectionState| match state {
+                ConnectionState::Offline { why: OfflineReason::Refused(refusal) } => Some(refusal.clone()),
+                _ => None,
+            };
+            let refused = state.wait_for(|state| refusal(state).is_some()).await;
+            refused.ok().and_then(|state| refusal(&state)).map_or_else(|| self.gone(), Error::Refused)
+        };
+        tokio::select! {
+            biased;
+            reply = self.command(command) => reply,
+            error = refused => Err(error),
+        }
+    }
+
+    async fn ask<T>(&self, job: impl FnOnce(Answer<T>) -> Job) -> Result<T, Error> {
+        match driver::ask(&self.inner.jobs, job).await {
+            Err(Error::Internal(_)) if self.inner.stopped.load(Ordering::Relaxed) => Err(Error::Stopped),
+            result => result,
+        }
+    }
+
+    fn gone(&self) -> Error {
+        if self.inner.stopped.load(Ordering::Relaxed) {
+            Error::Stopped
+        } else {
+            Error::Internal("the client's thread has ended".to_owned())
+        }
+    }
+}
+
+fn unexpected(reply: &Reply) -> Error {
+    Error::Internal(format!("unexpected reply {:?}", core::mem::discriminant(reply)))
+}

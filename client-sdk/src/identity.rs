@@ -1,0 +1,237 @@
+//! Who this device is, how others are addressed, and what of it is stored.
+//!
+//! This module does not enrol; `net::enrol` asks and `driver` stores.
+
+use std::net::SocketAddr;
+
+use chancery_protocol::{
+    identity::{
+        Authority, Chain, DeviceIdentity, DeviceKey, Handle, PersonalRoot, Ticket, TicketKind, certificate::At,
+        verify_chain,
+    },
+    ids::{AccountId, DeviceId, RootHash, SpkiPin},
+    secret::Secret32,
+    time::Timestamp,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::error::Error;
+
+const PERSONAL: &str = "personal:";
+
+/// Who this device is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Identity {
+    /// What others type to invite this account: the handle (within the same organisation), or `personal:` and 64
+    /// hexadecimal digits.
+    pub address: String,
+    /// The account.
+    pub account: AccountId,
+    /// Its handle; personal accounts have none.
+    pub handle: Option<Handle>,
+    /// Who vouches for the account.
+    pub authority: Authority,
+    /// This device.
+    pub device: DeviceId,
+    /// Last moment at which the device certificate is valid.
+    pub not_after: Timestamp,
+}
+
+impl Identity {
+    fn of(device: &DeviceIdentity) -> Self {
+        Self {
+            address: match device.handle() {
+                Some(handle) => handle.to_string(),
+                None => format!("{PERSONAL}{}", device.account()),
+            },
+            account: device.account(),
+            handle: device.handle().cloned(),
+            authority: device.authority(),
+            device: device.device(),
+            not_after: device.not_after(),
+        }
+    }
+
+    /// The account behind an address, as this identity sees it.
+    pub(crate) fn resolve(&self, address: &str) -> Result<AccountId, Error> {
+        if let Some(digits) = address.strip_prefix(PERSONAL) {
+            return digits
+                .parse()
+                .map_err(|_| Error::Invalid(format!("{PERSONAL:?} is followed by 64 lower-case hexadecimal digits")));
+        }
+        let handle: Handle = address.parse().map_err(|error| Error::Invalid(format!("not an address: {error}")))?;
+        match self.authority {
+            Authority::Tenant(root) => Ok(handle.account(root)),
+            Authority::Personal => Err(Error::Invalid(
+                "a personal account belongs to no organisation and cannot look up a name there: use an address that \
+                 begins with \"personal:\""
+                    .to_owned(),
+            )),
+        }
+    }
+}
+
+/// What is stored once a device is enrolled. It holds secrets.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Enrolment {
+    /// Where the relay listens.
+    pub(crate) addresses: Vec<SocketAddr>,
+    /// The relay's key.
+    pub(crate) server: SpkiPin,
+    /// The organisation that runs the relay.
+    pub(crate) tenant: RootHash,
+    /// The device's certificate.
+    pub(crate) chain: Chain,
+    /// The device's keys.
+    pub(crate) keys: EnrolmentKeys,
+}
+
+impl Enrolment {
+    /// Reads the identity out of the stored chain. Validity is the relay's and the gate's question.
+    pub(crate) fn identity(&self) -> Result<Identity, Error> {
+        verify_chain(&self.chain, At::NotBefore)
+            .map(|device| Identity::of(&device))
+            .map_err(|error| Error::Damaged(format!("the own certificate: {error}")))
+    }
+}
+
+/// Keys of a device, drawn and stored before a ticket is redeemed, so that the same ticket can be shown again by the
+/// same device after any crash.
+#[derive(Clone, Serialize, Deserialize)]
+pub(crate) struct EnrolmentKeys {
+    pub(crate) device: Secret32,
+    /// Of a personal account: its root. It signs further devices of the account.
+    pub(crate) account: Option<Secret32>,
+    /// When they were drawn: certificates made from them are the same each time.
+    pub(crate) made_at: Timestamp,
+}
+
+impl EnrolmentKeys {
+    /// Draws keys for what a ticket is good for.
+    pub(crate) fn draw(
+        kind: TicketKind,
+        made_at: Timestamp,
+        random: impl Fn() -> Result<Secret32, Error>,
+    ) -> Result<Self, Error> {
+        let account = match kind {
+            TicketKind::Account => None,
+            TicketKind::Personal => Some(random()?),
+        };
+        Ok(Self { device: random()?, account, made_at })
+    }
+
+    pub(crate) fn device_key(&self) -> Result<DeviceKey, Error> {
+        DeviceKey::from_seed(self.device.clone()).map_err(|error| Error::Internal(error.to_string()))
+    }
+
+    /// The self-issued chain of a personal account.
+    pub(crate) fn personal_chain(&self) -> Result<Chain, Error> {
+        let seed = self.account.clone().ok_or_else(|| Error::Internal("no personal account".to_owned()))?;
+        let key = self.device_key()?;
+        PersonalRoot::create(seed, self.made_at)
+            .and_then(|root| root.certify(key.public(), self.made_at))
+            .map_err(|error| Error::Internal(error.to_string()))
+    }
+
+    /// Turns the registrar's answer into an enrolment, if it certifies this device under the ticket's organisation.
+    pub(crate) fn enrolled(self, ticket: &Ticket, chain: Chain, now: Timestamp) -> Result<Enrolment, Error> {
+        let device = verify_chain(&chain, At::Moment(now)).map_err(|error| unusable(&error.to_string()))?;
+        let expected = match ticket.kind {
+            TicketKind::Account => Authority::Tenant(ticket.tenant),
+            TicketKind::Personal => Authority::Personal,
+        };
+        if device.authority() != expected {
+            return Err(unusable("it is of another organisation than the ticket"));
+        }
+        if device.device() != self.device_key()?.device() {
+            return Err(unusable("it is for another device"));
+        }
+        Ok(Enrolment {
+            addresses: ticket.addresses.clone(),
+            server: ticket.server,
+            tenant: ticket.tenant,
+            chain,
+            keys: self,
+        })
+    }
+}
+
+fn unusable(why: &str) -> Error {
+    Error::NotAllowed(format!(
+        "the certificate that was issued cannot be used: {why}; check this device's clock, then ask for another ticket"
+    ))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use chancery_protocol::identity::{CertificateAuthority, Role, TenantRoot};
+
+    use super::*;
+
+    const NOW: Timestamp = Timestamp(1_800_000_000_000);
+
+    fn issuing(seed: u8) -> CertificateAuthority {
+        let root = TenantRoot::create(Secret32::new([seed; 32]), NOW).unwrap();
+        root.issuing(Secret32::new([seed + 1; 32]), NOW).unwrap()
+    }
+
+    fn ticket(kind: TicketKind, tenant: RootHash) -> Ticket {
+        Ticket {
+            kind,
+            addresses: vec!["127.0.0.1:1".parse().unwrap()],
+            server: SpkiPin([1; 32]),
+            tenant,
+            secret: Secret32::new([2; 32]),
+        }
+    }
+
+    fn keys(kind: TicketKind) -> EnrolmentKeys {
+        EnrolmentKeys::draw(kind, NOW, || Ok(Secret32::new([3; 32]))).unwrap()
+    }
+
+    #[test]
+    fn a_member_of_an_organisation_resolves_names_of_it_and_personal_addresses() {
+        let issuing = issuing(10);
+        let keys = keys(TicketKind::Account);
+        let chain =
+            issuing.certify(&"李雷".parse().unwrap(), keys.device_key().unwrap().public(), Role::Human, NOW).unwrap();
+        let enrolment = keys.enrolled(&ticket(TicketKind::Account, issuing.root()), chain, NOW).unwrap();
+        let identity = enrolment.identity().unwrap();
+        assert_eq!(identity.address, "李雷");
+        assert_eq!(identity.resolve("李雷").unwrap(), identity.account);
+        let handle: Handle = "محمد".parse().unwrap();
+        assert_eq!(identity.resolve("محمد").unwrap(), handle.account(issuing.root()));
+        assert_eq!(identity.resolve(&format!("personal:{}", AccountId([9; 32]))).unwrap(), AccountId([9; 32]));
+        assert_eq!(identity.resolve("personal:12").unwrap_err().code(), "invalid");
+        assert_eq!(identity.resolve("two words").unwrap_err().code(), "invalid");
+    }
+
+    #[test]
+    fn a_personal_account_resolves_personal_addresses_only_and_says_so() {
+        let keys = keys(TicketKind::Personal);
+        let chain = keys.personal_chain().unwrap();
+        assert_eq!(chain, keys.personal_chain().unwrap());
+        let enrolment = keys.enrolled(&ticket(TicketKind::Personal, RootHash([4; 32])), chain, NOW).unwrap();
+        let identity = enrolment.identity().unwrap();
+        assert_eq!(identity.resolve(&identity.address).unwrap(), identity.account);
+        assert!(identity.resolve("ana").unwrap_err().to_string().contains("personal account"));
+    }
+
+    #[test]
+    fn a_certificate_of_another_organisation_or_device_is_refused() {
+        let (ours, theirs) = (issuing(10), issuing(20));
+        let key = keys(TicketKind::Account).device_key().unwrap();
+        let foreign = theirs.certify(&"ana".parse().unwrap(), key.public(), Role::Human, NOW).unwrap();
+        let other = ours.certify(&"ana".parse().unwrap(), issuing_key().public(), Role::Human, NOW).unwrap();
+        for chain in [foreign, other, Chain(Vec::new())] {
+            let refused = keys(TicketKind::Account).enrolled(&ticket(TicketKind::Account, ours.root()), chain, NOW);
+            assert_eq!(refused.err().unwrap().code(), "not_allowed");
+        }
+    }
+
+    fn issuing_key() -> DeviceKey {
+        DeviceKey::from_seed(Secret32::new([77; 32])).unwrap()
+    }
+}

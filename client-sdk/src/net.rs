@@ -1,0 +1,264 @@
+//! The task that holds the connection to the relay: it connects, comes back after a pause, and moves frames.
+//!
+//! This module does not look into frames, except that `Ready` means online; the machine decides everything else.
+
+mod backoff;
+mod enrol;
+mod session;
+#[cfg(test)]
+mod tests;
+
+use std::{future::Future, net::SocketAddr, sync::Arc, sync::mpsc::Sender, time::Duration};
+
+use chancery_protocol::{
+    error::Refusal,
+    identity::{Chain, DeviceKey},
+    ids::SpkiPin,
+    wire::Frame,
+};
+use chancery_quic::{Protocol, connect};
+use tokio::{
+    sync::{Semaphore, mpsc::UnboundedReceiver, oneshot, watch},
+    time::Instant,
+};
+
+use self::backoff::Backoff;
+pub(crate) use self::enrol::redeem;
+use crate::{config::Config, driver::Job, error::Error, identity::Enrolment};
+
+/// Bytes of frames that may wait for the driver; the relay is not read meanwhile.
+const INBOUND_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// A connection that stood so long was a good one: after it, pauses begin anew.
+const GOOD_AFTER: Duration = Duration::from_secs(5);
+
+/// The connection to the relay, as a host may show it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ConnectionState {
+    /// There is none.
+    Offline {
+        /// Why.
+        why: OfflineReason,
+    },
+    /// One is being made.
+    Connecting,
+    /// The relay has accepted this device.
+    Online,
+}
+
+/// Why there is no connection.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum OfflineReason {
+    /// The device has no identity; enrolling connects it.
+    #[error("this device is not enrolled")]
+    NotEnrolled,
+    /// The host asked for it; resuming connects again.
+    #[error("the connection is paused")]
+    Paused,
+    /// The connection failed; the next attempt follows by itself.
+    #[error("{0}")]
+    Unreachable(String),
+    /// The relay refuses this device, and trying again does not help. Resuming tries once more.
+    #[error("the relay refused this device: {0}")]
+    Refused(Refusal),
+    /// The client was shut down, or its thread ended.
+    #[error("the client was shut down")]
+    Stopped,
+}
+
+/// What the task is asked to do.
+pub(crate) enum NetCommand {
+    /// Send, if this session still stands.
+    Send { session: u64, frames: Vec<(u32, Frame)> },
+    /// End this session: by a refusal that may or may not be worth another try, or because the machine starts afresh.
+    Close { session: u64, why: Option<(Refusal, bool)> },
+    /// The device is enrolled.
+    Target(Target),
+    /// Stay offline until resumed. Answered when there is no connection.
+    Pause(oneshot::Sender<()>),
+    /// Connect, at once.
+    Resume,
+    /// End.
+    Stop,
+}
+
+/// Whom to connect to, and as whom.
+pub(crate) struct Target {
+    addresses: Vec<SocketAddr>,
+    server: SpkiPin,
+    chain: Chain,
+    key: DeviceKey,
+}
+
+impl Target {
+    /// # Errors
+    /// `Internal` if the stored key is none.
+    pub(crate) fn of(enrolment: &Enrolment) -> Result<Self, Error> {
+        Ok(Self {
+            addresses: enrolment.addresses.clone(),
+            server: enrolment.server,
+            chain: enrolment.chain.clone(),
+            key: enrolment.keys.device_key()?,
+        })
+    }
+}
+
+/// The task's own state.
+pub(crate) struct Network {
+    commands: UnboundedReceiver<NetCommand>,
+    jobs: Sender<Job>,
+    state: watch::Sender<ConnectionState>,
+    target: Option<Arc<Target>>,
+    connect_timeout: Duration,
+    probe_after: Duration,
+    backoff: Backoff,
+    inbound: Arc<Semaphore>,
+    session: u64,
+    held: Option<OfflineReason>,
+    pause_min: Duration,
+    paused: Vec<oneshot::Sender<()>>,
+    stopped: bool,
+}
+
+/// How a piece of work ended: by itself, or because a command came that changes what to do.
+enum Work<T> {
+    Finished(T),
+    Interrupted,
+}
+
+impl Network {
+    pub(crate) fn new(
+        config: &Config,
+        target: Option<Target>,
+        commands: UnboundedReceiver<NetCommand>,
+        jobs: Sender<Job>,
+        state: watch::Sender<ConnectionState>,
+    ) -> Self {
+        Self {
+            commands,
+            jobs,
+            state,
+            target: target.map(Arc::new),
+            connect_timeout: config.connect_timeout,
+            probe_after: config.probe_after,
+            backoff: Backoff::new(config.backoff_max),
+            inbound: Arc::new(Semaphore::new(INBOUND_BYTES_MAX)),
+            session: 0,
+            held: None,
+            pause_min: Duration::ZERO,
+            paused: Vec::new(),
+            stopped: false,
+        }
+    }
+
+    /// Runs until the client stops or its thread ends.
+    pub(crate) async fn run(mut self) {
+        while !self.stopped {
+            match (self.target.clone(), self.held.clone()) {
+                (Some(target), None) => self.attempt(&target).await,
+                (Some(_), Some(why)) => self.stay_offline(why).await,
+                (None, _) => self.stay_offline(OfflineReason::NotEnrolled).await,
+            }
+        }
+        self.offline(OfflineReason::Stopped);
+    }
+
+    async fn stay_offline(&mut self, why: OfflineReason) {
+        self.offline(why);
+        for paused in self.paused.drain(..) {
+            let _ = paused.send(());
+        }
+        let _ = self.unless_interrupted(std::future::pending::<()>()).await;
+    }
+
+    async fn attempt(&mut self, target: &Target) {
+        self.state.send_replace(ConnectionState::Connecting);
+        let connecting = tokio::time::timeout(
+            self.connect_timeout,
+            connect(&target.addresses, target.server, Some((&target.chain, &target.key)), Protocol::Relay),
+        );
+        let lost = match self.unless_interrupted(connecting).await {
+            Work::Interrupted => return,
+            Work::Finished(Ok(Ok(connection))) => {
+                let began = Instant::now();
+                let lost = self.serve(connection).await;
+                if began.elapsed() >= GOOD_AFTER {
+                    self.backoff.reset();
+                }
+                lost
+            }
+            Work::Finished(Ok(Err(error))) => error.to_string(),
+            Work::Finished(Err(_)) => "no server answered in time".to_owned(),
+        };
+        if self.stopped || self.held.is_some() {
+            return;
+        }
+        self.offline(OfflineReason::Unreachable(lost));
+        let pause = self.backoff.pause(getrandom::u64().unwrap_or(0)).max(self.pause_min);
+        self.pause_min = Duration::ZERO;
+        let _ = self.unless_interrupted(tokio::time::sleep(pause)).await;
+    }
+
+    fn offline(&self, why: OfflineReason) {
+        tracing::debug!(refusal = matches!(why, OfflineReason::Refused(_)), "offline");
+        self.state.send_replace(ConnectionState::Offline { why });
+    }
+
+    /// Does something while no session stands, and obeys commands meanwhile.
+    async fn unless_interrupted<F: Future>(&mut self, work: F) -> Work<F::Output> {
+        tokio::pin!(work);
+        loop {
+            tokio::select! {
+                biased;
+                command = self.commands.recv() => {
+                    if self.obey(command) {
+                        return Work::Interrupted;
+                    }
+                }
+                output = &mut work => return Work::Finished(output),
+            }
+        }
+    }
+
+    /// Takes a command; says whether what is being done must be given up for it. Frames are for the session alone.
+    fn obey(&mut self, command: Option<NetCommand>) -> bool {
+        match command {
+            Some(NetCommand::Send { .. }) => false,
+            Some(NetCommand::Close { session, why }) => {
+                // The connection may be gone already; the verdict still counts, unless a newer one stands.
+                if session != self.session {
+                    return false;
+                }
+                match why {
+                    Some((refusal, false)) => {
+                        self.held.get_or_insert(OfflineReason::Refused(refusal));
+                    }
+                    Some((Refusal::RateLimited { retry_after_ms }, true)) => {
+                        self.pause_min = Duration::from_millis(retry_after_ms);
+                    }
+                    _ => {}
+                }
+                self.held.is_some()
+            }
+            Some(NetCommand::Target(target)) => {
+                self.target = Some(Arc::new(target));
+                true
+            }
+            Some(NetCommand::Pause(paused)) => {
+                self.held = Some(OfflineReason::Paused);
+                self.paused.push(paused);
+                true
+            }
+            Some(NetCommand::Resume) => {
+                self.held = None;
+                self.backoff.reset();
+                true
+            }
+            Some(NetCommand::Stop) | None => {
+                self.stopped = true;
+                true
+            }
+        }
+    }
+}

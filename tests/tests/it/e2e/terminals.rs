@@ -1,0 +1,172 @@
+//! Two terminals talk: the commands as a person types them, each in a process of its own.
+
+use std::{
+    ffi::OsString,
+    io::{BufRead, BufReader, Write},
+    path::{Path, PathBuf},
+    process::{Child, ChildStdin, Command, Output, Stdio},
+    sync::mpsc,
+    time::{Duration, Instant},
+};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Not a test by itself: with this variable set, this process is `chancery` or `chancery-relay` with these arguments.
+const ARGUMENTS: &str = "CHANCERY_TEST_ARGUMENTS";
+
+#[test]
+fn node() {
+    let Ok(arguments) = std::env::var(ARGUMENTS) else { return };
+    let arguments: Vec<OsString> =
+        serde_json::from_str::<Vec<String>>(&arguments).unwrap().into_iter().map(OsString::from).collect();
+    let code = match arguments[0].to_str() {
+        Some("chancery-relay") => chancery_server::run_cli(arguments),
+        _ => chancery_cli::run(arguments),
+    };
+    std::process::exit(i32::from(code));
+}
+
+fn command(arguments: &[&str]) -> Command {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command
+        .args(["--exact", "e2e::terminals::node", "--nocapture"])
+        .env(ARGUMENTS, serde_json::to_string(arguments).unwrap())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    command
+}
+
+fn run(arguments: &[&str]) -> Output {
+    command(arguments).output().unwrap()
+}
+
+/// What the command printed, without what the test harness says before it.
+fn printed(output: &Output) -> String {
+    let text = String::from_utf8(output.stdout.clone()).unwrap();
+    text.lines().filter(|line| !line.is_empty() && !line.starts_with("running ")).collect::<Vec<_>>().join("\n")
+}
+
+fn ok(arguments: &[&str]) -> String {
+    let output = run(arguments);
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{arguments:?}: {}\n{errors}", output.status);
+    printed(&output)
+}
+
+/// A process whose lines are read as they come.
+struct Terminal {
+    child: Child,
+    stdin: Option<ChildStdin>,
+    lines: mpsc::Receiver<String>,
+    seen: Vec<String>,
+}
+
+impl Terminal {
+    fn start(arguments: &[&str]) -> Self {
+        let mut child = command(arguments).spawn().unwrap();
+        let stdout = child.stdout.take().unwrap();
+        let (sender, lines) = mpsc::channel();
+        std::thread::spawn(move || {
+            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                let _ = sender.send(line);
+            }
+        });
+        let stdin = child.stdin.take();
+        Self { child, stdin, lines, seen: Vec::new() }
+    }
+
+    fn type_line(&mut self, line: &str) {
+        writeln!(self.stdin.as_mut().unwrap(), "{line}").unwrap();
+    }
+
+    fn wait_for(&mut self, part: &str) -> String {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.lines.recv_timeout(left) {
+                Ok(line) if line.contains(part) => return line,
+                Ok(line) => self.seen.push(line),
+                Err(_) => panic!("{part:?} did not come; seen: {:?}", self.seen),
+            }
+        }
+    }
+
+    fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+struct Folder(tempfile::TempDir);
+
+impl Folder {
+    fn path(&self, name: &str) -> String {
+        let path: PathBuf = self.0.path().join(name);
+        path.to_str().unwrap().to_owned()
+    }
+}
+
+fn serve(config: &str) -> Terminal {
+    let mut relay = Terminal::start(&["chancery-relay", "serve", "--config", config, "--json"]);
+    relay.wait_for("127.0.0.1:");
+    relay
+}
+
+#[test]
+fn two_terminals_talk_through_a_relay_and_survive_its_death() {
+    let folder = Folder(tempfile::tempdir().unwrap());
+    let relay_dir = folder.path("relay");
+    ok(&["chancery-relay", "init", "--dir", &relay_dir, "--listen", "127.0.0.1:0"]);
+    let config = format!("{relay_dir}/config.toml");
+    let mut relay = serve(&config);
+    assert!(Path::new(&format!("{relay_dir}/address")).exists());
+
+    let (ana, li) = (folder.path("ana"), folder.path("li"));
+    for (state, handle) in [(&ana, "ana"), (&li, "李雷")] {
+        let ticket = ok(&["chancery-relay", "account", "add", handle, "--config", &config, "--json"]);
+        let ticket: serde_json::Value = serde_json::from_str(ticket.lines().last().unwrap()).unwrap();
+        ok(&["chancery", "--state", state, "enroll", ticket["ticket"].as_str().unwrap()]);
+    }
+    assert!(ok(&["chancery", "--state", &li, "whoami"]).contains("李雷"));
+    ok(&["chancery", "--state", &ana, "group", "new", "desk", "--class", "work"]);
+    ok(&["chancery", "--state", &ana, "group", "invite", "desk", "李雷"]);
+
+    let mut left = Terminal::start(&["chancery", "--state", &ana, "chat", "desk"]);
+    left.type_line("你好 from ana");
+    // The invitation is read when the invited one comes online.
+    let joined = ok(&["chancery", "--state", &li, "read"]);
+    assert!(joined.contains("desk"), "{joined}");
+    let mut right = Terminal::start(&["chancery", "--state", &li, "chat", "desk"]);
+    right.type_line("hello from 李雷");
+    let line = left.wait_for("hello from 李雷");
+    assert!(line.contains("李雷"), "{line}");
+
+    // The relay dies and comes back; both go on by themselves.
+    relay.kill();
+    left.type_line("while it was down");
+    let mut relay = serve(&config);
+    right.wait_for("while it was down");
+    drop(right);
+
+    // Removed, 李雷 reads nothing more.
+    drop(left);
+    ok(&["chancery", "--state", &ana, "group", "remove", "desk", "李雷"]);
+    ok(&["chancery", "--state", &ana, "send", "desk", "not for everybody"]);
+    let read = ok(&["chancery", "--state", &li, "read"]);
+    assert!(!read.contains("not for everybody"), "{read}");
+    let refused = run(&["chancery", "--state", &li, "send", "desk", "x"]);
+    assert!(!refused.status.success());
+
+    relay.kill();
+    let offline = run(&["chancery", "--state", &ana, "--timeout", "1", "group", "invite", "desk", "李雷"]);
+    assert_eq!(offline.status.code(), Some(4), "{}", String::from_utf8_lossy(&offline.stderr));
+    assert_eq!(run(&["chancery", "--state", &folder.path("nobody"), "whoami"]).status.code(), Some(3));
+    assert_eq!(run(&["chancery", "no-such-verb"]).status.code(), Some(2));
+}
