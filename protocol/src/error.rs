@@ -125,6 +125,9 @@ pub enum Refusal {
     /// 24: the place of this message was already passed: an entry id is known, its body has gone.
     #[error("the entry was appended and has been deleted since")]
     AppendedAndGone,
+    /// 25: an append that must stand before this one has no place yet.
+    #[error("the message before this one has no place yet: send both again, in order")]
+    OutOfOrder,
 }
 
 impl Refusal {
@@ -157,6 +160,7 @@ impl Refusal {
             Self::TooMany => 22,
             Self::MailboxFull => 23,
             Self::AppendedAndGone => 24,
+            Self::OutOfOrder => 25,
         }
     }
 
@@ -165,7 +169,12 @@ impl Refusal {
     pub fn is_retryable(&self) -> bool {
         matches!(
             self,
-            Self::RateLimited { .. } | Self::StoreFull | Self::StoreFailed | Self::ShuttingDown | Self::TooMany
+            Self::RateLimited { .. }
+                | Self::StoreFull
+                | Self::StoreFailed
+                | Self::ShuttingDown
+                | Self::TooMany
+                | Self::OutOfOrder
         )
     }
 }

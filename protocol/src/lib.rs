@@ -13,6 +13,7 @@ pub mod ids;
 pub mod limits;
 pub mod mls;
 pub mod relay;
+pub mod rows;
 pub mod secret;
 pub mod time;
 pub mod wire;

@@ -57,7 +57,7 @@ impl Server {
         assert_eq!(peer.protocol, Protocol::Relay);
         assert!(peer.chain.is_some());
         let (mut writer, reader) = peer.connection.accept_control().await.unwrap();
-        let ready = Frame::Ready(Ready { now: Timestamp(1), key_packages: 100 });
+        let ready = Frame::Ready(Ready { now: Timestamp(1), key_packages: 100, welcomes: 0 });
         writer.write(&[ready.to_bytes(0).into()]).await.unwrap();
         (peer, writer, reader)
     }

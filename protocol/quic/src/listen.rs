@@ -5,7 +5,7 @@
 use std::{
     collections::HashMap,
     io,
-    net::{IpAddr, Ipv6Addr, SocketAddr},
+    net::{IpAddr, Ipv6Addr, SocketAddr, UdpSocket},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
@@ -13,14 +13,20 @@ use std::{
     time::Duration,
 };
 
+use aws_lc_rs::{
+    digest::{SHA256, digest},
+    hmac,
+};
 use chancery_protocol::{
     identity::{Chain, DeviceKey, issue::server_certificate},
     ids::SpkiPin,
     time::Timestamp,
     wire::Blob,
 };
-use quinn::{Endpoint, Incoming, ServerConfig, crypto::rustls::HandshakeData};
+use quinn::{Endpoint, EndpointConfig, Incoming, ServerConfig, TokioRuntime, crypto::rustls::HandshakeData};
+use quinn_proto::HashedConnectionIdGenerator;
 use rustls::pki_types::CertificateDer;
+use zeroize::Zeroizing;
 
 use crate::{
     Protocol,
@@ -99,6 +105,21 @@ pub struct Peer {
     pub connection: Connection,
 }
 
+/// A server that was killed and started again tells its old peers at once that their connections are gone (RFC 9000,
+/// section 10.3). It knows their connection ids and reset tokens because both come from keys that the server key gives.
+fn endpoint_config(key: &DeviceKey) -> EndpointConfig {
+    let derive = |label: &[u8]| digest(&SHA256, &Zeroizing::new([label, key.seed().expose()].concat()));
+    let reset_key = hmac::Key::new(hmac::HMAC_SHA256, derive(b"chancery quic reset").as_ref());
+    let mut ids = [0; 8];
+    for (byte, derived) in ids.iter_mut().zip(derive(b"chancery quic ids").as_ref()) {
+        *byte = *derived;
+    }
+    let ids = u64::from_be_bytes(ids);
+    let mut config = EndpointConfig::new(Arc::new(reset_key));
+    config.cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(ids)));
+    config
+}
+
 impl Listener {
     /// Listens on `address` (port 0: any free one) with this key. Must be called within a Tokio runtime.
     ///
@@ -109,7 +130,10 @@ impl Listener {
         let tls = server_config(key, certificate).map_err(|error| BindError::Key(error.to_string()))?;
         let mut config = ServerConfig::with_crypto(Arc::new(tls));
         config.transport_config(transport::server());
-        let endpoint = Endpoint::server(config, address).map_err(|source| BindError::Socket { address, source })?;
+        let refused = |source| BindError::Socket { address, source };
+        let socket = UdpSocket::bind(address).map_err(refused)?;
+        let endpoint =
+            Endpoint::new(endpoint_config(key), Some(config), socket, Arc::new(TokioRuntime)).map_err(refused)?;
         Ok(Self { endpoint, pin, limits, usage: Arc::new(Usage::default()) })
     }
 

@@ -65,6 +65,7 @@ async fn both_sides_learn_who_and_what_and_frames_go_both_ways() {
         group: chancery_protocol::ids::GroupId([3; 32]),
         kind: EntryKind::Commit,
         after: chancery_protocol::ids::Seq(4),
+        behind: None,
         body: Blob(vec![5; 3 * 1024 * 1024]),
         bundle: None,
     });

@@ -4,13 +4,14 @@
 
 use crate::{
     client::{
-        api::{Event, GroupStatus, Message, RowWrite, Space, message_key},
+        api::{Event, GroupStatus, Message, message_key},
         machine::{ClientMachine, Opening, RETRY_AFTER},
         record::ChainRecord,
     },
     error::Refusal,
     ids::{DeviceId, GroupId, Seq},
     mls::{LeafView, Merged, ProcessError, Processed},
+    rows::{RowWrite, Space},
     time::Timestamp,
     wire::{
         encode,
@@ -102,6 +103,7 @@ impl ClientMachine {
         if entry.seq != slot.record.head.seq.next() {
             return Err(Stop::Gap);
         }
+        // mls.head.1
         let head = slot.record.head.append(entry.kind, entry.received_at, &entry.body);
         if slot.known_hash && slot.known.seq == head.seq && slot.known.hash != head.hash {
             self.alarm(id, "the relay's entries do not match the head that it told");
@@ -114,6 +116,7 @@ impl ClientMachine {
             Err(ProcessError::Void(reason)) => {
                 self.tell(&Event::Skipped { group: id, seq: entry.seq, reason });
             }
+            // mls.outcome.2
             Err(ProcessError::Ahead(epoch)) => {
                 self.alarm(id, &format!("an entry is of epoch {epoch}, ahead of this device: it has missed a commit"));
                 return Err(Stop::Group);
@@ -177,6 +180,7 @@ impl ClientMachine {
 
     fn message(&mut self, id: GroupId, entry: &Entry, sender: &LeafView, plaintext: &[u8]) -> Result<(), ProcessError> {
         let void = |error: crate::error::Malformed| ProcessError::Void(error.to_string());
+        // mls.envelope.5
         let bytes = unpad(plaintext).map_err(void)?;
         let envelope = Envelope::from_bytes(bytes).map_err(void)?;
         let device = sender.identity.device();

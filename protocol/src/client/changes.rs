@@ -131,6 +131,7 @@ impl ClientMachine {
             self.tell(&Event::Left { group });
             return Ok(Some(Reply::Done));
         }
+        // mls.leave.1: MLS knows no removal of oneself in an encrypted handshake; another member commits it.
         self.queue(group, Body::Leave, now)?;
         if let Some(slot) = self.groups.get_mut(&group) {
             slot.record.status = GroupStatus::Leaving;
@@ -296,7 +297,7 @@ impl ClientMachine {
         }
     }
 
-    /// Sends the pending commit, if it is not on its way: the same bytes until there is an answer.
+    /// Sends the pending commit, if it is not on its way: the same bytes until there is an answer. (mls.commit.1)
     pub(super) fn send_commit(&mut self, id: GroupId) {
         let Some(slot) = self.groups.get_mut(&id) else { return };
         let Some(pending) = slot.record.pending.as_ref().filter(|_| !slot.commit_sent) else { return };
@@ -305,6 +306,7 @@ impl ClientMachine {
             group: id,
             kind: EntryKind::Commit,
             after: pending.after,
+            behind: None,
             body: pending.body.clone(),
             bundle: Some(pending.bundle.clone()),
         });

@@ -6,7 +6,7 @@
 
 use crate::identity::{DeviceIdentity, Role};
 
-/// Whether this device may send at all: an escrow device only listens.
+/// Whether this device may send at all: an escrow device only listens. (mls.gate.1)
 ///
 /// # Errors
 /// Why not, in words.

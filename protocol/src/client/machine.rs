@@ -12,7 +12,7 @@ use crate::{
     client::{
         api::{
             ClientFault, Command, CommandId, Event, GroupStatus, GroupSummary, Input, MemberSummary, Output, Reply,
-            RowWrite, Space, event_key,
+            event_key,
         },
         record::{
             ChainRecord, DeviceRecord, GroupRecord, Intent, OutboxItem, chain_row, group_row, ordered_row, split_chain,
@@ -24,6 +24,7 @@ use crate::{
     ids::{AccountId, DeviceId, GroupId, Seq},
     limits::IN_FLIGHT_MAX,
     mls::{Core, Group, Storage},
+    rows::{RowWrite, Space},
     secret::Random,
     time::Timestamp,
     wire::{
@@ -111,6 +112,10 @@ pub struct ClientMachine {
     pub(super) online: bool,
     pub(super) packages_left: u32,
     pub(super) publishing: bool,
+    /// Welcomes that the relay announced and that have not come yet.
+    welcomes_due: u32,
+    /// Welcomes that came before the announcement.
+    welcomes_early: u32,
     pub(super) requests: BTreeMap<u32, Request>,
     last_correlation: u32,
     flushes: Vec<CommandId>,
@@ -213,6 +218,8 @@ impl ClientMachine {
             online: false,
             packages_left: 0,
             publishing: false,
+            welcomes_due: 0,
+            welcomes_early: 0,
             requests: BTreeMap::new(),
             last_correlation: 0,
             flushes: Vec::new(),
@@ -314,6 +321,8 @@ impl ClientMachine {
     fn disconnected(&mut self) {
         self.online = false;
         self.publishing = false;
+        self.welcomes_due = 0;
+        self.welcomes_early = 0;
         self.requests.clear();
         for slot in self.groups.values_mut() {
             slot.opening = Opening::Closed;
@@ -329,6 +338,8 @@ impl ClientMachine {
             Frame::Ready(ready) => {
                 self.online = true;
                 self.packages_left = ready.key_packages;
+                self.welcomes_due = ready.welcomes.saturating_sub(self.welcomes_early);
+                self.welcomes_early = 0;
                 if ready.key_packages == 0 && self.device.last_resort {
                     // The last-resort one may have been used since: replace it.
                     self.device.last_resort = false;
@@ -336,7 +347,15 @@ impl ClientMachine {
                 }
             }
             Frame::Entries(entries) => self.entries(entries, now),
-            Frame::Mail(mail) => self.mail(mail),
+            Frame::Mail(mail) => {
+                // The delivery stream may overtake the relay's `Ready`.
+                if self.online {
+                    self.welcomes_due = self.welcomes_due.saturating_sub(1);
+                } else {
+                    self.welcomes_early = self.welcomes_early.saturating_add(1);
+                }
+                self.mail(mail);
+            }
             Frame::Refused(refusal) => match self.requests.remove(&correlation) {
                 Some(request) => self.refused(request, refusal, now),
                 None if correlation == 0 => {
@@ -478,9 +497,9 @@ impl ClientMachine {
     }
 
     fn answer_flushes(&mut self) {
-        // A device whose KeyPackages are not at the relay cannot be invited: it is not through either.
-        let reachable = !self.publishing && self.device.last_resort;
-        let idle = self.online && reachable && self.groups.values().all(GroupSlot::is_idle);
+        // A device whose KeyPackages are not at the relay cannot be invited, and one with unread Welcomes has not read all.
+        let settled = self.requests.is_empty() && self.welcomes_due == 0 && self.device.last_resort;
+        let idle = self.online && settled && self.groups.values().all(GroupSlot::is_idle);
         if idle {
             for id in core::mem::take(&mut self.flushes) {
                 self.done.push((id, Ok(Reply::Done)));

@@ -13,6 +13,8 @@ mod record;
 
 pub use api::{
     ClientFault, Command, CommandId, Event, GroupStatus, GroupSummary, Input, MemberSummary, Message, Output, Reply,
-    RowWrite, Space, message_key,
+    message_key,
 };
 pub use machine::ClientMachine;
+
+pub use crate::rows::{RowWrite, Space};

@@ -3,6 +3,8 @@
 //!
 //! This module does not read the log; [`super::catch_up`] hands it the echoes.
 
+use std::collections::BTreeMap;
+
 use crate::{
     client::{
         api::{ClientFault, Event, GroupStatus, Message, Reply},
@@ -11,13 +13,13 @@ use crate::{
         record::{ChainRecord, Flight, OutboxItem},
     },
     error::Refusal,
-    ids::{GroupId, MessageId, Seq},
+    ids::{AppendId, GroupId, MessageId, Seq},
     limits::{IN_FLIGHT_MAX, OUTBOX_MAX, TEXT_BYTES_MAX},
     time::Timestamp,
     wire::{
         Blob, Frame,
         envelope::{Body, Envelope, envelope_hash, pad},
-        relay::{Append, Appended, Entry, EntryKind, Head},
+        relay::{Append, Appended, Entry, EntryKind, Head, append_id},
     },
 };
 
@@ -54,6 +56,7 @@ impl ClientMachine {
         if slot.wait_until.is_some_and(|until| until > now) || !slot.is_followed() {
             return;
         }
+        // mls.founding.1: before its first commit has its place, the group exists for nobody.
         if slot.record.status == GroupStatus::Founding {
             return self.send_commit(id);
         }
@@ -91,7 +94,7 @@ impl ClientMachine {
             if let Some(flight) = item.flight.as_ref().filter(|flight| flight.placed.is_none())
                 && slot.sent.insert(*order)
             {
-                frames.push((*order, append_frame(id, flight)));
+                frames.push((*order, append_frame(id, flight, predecessor(id, &slot.outbox, *order))));
             }
         }
         for (order, frame) in frames {
@@ -141,11 +144,11 @@ impl ClientMachine {
             item.envelope = Some(Blob(bytes));
         }
         let flight = Flight { body: Blob(body), after: slot.record.newest_commit, placed: None };
-        let frame = append_frame(id, &flight);
-        item.flight = Some(flight);
+        item.flight = Some(flight.clone());
+        let frame = append_frame(id, &flight, predecessor(id, &slot.outbox, order));
         slot.sent.insert(order);
-        let item = item.clone();
-        self.write_outbox(id, order, Some(&item));
+        let item = slot.outbox.get(&order).cloned();
+        self.write_outbox(id, order, item.as_ref());
         self.request(Request::Message(id, order), frame);
         Ok(())
     }
@@ -244,11 +247,19 @@ impl ClientMachine {
     }
 }
 
-fn append_frame(group: GroupId, flight: &Flight) -> Frame {
+/// The newest message before this one whose fate is open: it must get its place first. (relay.append.8)
+fn predecessor(id: GroupId, outbox: &BTreeMap<u64, OutboxItem>, order: u64) -> Option<AppendId> {
+    let (_, item) = outbox.range(..order).next_back()?;
+    let flight = item.flight.as_ref().filter(|flight| flight.placed.is_none())?;
+    Some(append_id(id, EntryKind::Application, &flight.body))
+}
+
+fn append_frame(group: GroupId, flight: &Flight, behind: Option<AppendId>) -> Frame {
     Frame::Append(Append {
         group,
         kind: EntryKind::Application,
         after: flight.after,
+        behind,
         body: flight.body.clone(),
         bundle: None,
     })

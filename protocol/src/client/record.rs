@@ -5,10 +5,11 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    client::api::{CommandId, GroupStatus, RowWrite, Space},
+    client::api::{CommandId, GroupStatus},
     ids::{AccountId, DeviceId, EnvelopeHash, EventId, GroupId, MessageId, RequestId, Seq},
     limits::IN_FLIGHT_MAX,
     mls::charter::Class,
+    rows::{RowWrite, Space},
     time::Timestamp,
     wire::{
         Blob, encode,

@@ -74,6 +74,7 @@ impl TryFrom<String> for Handle {
     type Error = HandleError;
 
     fn try_from(text: String) -> Result<Self, HandleError> {
+        // identity.handle.1
         let refused = |c: char| c.is_control() || c.is_whitespace() || matches!(c, '/' | '@' | ':');
         if text.is_empty() || text.len() > HANDLE_BYTES_MAX || text.chars().any(refused) {
             return Err(HandleError);

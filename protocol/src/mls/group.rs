@@ -11,7 +11,6 @@ use openmls::{
 use tls_codec::Deserialize;
 
 use crate::{
-    client::RowWrite,
     identity::{Chain, DeviceKey, name::device_id},
     ids::{DeviceId, Epoch, GroupId, TokenHash},
     limits::WELCOME_BYTES_MAX,
@@ -25,6 +24,7 @@ use crate::{
         view::{self, GroupView, LeafView},
         welcome,
     },
+    rows::RowWrite,
     secret::AccessToken,
     wire::relay::WelcomeCopy,
 };
@@ -230,7 +230,7 @@ impl Group {
         Ok(Self { id, mls, storage, view, own })
     }
 
-    /// Joins by a Welcome for a KeyPackage whose private part is in `device`. The KeyPackage is used up there unless it
+    /// mls.joining.1: joins by a Welcome for a KeyPackage whose private part is in `device`. The KeyPackage is used up there unless it
     /// is the last-resort one; nothing is changed if this fails.
     ///
     /// # Errors

@@ -50,7 +50,7 @@ pub struct OfferedPackage {
 }
 
 impl OfferedPackage {
-    /// Reads what a relay handed out. The moment is the gate's: an expired device is not added.
+    /// mls.packages.1: reads what a relay handed out. The moment is the gate's: an expired device is not added.
     ///
     /// # Errors
     /// In words: a relay that hands out such a package, or the device that published it, is at fault.

@@ -11,7 +11,7 @@ use openmls_traits::storage::{CURRENT_VERSION, StorageProvider, traits};
 use serde::{Serialize, de::DeserializeOwned};
 use zeroize::Zeroizing;
 
-use crate::client::{RowWrite, Space};
+use crate::rows::{RowWrite, Space};
 
 /// A row could not be encoded or decoded, or a thread died while it held the map.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

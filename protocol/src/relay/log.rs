@@ -50,7 +50,9 @@ pub struct AppendContext<'a> {
     pub token: Option<&'a TokenRow>,
     /// Which of the KeyPackages that the bundle's Welcomes name are taken by the author and not used yet.
     pub taken: &'a [PackageHash],
-    /// The devices of the bundle whose mailbox is full.
+    /// Whether the append that this one names as its predecessor has its place, or none is named.
+    pub behind_placed: bool,
+    /// Whether a device of the bundle has a full mailbox.
     pub mailbox_full: bool,
     /// The clock.
     pub now: Timestamp,
@@ -127,6 +129,10 @@ fn check(context: &AppendContext<'_>, op: &AppendOp) -> Result<(), Refusal> {
             }
         }
     }
+    // relay.append.8: what was sent behind an append that was refused does not overtake it.
+    if !context.behind_placed {
+        return Err(Refusal::OutOfOrder);
+    }
     let Some(bundle) = bundle else { return Ok(()) };
     if bundle.welcomes.len() > WELCOMES_MAX {
         return Err(Refusal::TooLarge { bytes_max: WELCOME_BYTES_MAX as u64 });
@@ -146,6 +152,7 @@ fn check(context: &AppendContext<'_>, op: &AppendOp) -> Result<(), Refusal> {
 
 fn place(context: &AppendContext<'_>, op: &AppendOp) -> Placement {
     let old = context.group;
+    // relay.clock.1
     let received_at = old.map_or(context.now, |group| context.now.max(group.received_at));
     let before = old.map_or_else(|| Head::empty(op.group), |group| group.head);
     let head = before.append(op.kind, received_at, &op.body);

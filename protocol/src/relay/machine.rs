@@ -159,6 +159,8 @@ struct Connection {
     mail_after: MailId,
     mail_reading: bool,
     mail_waits: bool,
+    /// What `Ready` will tell, until it has been sent.
+    ready: Option<u32>,
 }
 
 /// What a store operation was for.
@@ -289,10 +291,11 @@ impl RelayMachine {
                     mail_after: MailId(0),
                     mail_reading: false,
                     mail_waits: true,
+                    ready: None,
                 };
                 self.connections.insert(conn, connection);
                 self.devices.entry(device).or_default().insert(conn);
-                // Ready tells how many KeyPackages are left; Welcomes follow.
+                // Ready tells how many KeyPackages are left and how many Welcomes follow: both are asked first.
                 let count = StoreOp::PublishKeyPackages { account, device, packages: Vec::new(), last_resort: None };
                 self.store(Pending::Ready(conn), count);
                 self.read_mail(conn);
@@ -431,6 +434,7 @@ impl RelayMachine {
             author: account,
             kind: append.kind,
             after: append.after,
+            behind: append.behind,
             body: append.body,
             bundle: append.bundle,
         };
@@ -447,8 +451,9 @@ impl RelayMachine {
         };
         match (pending, reply) {
             (Pending::Ready(conn), StoreReply::Published(key_packages)) => {
-                let ready = Frame::Ready(relay::Ready { now, key_packages });
-                self.send(conn, Lane::Control, ready.to_bytes(0).into());
+                if let Some(connection) = self.connections.get_mut(&conn) {
+                    connection.ready = Some(key_packages);
+                }
             }
             (Pending::Open { conn, correlation, open, token }, StoreReply::Opened(row)) => match row {
                 Ok(row) => self.opened(conn, correlation, &open, token, row),
@@ -473,7 +478,7 @@ impl RelayMachine {
                 }
                 Err(refusal) => self.refuse(conn, correlation, refusal),
             },
-            (Pending::Mail(conn), StoreReply::Mail(mail)) => self.mail(conn, mail),
+            (Pending::Mail(conn), StoreReply::Mail(mail)) => self.mail(conn, mail, now),
             (Pending::AckMail { conn, correlation }, StoreReply::Done) => {
                 self.answer(conn, correlation, &Frame::MailAcked(relay::MailAcked));
             }
@@ -655,12 +660,18 @@ impl RelayMachine {
         self.store(Pending::Mail(conn), request);
     }
 
-    fn mail(&mut self, conn: ConnId, mail: Vec<(MailId, crate::wire::Blob)>) {
+    fn mail(&mut self, conn: ConnId, mail: Vec<(MailId, crate::wire::Blob)>, now: Timestamp) {
         let Some(connection) = self.connections.get_mut(&conn) else { return };
+        let ready = connection.ready.take();
         connection.mail_reading = false;
         connection.mail_waits |= mail.len() >= MAIL_PER_READ_MAX;
         if let Some((last, _)) = mail.last() {
             connection.mail_after = *last;
+        }
+        if let Some(key_packages) = ready {
+            let welcomes = u32::try_from(mail.len()).unwrap_or(u32::MAX);
+            let ready = Frame::Ready(relay::Ready { now, key_packages, welcomes });
+            self.send(conn, Lane::Control, ready.to_bytes(0).into());
         }
         for (id, body) in mail {
             let frame = Frame::Mail(relay::Mail { id, body });

@@ -4,7 +4,7 @@
 
 use crate::{
     error::Refusal,
-    ids::{AccountId, DeviceId, GroupId, MailId, RequestId, Seq, TokenHash},
+    ids::{AccountId, AppendId, DeviceId, GroupId, MailId, RequestId, Seq, TokenHash},
     time::Timestamp,
     wire::{
         Blob,
@@ -140,6 +140,8 @@ pub struct AppendOp {
     pub kind: EntryKind,
     /// The newest commit that the author has processed or skipped.
     pub after: Seq,
+    /// An append that must be placed before this one.
+    pub behind: Option<AppendId>,
     /// The MLS message. Its header has been checked.
     pub body: Blob,
     /// With a commit.

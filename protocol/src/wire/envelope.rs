@@ -71,6 +71,7 @@ impl<'de> Deserialize<'de> for Body {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         use serde::de::Error;
         let raw = RawBody::deserialize(deserializer)?;
+        // mls.body.1: what is not known is kept; what is known is checked.
         match raw.kind {
             TEXT if raw.content.len() > TEXT_BYTES_MAX => Err(D::Error::custom("text too long")),
             TEXT => String::from_utf8(raw.content.0).map(Self::Text).map_err(D::Error::custom),

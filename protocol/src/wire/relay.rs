@@ -136,6 +136,9 @@ pub struct Append {
     pub kind: EntryKind,
     /// The newest commit that the author has processed or skipped; 0 for the commit that creates the group.
     pub after: Seq,
+    /// The author's own append that must have its place before this one gets one: so messages sent without waiting
+    /// stay in order whatever is refused in between.
+    pub behind: Option<AppendId>,
     /// The MLS message.
     pub body: Blob,
     /// With a commit, and only with one.
@@ -238,6 +241,8 @@ pub struct Ready {
     pub now: Timestamp,
     /// Single-use KeyPackages of this device that the relay holds.
     pub key_packages: u32,
+    /// Welcomes that follow at once on the delivery stream.
+    pub welcomes: u32,
 }
 
 /// Entries of one group, dense and in order.

@@ -13,7 +13,7 @@ use chancery_protocol::{
     wire::{
         Blob, Direction, Frame,
         frame::take_frame,
-        relay::{Append, Bundle, EntryKind, Open, Ping},
+        relay::{Append, Bundle, EntryKind, Open, Ping, append_id},
         vector::push_vector,
     },
 };
@@ -159,6 +159,7 @@ fn commit(after: u64, next_epoch: u8) -> Frame {
         group: GROUP,
         kind: EntryKind::Commit,
         after: Seq(after),
+        behind: None,
         body: body(GROUP, 3, &[next_epoch; 40]),
         bundle: Some(Bundle { next_token, welcomes: Vec::new() }),
     })
@@ -169,6 +170,7 @@ fn message(after: u64, inner: &[u8]) -> Frame {
         group: GROUP,
         kind: EntryKind::Application,
         after: Seq(after),
+        behind: None,
         body: body(GROUP, 1, inner),
         bundle: None,
     })
@@ -267,8 +269,14 @@ fn each_bad_append_has_its_own_refusal_and_changes_nothing() {
     // proves relay.append.1
     assert!(matches!(relay.ask(ana, message(1, b"x")), Frame::Appended(appended) if appended.head.seq == Seq(2)));
     // proves relay.header.1
-    let wrong =
-        Append { group: GROUP, kind: EntryKind::Application, after: Seq(3), body: body(GROUP, 3, b"z"), bundle: None };
+    let wrong = Append {
+        group: GROUP,
+        kind: EntryKind::Application,
+        after: Seq(3),
+        behind: None,
+        body: body(GROUP, 3, b"z"),
+        bundle: None,
+    };
     assert_eq!(relay.refused(ana, Frame::Append(wrong.clone())), Refusal::HeaderMismatch);
     let other = Append { body: body(GroupId([4; 32]), 1, b"z"), ..wrong.clone() };
     assert_eq!(relay.refused(ana, Frame::Append(other)), Refusal::HeaderMismatch);
@@ -278,7 +286,15 @@ fn each_bad_append_has_its_own_refusal_and_changes_nothing() {
     let bundle = Some(Bundle { next_token: TokenHash([0; 32]), welcomes: Vec::new() });
     let bundled = Append { body: body(GROUP, 1, b"z"), bundle, ..wrong };
     assert_eq!(relay.refused(ana, Frame::Append(bundled)), Refusal::Malformed);
+    // proves relay.append.8
+    relay.open(ana, 2, None);
+    let (Frame::Append(first), Frame::Append(mut second)) = (message(3, b"1"), message(3, b"2")) else { panic!() };
+    second.behind = Some(append_id(GROUP, first.kind, &first.body));
+    assert_eq!(relay.refused(ana, Frame::Append(second.clone())), Refusal::OutOfOrder);
     assert_eq!(relay.store.groups[&GROUP].head.seq, Seq(3));
+    assert!(matches!(relay.ask(ana, Frame::Append(first)), Frame::Appended(_)));
+    assert!(matches!(relay.ask(ana, Frame::Append(second)), Frame::Appended(_)));
+    assert_eq!(relay.store.groups[&GROUP].head.seq, Seq(5));
     assert!(relay.lives(ana));
 }
 

@@ -41,6 +41,7 @@ impl MemoryStore {
             known: self.ids.get(&id).copied(),
             token: op.token.and_then(|token| self.tokens.get(&(op.group, token))),
             taken: &taken,
+            behind_placed: op.behind.is_none_or(|behind| self.ids.contains_key(&behind)),
             mailbox_full: false,
             now,
         };

@@ -63,6 +63,12 @@ pub(super) fn append(
         known,
         token: token.as_ref(),
         taken: &taken,
+        behind_placed: match op.behind {
+            Some(behind) => {
+                tx.prepare_cached("SELECT 1 FROM append_ids WHERE append_id = ?1")?.exists([behind.as_bytes()])?
+            }
+            None => true,
+        },
         mailbox_full: mailbox::is_full(tx, welcomes)?,
         now,
     };

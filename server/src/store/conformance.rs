@@ -105,6 +105,7 @@ fn application(shown: Option<TokenHash>, after: u64, body: &[u8]) -> AppendOp {
         author: ANA,
         kind: EntryKind::Application,
         after: Seq(after),
+        behind: None,
         body: Blob(body.to_vec()),
         bundle: None,
     }

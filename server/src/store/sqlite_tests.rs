@@ -89,6 +89,7 @@ fn rows_that_tie_a_device_to_a_moment_carry_no_group() {
             author: ana,
             kind: EntryKind::Commit,
             after: Seq(0),
+            behind: None,
             body: Blob(b"commit".to_vec()),
             bundle: Some(Bundle { next_token: TokenHash([3; 32]), welcomes }),
         }),

@@ -212,6 +212,7 @@ pub fn application(after: u64, content: &[u8]) -> Append {
         group: GROUP,
         kind: EntryKind::Application,
         after: Seq(after),
+        behind: None,
         body: private_message(GROUP, EntryKind::Application, content),
         bundle: None,
     }

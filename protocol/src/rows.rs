@@ -1,0 +1,47 @@
+//! Rows of a client's store: tables, keys and values, as the machine hands them to a driver to be written.
+//!
+//! This module does not write and does not know what the values mean.
+
+use serde::{Deserialize, Serialize};
+
+/// A table of the client's store. Keys are compared as bytes; the number is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[repr(u8)]
+#[non_exhaustive]
+pub enum Space {
+    /// The SDK's own: identity and server. The machine never writes it.
+    Host = 0,
+    /// The machine's counters and KeyPackages.
+    Device = 1,
+    /// MLS state: group id (or nothing for KeyPackages), then OpenMLS's key.
+    Mls = 2,
+    /// One row for each group.
+    Group = 3,
+    /// The newest envelope of each sender: group id, device id.
+    Chain = 4,
+    /// Envelopes that wait: group id, order.
+    Outbox = 5,
+    /// Changes of groups that wait: group id, order.
+    Intent = 6,
+    /// History: group id, place.
+    Message = 7,
+    /// Events that the host has not acknowledged: number, big-endian.
+    Event = 8,
+}
+
+/// One row to write or, without a value, to delete.
+#[derive(Clone, PartialEq, Eq)]
+pub struct RowWrite {
+    /// The table.
+    pub space: Space,
+    /// The key.
+    pub key: Vec<u8>,
+    /// The value; it may hold secrets and is sealed by the store.
+    pub value: Option<Vec<u8>>,
+}
+
+impl core::fmt::Debug for RowWrite {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "RowWrite({:?}, {} bytes)", self.space, self.value.as_ref().map_or(0, Vec::len))
+    }
+}
