@@ -31,7 +31,7 @@ pub enum Malformed {
     UnknownFrame(u16),
 }
 
-/// Why a request was refused. The number is the wire code (`spec/wire.md#refusals`); it never changes its meaning.
+/// wire.refusal.1: why a request was refused. The number is the wire code (`spec/wire.md#refusals`); it never changes its meaning.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[non_exhaustive]
 pub enum Refusal {

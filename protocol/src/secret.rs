@@ -62,7 +62,7 @@ impl AccessToken {
         Self(Secret32::new(bytes))
     }
 
-    /// SHA-256 over the token: what a relay stores and compares.
+    /// SHA-256 over the token: all that a relay stores and compares. (relay.token.3)
     #[must_use]
     pub fn hash(&self) -> TokenHash {
         TokenHash(Sha256::digest(self.0.expose()).into())

@@ -48,6 +48,7 @@ async fn pair(identity: Option<(&Chain, &DeviceKey)>, protocol: Protocol, limits
     (client, server.await.unwrap())
 }
 
+// proves wire.alpn.1, wire.tls.2
 #[tokio::test]
 async fn both_sides_learn_who_and_what_and_frames_go_both_ways() {
     let device = key(2);
@@ -89,6 +90,7 @@ async fn both_sides_learn_who_and_what_and_frames_go_both_ways() {
     assert_eq!(delivered.next().await.unwrap().unwrap().frame.as_ref(), Ok(&mail));
 }
 
+// proves wire.tls.3
 #[tokio::test]
 async fn a_server_with_another_key_is_refused() {
     let (listener, addresses) = listen(LIMITS);

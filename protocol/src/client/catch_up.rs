@@ -48,6 +48,10 @@ impl ClientMachine {
         // mls.head.2: a relay whose head is behind or beside what this device had verified when it asked has lost or
         // changed entries. (Entries that came since are on another stream and may overtake the answer.)
         let told = opened.head;
+        let own = slot.record.head;
+        if told.seq == own.seq && told.hash != own.hash {
+            return self.alarm(opened.group, "the relay's entries do not match the head that it told");
+        }
         if asked.seq > Seq(0) && (told.seq < asked.seq || (told.seq == asked.seq && told.hash != asked.hash)) {
             self.alarm(opened.group, "the relay has lost or changed entries that this device has read");
         }

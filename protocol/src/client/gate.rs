@@ -16,3 +16,27 @@ pub(super) fn may_send(own: &DeviceIdentity) -> Result<(), String> {
         Role::Escrow => Err("an escrow device only listens".to_owned()),
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use super::*;
+    use crate::{
+        identity::{DeviceKey, TenantRoot, certificate::At, verify_chain},
+        secret::Secret32,
+        time::Timestamp,
+    };
+
+    // proves mls.gate.1
+    #[test]
+    fn an_escrow_device_never_sends() {
+        let now = Timestamp(1_800_000_000_000);
+        let root = TenantRoot::create(Secret32::new([1; 32]), now).unwrap();
+        let issuing = root.issuing(Secret32::new([2; 32]), now).unwrap();
+        let key = DeviceKey::from_seed(Secret32::new([3; 32])).unwrap();
+        for (role, may) in [(Role::Human, true), (Role::Service, true), (Role::Escrow, false)] {
+            let chain = issuing.certify(&"ana".parse().unwrap(), key.public(), role, now).unwrap();
+            assert_eq!(may_send(&verify_chain(&chain, At::NotBefore).unwrap()).is_ok(), may);
+        }
+    }
+}

@@ -117,6 +117,7 @@ fn an_entry_of_a_later_epoch_is_ahead_and_one_of_an_earlier_void() {
 }
 
 // proves mls.judge.7
+// proves mls.packages.1
 #[test]
 fn a_key_package_of_an_expired_certificate_is_not_added() {
     let ana = device(&issuing(), "ana", 11);
@@ -194,6 +195,7 @@ fn a_last_resort_package_serves_twice_and_a_single_use_one_once() {
 }
 
 // proves mls.welcome.1
+// proves mls.joining.1
 #[test]
 fn each_welcome_holds_the_secrets_of_one_device() {
     let acme = issuing();
@@ -211,4 +213,97 @@ fn each_welcome_holds_the_secrets_of_one_device() {
     }
     let other = Group::join(&cy.core, &cy.packages, cy.key.device(), &prepared.welcomes[0].body);
     assert_eq!(other.unwrap_err(), JoinError::UnknownPackage);
+}
+
+// proves mls.profile.1, mls.profile.2, mls.profile.3
+#[test]
+fn a_key_package_has_the_profiles_suite_credential_and_capabilities() {
+    use openmls::prelude::{CredentialType, ExtensionType, ProtocolVersion};
+    let ana = device(&issuing(), "ana", 11);
+    let package = ana.package(false).package;
+    let leaf = package.leaf_node();
+    assert_eq!(u16::from(package.ciphersuite()), 0x0001);
+    assert_eq!(leaf.credential().credential_type(), CredentialType::X509);
+    assert_eq!(crate::mls::profile::chain_of(leaf.credential()).unwrap(), ana.chain);
+    assert_eq!(leaf.signature_key().as_slice(), ana.key.public());
+    let capabilities = leaf.capabilities();
+    assert_eq!(capabilities.versions(), [ProtocolVersion::Mls10]);
+    let suites: Vec<u16> = capabilities.ciphersuites().iter().map(|suite| suite.value()).collect();
+    assert_eq!(suites, [0x0001, 0x0003]);
+    let extensions: Vec<u16> = capabilities.extensions().iter().map(|kind| u16::from(*kind)).collect();
+    assert_eq!(extensions, [0xF0C0, 0xF0C1, 0xF0C2, u16::from(ExtensionType::LastResort)]);
+    assert!(capabilities.proposals().is_empty());
+    assert_eq!(capabilities.credentials(), [CredentialType::X509]);
+}
+
+/// A group of `ana` alone whose GroupContext has these extensions.
+fn with_extensions(extensions: Vec<openmls::prelude::Extension>) -> Result<GroupView, Rule> {
+    let acme = issuing();
+    let ana = device(&acme, "ana", 11);
+    let storage = Storage::default();
+    let extensions = openmls::prelude::Extensions::from_vec(extensions).unwrap();
+    let mls = MlsGroup::new_with_group_id(
+        &ana.core.with(&storage),
+        &DeviceSigner(&ana.key),
+        &create_config(extensions),
+        MlsGroupId::from_slice(&[1; 32]),
+        credential(&ana.chain, &ana.key),
+    )
+    .unwrap();
+    Group::read(&mls)
+}
+
+fn profile_extensions() -> Vec<openmls::prelude::Extension> {
+    let root = issuing().root();
+    let charter = Charter { class: Class::Work, tenant: Some(root), predecessor: None, nonce: [7; 32] };
+    let state = GroupState { name: "desk".to_owned(), roots: vec![root], ..GroupState::default() };
+    context_extensions(&charter.to_bytes(), state.to_bytes()).unwrap().iter().cloned().collect()
+}
+
+// proves mls.judge.3, mls.judge.4, mls.profile.4, mls.profile.6
+#[test]
+fn a_group_context_has_the_profiles_extensions_and_no_other() {
+    use openmls::prelude::{CredentialType, Extension, RequiredCapabilitiesExtension};
+    assert!(with_extensions(profile_extensions()).is_ok());
+    let mut more = profile_extensions();
+    more.push(Extension::ExternalSenders(Vec::new()));
+    assert_eq!(with_extensions(more).unwrap_err(), Rule::UnknownExtension);
+    for missing in 0..3 {
+        let mut fewer = profile_extensions();
+        fewer.remove(missing);
+        let expected = [Rule::RequiredCapabilities, Rule::Charter, Rule::State][missing];
+        assert_eq!(with_extensions(fewer).unwrap_err(), expected);
+    }
+    let mut weaker = profile_extensions();
+    weaker[0] = Extension::RequiredCapabilities(RequiredCapabilitiesExtension::new(&[], &[], &[CredentialType::X509]));
+    assert!(with_extensions(weaker).is_err());
+}
+
+// proves mls.judge.11
+#[test]
+fn a_device_that_is_in_is_not_added_again() {
+    let (ana, mut desk, bo, _joined) = pair();
+    let change = Change { adds: vec![bo.package(false)], ..Change::default() };
+    assert!(desk.commit(&ana.core, &ana.key, &change).is_err());
+    // With its removal in the same commit it is healed.
+    let change = Change { adds: vec![bo.package(false)], removes: vec![bo.key.device()], state: None };
+    assert!(desk.commit(&ana.core, &ana.key, &change).is_ok());
+}
+
+// proves mls.judge.17
+#[test]
+fn a_group_has_at_most_ten_thousand_leaves() {
+    let (_ana, desk, _bo, _joined) = pair();
+    let one = desk.view.leaves.values().next().unwrap();
+    let leaves = |count: u16| {
+        let id = |number: u16| {
+            let mut id = [0; 32];
+            id[..2].copy_from_slice(&number.to_be_bytes());
+            DeviceId(id)
+        };
+        (0..count).map(|number| (id(number), Arc::clone(one))).collect::<BTreeMap<_, _>>()
+    };
+    let context = desk.mls.public_group().group_context();
+    assert!(GroupView::of(context, leaves(10_000)).is_ok());
+    assert_eq!(GroupView::of(context, leaves(10_001)).unwrap_err(), Rule::TooManyMembers);
 }

@@ -197,3 +197,51 @@ impl From<Appended> for AppendedRow {
         Self { appended, placed: true }
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::panic, reason = "a test fails by panicking")]
+mod tests {
+    use super::*;
+    use crate::{
+        ids::{AccountId, GroupId},
+        wire::{Blob, relay::Bundle},
+    };
+
+    // proves relay.clock.1
+    #[test]
+    fn a_clock_that_was_set_back_does_not_turn_the_log_around() {
+        let bundle = Bundle { next_token: TokenHash([1; 32]), welcomes: Vec::new() };
+        let mut op = AppendOp {
+            group: GroupId([1; 32]),
+            token: None,
+            author: AccountId([2; 32]),
+            kind: EntryKind::Commit,
+            after: Seq(0),
+            behind: None,
+            body: Blob(vec![1]),
+            bundle: Some(bundle),
+        };
+        let mut context = AppendContext {
+            group: None,
+            known: None,
+            token: None,
+            taken: &[],
+            behind_placed: true,
+            mailbox_full: false,
+            now: Timestamp(1000),
+        };
+        let Decision::Place(first) = decide(&context, &op) else { panic!("refused") };
+        assert_eq!(first.appended.received_at, Timestamp(1000));
+        let token = first.began;
+        op = AppendOp {
+            kind: EntryKind::Application,
+            after: Seq(1),
+            bundle: None,
+            token: Some(TokenHash([1; 32])),
+            ..op
+        };
+        context = AppendContext { group: Some(&first.group), token: token.as_ref(), now: Timestamp(400), ..context };
+        let Decision::Place(second) = decide(&context, &op) else { panic!("refused") };
+        assert_eq!(second.appended.received_at, Timestamp(1000));
+    }
+}

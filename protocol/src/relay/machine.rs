@@ -648,6 +648,7 @@ impl RelayMachine {
 
     // --- mailboxes ---
 
+    /// relay.mail.1: what is not acknowledged comes again at each connection.
     fn read_mail(&mut self, conn: ConnId) {
         let Some(connection) = self.connections.get_mut(&conn) else { return };
         if connection.mail_reading || !connection.mail_waits || connection.unwritten >= CONNECTION_BYTES_MAX {

@@ -122,6 +122,7 @@ macro_rules! frames {
             /// # Errors
             /// `UnknownFrame`, or `Undecodable` if the body is not exactly one value of its type.
             pub fn decode(direction: Direction, frame_type: u16, body: &[u8]) -> Result<Self, Malformed> {
+                // wire.frame.4
                 match (frame_type, direction) {
                     $(($number, Direction::$direction) => Ok(Self::$name(decode_exact(stringify!($name), body)?)),)*
                     _ => Err(Malformed::UnknownFrame(frame_type)),

@@ -14,7 +14,7 @@ pub use frame::{Direction, Frame, FrameHeader, FrameSpec};
 
 use crate::error::Malformed;
 
-/// Decodes a postcard value that must fill `bytes` exactly.
+/// Decodes a postcard value that must fill `bytes` exactly. (wire.postcard.1)
 ///
 /// # Errors
 /// `Undecodable` if it does not decode or bytes are left over.

@@ -10,7 +10,7 @@ use chancery_protocol::{
     relay::{Admission, ConnId, Input as RelayInput, Lane, Output as RelayOutput, RelayMachine, RelayStore},
     secret::{Random, Secret32},
     time::Timestamp,
-    wire::{Direction, Frame, decode_exact, frame::take_frame},
+    wire::{Direction, Frame, decode_exact, frame::take_frame, relay::Append},
 };
 
 use crate::store::MemoryStore;
@@ -41,6 +41,10 @@ pub struct Net {
     pub nodes: BTreeMap<String, Node>,
     last_conn: u64,
     last_command: u64,
+    /// What a lying relay does to what it sends.
+    pub tamper: Option<fn(&mut Frame)>,
+    /// Every append that reached the relay.
+    pub appends: Vec<Append>,
 }
 
 impl Net {
@@ -61,6 +65,8 @@ impl Net {
             nodes: BTreeMap::new(),
             last_conn: 0,
             last_command: 0,
+            tamper: None,
+            appends: Vec::new(),
         };
         net.relay.handle(RelayInput::Admission(net.admission.clone()), now);
         net
@@ -203,7 +209,11 @@ impl Net {
                         let (taken, len) = take_frame(direction, &bytes).unwrap().unwrap();
                         assert_eq!(len, bytes.len());
                         if let Some(node) = self.nodes.values_mut().find(|node| node.conn == Some(conn)) {
-                            node.lanes.entry(lane).or_default().push_back((taken.correlation, taken.frame.unwrap()));
+                            let mut frame = taken.frame.unwrap();
+                            if let Some(tamper) = self.tamper {
+                                tamper(&mut frame);
+                            }
+                            node.lanes.entry(lane).or_default().push_back((taken.correlation, frame));
                         }
                         let written = RelayInput::Written { conn, bytes: bytes.len() };
                         self.relay.handle(written, self.now);
@@ -254,6 +264,9 @@ impl Net {
                 let take = count.min(node.up.len());
                 let frames: Vec<_> = node.up.drain(..take).collect();
                 for (correlation, frame) in frames {
+                    if let Frame::Append(append) = &frame {
+                        self.appends.push(append.clone());
+                    }
                     self.relay.handle(RelayInput::Frame { conn, correlation, frame: Ok(frame) }, self.now);
                 }
                 self.drain_relay();

@@ -29,6 +29,7 @@ fn messages_reach_everybody_once_and_in_one_order() {
     assert!(net.history("ana", desk).iter().all(|message| message.continuous));
 }
 
+// proves relay.token.2
 #[test]
 fn a_client_that_was_away_catches_up_through_commits() {
     let mut net = Net::new(2);
@@ -76,6 +77,7 @@ fn removed_member_reads_nothing_more() {
     assert_eq!(net.texts("ana", desk), ["before", "after", "back"]);
 }
 
+// proves relay.commits.1, mls.commit.2, relay.sending.1
 #[test]
 fn two_commits_for_one_place_one_wins_and_the_other_rebases() {
     let mut net = Net::new(4);
@@ -100,6 +102,7 @@ fn two_commits_for_one_place_one_wins_and_the_other_rebases() {
     }
 }
 
+// proves mls.leave.1, mls.leave.2
 #[test]
 fn leaving_is_committed_by_one_of_the_others() {
     let mut net = Net::new(5);
@@ -178,6 +181,7 @@ fn what_was_sent_without_network_arrives_later() {
 }
 
 /// Every schedule of sends, invitations, removals, cuts and kills ends with equal histories.
+// proves mls.envelope.3, mls.envelope.4, mls.echo.1
 #[test]
 fn any_schedule_of_crashes_loses_and_doubles_nothing() {
     for seed in 0..150 {

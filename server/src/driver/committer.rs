@@ -95,6 +95,7 @@ fn commit_all(
 }
 
 /// One transaction for all. If there is no space, what needs none is done alone, and the rest is answered `Full`.
+/// relay.durable.1: what this returns is durable; only then is it answered or delivered.
 fn commit(store: &mut impl RelayStore, batch: &[StoreOp], now: Timestamp) -> Vec<Result<StoreReply, StoreFault>> {
     match apply(store, batch, now) {
         Ok(replies) => replies.into_iter().map(Ok).collect(),

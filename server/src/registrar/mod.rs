@@ -80,6 +80,7 @@ impl Registrar {
     }
 
     fn admit(&self, request: &Admit, now: Timestamp) -> Result<(), Refusal> {
+        // identity.admit.1: chain, name and proof first; the ticket is spent last.
         let identity = verify_chain(&Chain(request.chain.clone()), At::Moment(now)).map_err(|error| match error {
             IdentityError::Expired => Refusal::CertificateExpired,
             _ => Refusal::CertificateInvalid,

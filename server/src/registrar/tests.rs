@@ -69,6 +69,7 @@ fn admit(secret: &Secret32, key: &DeviceKey, chain: &Chain) -> Frame {
     Frame::Admit(Admit { secret: secret.clone(), chain: chain.0.clone(), proof })
 }
 
+// proves identity.ticket.4
 #[test]
 fn a_ticket_gets_one_device_a_certificate_and_the_same_one_again() {
     let desk = Desk::new();
@@ -85,6 +86,7 @@ fn a_ticket_gets_one_device_a_certificate_and_the_same_one_again() {
     assert_eq!(desk.store().accounts().unwrap()[0].devices, 1);
 }
 
+// proves identity.enrol.1, identity.ticket.4
 #[test]
 fn expired_unknown_misdirected_and_unproven_tickets_are_refused_and_not_spent() {
     let desk = Desk::new();
@@ -126,6 +128,7 @@ fn an_invitation_admits_one_personal_account_and_certifies_nobody() {
     assert_eq!(desk.refused(&admit(&secret, &key(4), &theirs), NOW), Refusal::TicketRefused);
 }
 
+// proves identity.admit.1
 #[test]
 fn an_account_ticket_admits_no_personal_account_and_a_tenant_chain_is_no_personal_one() {
     let desk = Desk::new();

@@ -322,6 +322,7 @@ pub fn one_refused_append_does_not_stop_the_batch(subject: &mut impl Subject) {
     assert_eq!(places, [(2, &b"a"[..]), (3, b"b"), (4, b"c")], "an operation sees those before it");
 }
 
+// proves relay.packages.1, relay.packages.2
 pub fn packages_are_taken_exactly_once(subject: &mut impl Subject) {
     let store = &mut subject.open();
     assert_eq!(take(store, 1), Err(Refusal::UnknownAccount));
@@ -353,6 +354,7 @@ pub fn packages_are_capped_per_device(subject: &mut impl Subject) {
     assert_eq!(publish(store, LIS_PHONE, &[b"one more"], None) as usize, KEY_PACKAGES_MAX);
 }
 
+// proves relay.packages.1
 pub fn the_last_resort_is_handed_out_again_and_again(subject: &mut impl Subject) {
     let store = &mut subject.open();
     publish(store, LIS_PHONE, &[b"single"], Some(b"last"));
@@ -376,6 +378,7 @@ pub fn takes_are_limited_per_day(subject: &mut impl Subject) {
     assert!(take_at(store, max, NOW.plus(DAY)).is_ok());
 }
 
+// proves relay.append.7
 pub fn a_welcome_needs_a_package_that_its_author_took(subject: &mut impl Subject) {
     let store = &mut subject.open();
     found(store);
@@ -394,6 +397,7 @@ pub fn a_welcome_needs_a_package_that_its_author_took(subject: &mut impl Subject
     assert_eq!(append(store, &again, NOW), Err(Refusal::PackageNotTaken), "it is used up");
 }
 
+// proves relay.mail.1
 pub fn mail_waits_until_it_is_acknowledged(subject: &mut impl Subject) {
     let store = &mut subject.open();
     found(store);
@@ -415,6 +419,7 @@ pub fn mail_waits_until_it_is_acknowledged(subject: &mut impl Subject) {
     assert_eq!(mail(store, LIS_PHONE, 0), waiting[1..]);
 }
 
+// proves relay.retention.1
 pub fn what_is_old_goes_and_late_retries_are_still_answered(subject: &mut impl Subject) {
     let store = &mut subject.open();
     found(store);

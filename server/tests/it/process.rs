@@ -89,6 +89,7 @@ async fn the_command_initialises_serves_enrols_logs_nothing_private_and_stops_on
     }
 }
 
+// proves relay.durable.1
 #[cfg(unix)]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_acknowledged_survives_sigkill() {

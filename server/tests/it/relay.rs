@@ -87,6 +87,7 @@ async fn each_fault_has_its_refusal_and_connection_and_group_survive() {
     server.shutdown().await;
 }
 
+// proves wire.frame.3
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stream_that_cannot_be_read_on_is_replaced_and_what_was_open_stays_open() {
     let (_folder, config) = deployment(|_| {});

@@ -1,0 +1,118 @@
+//! Relays that lie or forget, and clients that notice; and what a client sends again after a crash.
+
+use chancery_protocol::{
+    client::{ClientFault, Command, Event, Reply},
+    ids::HeadHash,
+    mls::Class,
+    wire::{Frame, relay::EntryKind},
+};
+
+use crate::net::Net;
+
+fn desk(seed: u64) -> (Net, chancery_protocol::ids::GroupId) {
+    let mut net = Net::new(seed);
+    net.tenant("ana");
+    net.tenant("bo");
+    let desk = net.create("ana", Class::Work, "desk");
+    net.invite("ana", desk, "bo");
+    (net, desk)
+}
+
+fn alarms(net: &mut Net, name: &str) -> usize {
+    net.events(name).iter().filter(|event| matches!(event, Event::Alarm { .. })).count()
+}
+
+// proves mls.head.1
+#[test]
+fn entries_that_do_not_match_the_told_head_raise_an_alarm() {
+    let (mut net, desk) = desk(100);
+    net.cut("bo");
+    net.send("ana", desk, "one");
+    net.settle();
+    net.tamper = Some(|frame| {
+        if let Frame::Entries(entries) = frame {
+            for entry in &mut entries.entries {
+                entry.received_at.0 += 1;
+            }
+        }
+    });
+    net.connect("bo");
+    net.settle();
+    assert_eq!(alarms(&mut net, "bo"), 1);
+    // Whatever came before the alarm, nothing is read after it.
+    net.tamper = None;
+    net.send("ana", desk, "two");
+    net.settle();
+    assert!(!net.texts("bo", desk).contains(&"two".to_owned()));
+}
+
+// proves mls.head.2
+#[test]
+fn a_relay_that_forgot_or_changed_entries_raises_an_alarm() {
+    let lies: [fn(&mut Frame); 2] = [
+        |frame| {
+            if let Frame::Opened(opened) = frame {
+                opened.head = opened.began;
+            }
+        },
+        |frame| {
+            if let Frame::Opened(opened) = frame {
+                opened.head.hash = HeadHash([9; 32]);
+            }
+        },
+    ];
+    for (number, lie) in lies.into_iter().enumerate() {
+        let (mut net, desk) = desk(200 + number as u64);
+        net.send("ana", desk, "one");
+        net.settle();
+        net.cut("bo");
+        net.tamper = Some(lie);
+        net.connect("bo");
+        net.settle();
+        assert_eq!(alarms(&mut net, "bo"), 1, "lie {number}");
+        // The group is not read on; a word to it waits and does not go out.
+        net.send("bo", desk, "hello?");
+        net.settle();
+        assert_eq!(net.texts("ana", desk), ["one"]);
+    }
+}
+
+// proves mls.commit.1
+#[test]
+fn a_commit_whose_fate_is_unknown_is_sent_again_as_it_was() {
+    let (mut net, desk) = desk(300);
+    net.tenant("cy");
+    let account = net.account("cy");
+    net.appends.clear();
+    net.command("ana", Command::Invite { group: desk, account });
+    while !net.appends.iter().any(|append| append.kind == EntryKind::Commit) {
+        assert!(net.step(), "no commit was sent");
+    }
+    // The answer never arrives: the process dies.
+    net.kill("ana");
+    net.connect("ana");
+    net.settle();
+    let commits: Vec<_> = net.appends.iter().filter(|append| append.kind == EntryKind::Commit).collect();
+    assert!(commits.len() >= 2 && commits.windows(2).all(|pair| pair[0].body == pair[1].body));
+    net.send("cy", desk, "here");
+    net.settle();
+    assert_eq!(net.texts("ana", desk), ["here"]);
+}
+
+// proves mls.founding.1
+#[test]
+fn nothing_is_sent_into_a_group_before_its_first_commit_has_its_place() {
+    let mut net = Net::new(400);
+    net.tenant("ana");
+    net.cut("ana");
+    net.command("ana", Command::CreateGroup { class: Class::Work, name: "desk".to_owned() });
+    let id = net.command("ana", Command::Groups);
+    let Ok(Reply::Groups(groups)) = net.nodes["ana"].done[&id].clone() else { panic!("no groups") };
+    let fault = net.refused("ana", Command::Send { group: groups[0].group, text: "early".to_owned() });
+    assert_eq!(fault, ClientFault::NotMember);
+    net.connect("ana");
+    net.settle();
+    net.send("ana", groups[0].group, "now");
+    net.settle();
+    assert_eq!(net.texts("ana", groups[0].group), ["now"]);
+}
