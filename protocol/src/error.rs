@@ -164,6 +164,19 @@ impl Refusal {
         }
     }
 
+    /// Whether this device is not let in until somebody does something about it: connecting again is no use.
+    #[must_use]
+    pub fn is_about_identity(&self) -> bool {
+        matches!(
+            self,
+            Self::CertificateMissing
+                | Self::CertificateInvalid
+                | Self::CertificateExpired
+                | Self::CertificateForeign
+                | Self::AccountDisabled
+        )
+    }
+
     /// Whether the same request can succeed later without anybody doing something.
     #[must_use]
     pub fn is_retryable(&self) -> bool {

@@ -359,7 +359,7 @@ impl ClientMachine {
             Frame::Refused(refusal) => match self.requests.remove(&correlation) {
                 Some(request) => self.refused(request, refusal, now),
                 None if correlation == 0 => {
-                    let retry = refusal.is_retryable() || matches!(refusal, Refusal::Gone { .. });
+                    let retry = !refusal.is_about_identity();
                     self.disconnect = Some((refusal, retry));
                 }
                 None => {}
