@@ -271,7 +271,7 @@ impl ClientMachine {
     }
 
     /// A device that comes back later starts a chain of its own.
-    fn forget_chains(&mut self, id: GroupId, present: &[DeviceId]) {
+    pub(super) fn forget_chains(&mut self, id: GroupId, present: &[DeviceId]) {
         let gone: Vec<DeviceId> = self
             .chains
             .range((id, DeviceId([0; 32]))..=(id, DeviceId([0xff; 32])))

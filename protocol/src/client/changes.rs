@@ -457,6 +457,8 @@ impl ClientMachine {
         for row in rows {
             self.write(row);
         }
+        // Whoever is added again sees everybody for the first time.
+        self.forget_chains(id, &[]);
         for (order, item) in outbox {
             self.write_outbox(id, order, None);
             if item.body != Body::Leave {

@@ -74,7 +74,10 @@ fn removed_member_reads_nothing_more() {
     net.send("bo", desk, "back");
     net.settle();
     assert_eq!(net.texts("bo", desk), ["before", "back"]);
-    assert_eq!(net.texts("ana", desk), ["before", "after", "back"]);
+    net.send("ana", desk, "welcome");
+    net.settle();
+    assert_eq!(net.texts("ana", desk), ["before", "after", "back", "welcome"]);
+    assert!(net.history("bo", desk).iter().all(|message| message.continuous), "what bo missed while out is no gap");
 }
 
 // proves relay.commits.1, mls.commit.2, relay.sending.1

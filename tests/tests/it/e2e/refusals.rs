@@ -113,7 +113,10 @@ async fn raw_frames_that_make_no_sense_are_answered_and_the_connection_lives() {
     surplus[3] += 1;
     surplus.push(0);
     let unknown = [0, 0, 0, 1, 0x7f, 0xff, 0, 0, 0, 11, 0].to_vec();
-    writer.write(&[unknown.into(), surplus.into(), open.to_bytes(13).into(), Frame::Ping(Ping).to_bytes(14).into()]).await.unwrap();
+    writer
+        .write(&[unknown.into(), surplus.into(), open.to_bytes(13).into(), Frame::Ping(Ping).to_bytes(14).into()])
+        .await
+        .unwrap();
     let mut answers = Vec::new();
     while answers.len() < 4 {
         let taken = within(reader.next()).await.unwrap().unwrap();

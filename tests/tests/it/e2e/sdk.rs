@@ -51,7 +51,8 @@ async fn removed_member_reads_nothing_more() {
     within(ana.remove(desk, account)).await.unwrap();
     ana.send(desk, "after").await.unwrap();
     within(ana.flush()).await.unwrap();
-    until(&bo, |event| matches!(event, HostEvent::Other { event: Event::Removed { group }, .. } if *group == desk)).await;
+    until(&bo, |event| matches!(event, HostEvent::Other { event: Event::Removed { group }, .. } if *group == desk))
+        .await;
     assert_eq!(texts(&bo, desk).await, ["before"]);
     assert_eq!(bo.groups().await.unwrap()[0].status, GroupStatus::Removed);
     assert_eq!(bo.send(desk, "hello?").await.unwrap_err().code(), "not_allowed");

@@ -1,0 +1,104 @@
+//! The relay's process, and the only place that names the server: `init`, `account`, `serve`.
+//!
+//! This module adds nothing to the server but this: it shuts down when its standard input ends, so that no relay outlives
+//! a demo that was killed.
+
+use std::{
+    ffi::OsString,
+    io::{self, Read, stdin},
+    net::{Ipv4Addr, SocketAddr, SocketAddrV4},
+    path::Path,
+    process::Command,
+    thread,
+};
+
+use chancery_protocol::identity::Handle;
+use chancery_server::{Admin, AdminError, Config, InitError, InitOptions, config::ConfigError};
+
+const CONFIG: &str = "config.toml";
+
+/// Where a relay listens that is never started.
+pub const NOWHERE: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 9));
+
+/// The server's code refuses.
+#[derive(Debug, thiserror::Error)]
+pub enum RelayError {
+    /// To make a deployment.
+    #[error(transparent)]
+    Init(#[from] InitError),
+    /// To read the configuration.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// To add an account.
+    #[error(transparent)]
+    Admin(#[from] AdminError),
+    /// The operating system refuses.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+/// Makes a deployment, as `chancery-relay init` does.
+///
+/// # Errors
+/// The folder is not empty, or cannot be filled.
+pub fn found(state: &Path, listen: SocketAddr) -> Result<(), RelayError> {
+    chancery_server::init(state, &InitOptions { listen, public: Vec::new() })?;
+    Ok(())
+}
+
+/// Adds accounts, as `chancery-relay account` does.
+#[derive(Debug)]
+pub struct Registrar(Admin);
+
+impl Registrar {
+    /// Opens the registrar of a deployment.
+    ///
+    /// # Errors
+    /// It cannot be opened.
+    pub fn open(state: &Path) -> Result<Self, RelayError> {
+        Ok(Self(Admin::open(&Config::load(&state.join(CONFIG))?)?))
+    }
+
+    /// A ticket for a person of the organisation. A name that cannot be a handle, or is taken by such a stand-in, gets
+    /// a plain one: who is who is known by account, not by handle.
+    ///
+    /// # Errors
+    /// The registrar refuses.
+    pub fn account(&mut self, name: &str, index: usize) -> Result<String, RelayError> {
+        let handle = Handle::try_from(name.to_owned()).or_else(|_| Handle::try_from(format!("person-{index}")));
+        let handle = handle.map_err(io::Error::other)?;
+        match self.0.add_account(&handle) {
+            Err(AdminError::Exists(_)) => self.account("", index + 1_000),
+            ticket => Ok(ticket?.to_string()),
+        }
+    }
+
+    /// A ticket with which this relay admits a personal account.
+    ///
+    /// # Errors
+    /// The registrar refuses.
+    pub fn personal(&mut self) -> Result<String, RelayError> {
+        Ok(self.0.personal_invitation()?.to_string())
+    }
+}
+
+/// The relay's process: `chancery-relay serve`. Returns its exit code.
+#[must_use]
+pub fn run(state: &Path) -> u8 {
+    thread::spawn(|| {
+        // Nothing is ever written to it; it ends when the controller wants, or is gone.
+        let _ = stdin().lock().read_to_end(&mut Vec::new());
+        if terminate_self().is_err() {
+            std::process::exit(1);
+        }
+    });
+    let config = state.join(CONFIG).into_os_string();
+    let arguments = ["chancery-relay", "serve", "--json", "--config"].into_iter().map(OsString::from);
+    chancery_server::run_cli(arguments.chain([config]))
+}
+
+/// Sends this process the signal on which the server shuts down. The shell does it: a signal needs `unsafe` otherwise.
+fn terminate_self() -> io::Result<()> {
+    let status = Command::new("sh").arg("-c").arg("kill -TERM \"$0\"").arg(std::process::id().to_string()).status()?;
+    if status.success() { Ok(()) } else { Err(io::Error::other("no signal could be sent")) }
+}

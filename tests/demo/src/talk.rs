@@ -1,0 +1,124 @@
+//! What the controller and a client process say to each other: one JSON object per line, on stdin and stdout.
+//!
+//! This module does not send; [`crate::client_process`] and [`crate::child_client`] do.
+
+use chancery_protocol::{
+    ids::{AccountId, GroupId, MessageId},
+    mls::charter::Class,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::receipts::Receipt;
+
+/// From the controller.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Order {
+    /// Repeated in the answer.
+    pub id: u64,
+    /// What to do.
+    pub order: What,
+}
+
+/// What a client is told to do.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum What {
+    /// Redeem a ticket.
+    Enroll {
+        /// The ticket.
+        ticket: String,
+    },
+    /// Found a group.
+    Create {
+        /// Its class.
+        class: Class,
+        /// Its name.
+        name: String,
+    },
+    /// Add an account.
+    Invite {
+        /// To which group.
+        group: GroupId,
+        /// Whom.
+        account: AccountId,
+    },
+    /// Go.
+    Leave {
+        /// From which group.
+        group: GroupId,
+    },
+    /// Say something.
+    Send {
+        /// Where.
+        group: GroupId,
+        /// What.
+        text: String,
+    },
+    /// Wait until nothing waits.
+    Flush,
+    /// Tell the groups and their epochs.
+    Groups,
+    /// Close the state and end.
+    Stop,
+}
+
+/// From a client.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Told {
+    /// The state is open; the account, if it is enrolled.
+    Ready {
+        /// Whose.
+        account: Option<AccountId>,
+    },
+    /// An order is done.
+    Done {
+        /// Which.
+        id: u64,
+        /// With what.
+        answer: Answer,
+    },
+    /// An order cannot be done.
+    Failed {
+        /// Which.
+        id: u64,
+        /// Why.
+        reason: String,
+    },
+    /// Something happened; it is written down in the client's receipts.
+    Receipt {
+        /// Its place there, from 0.
+        number: u64,
+        /// What.
+        receipt: Receipt,
+    },
+}
+
+/// What an order gave.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Answer {
+    /// Nothing to add.
+    Done,
+    /// Enrolled.
+    Account(AccountId),
+    /// Founded.
+    Group(GroupId),
+    /// Safe in the outbox.
+    Message(MessageId),
+    /// The groups.
+    Groups(Vec<GroupReport>),
+}
+
+/// A group as one client sees it at the end.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct GroupReport {
+    /// Which.
+    pub group: GroupId,
+    /// Its epoch.
+    pub epoch: u64,
+    /// Whether this client is an active member.
+    pub active: bool,
+    /// Envelopes that wait.
+    pub waiting: u32,
+}

@@ -1,0 +1,272 @@
+//! Reads a transcript: JSON Lines, one act of one person in one group per line.
+//!
+//! This module looks at each line alone; whether an act fits what came before is for [`crate::plan`].
+
+use chancery_protocol::{
+    limits::{GROUP_NAME_BYTES_MAX, TEXT_BYTES_MAX},
+    mls::charter::Class,
+};
+use serde::Deserialize;
+
+/// The transcript that ships with the demo.
+pub const SHIPPED: &str = include_str!("../transcript.jsonl");
+
+/// Longest name of a person, in bytes.
+pub const NAME_BYTES_MAX: usize = 256;
+
+/// What somebody does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Act {
+    /// Says something.
+    Say {
+        /// Who.
+        from: String,
+        /// What, as written.
+        text: String,
+    },
+    /// Comes in.
+    Join(String),
+    /// Goes.
+    Leave(String),
+}
+
+/// A line that is well formed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Line {
+    /// Its number, from 1.
+    pub number: usize,
+    /// The group.
+    pub group: String,
+    /// The group's class, if the line names it.
+    pub class: Option<Class>,
+    /// What happens.
+    pub act: Act,
+}
+
+/// A line of a transcript cannot be played. Nothing has been started.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("line {line}: {problem}")]
+pub struct TranscriptError {
+    /// Its number, from 1.
+    pub line: usize,
+    /// What is wrong with it.
+    pub problem: Problem,
+}
+
+/// What is wrong with a line.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Problem {
+    /// Not UTF-8.
+    #[error("not UTF-8")]
+    NotText,
+    /// Not an object with the known keys.
+    #[error("{0}")]
+    Malformed(String),
+    /// Not exactly one act.
+    #[error("a line has either \"from\" and \"text\", or \"join\", or \"leave\"")]
+    NotOneAct,
+    /// A name without a letter.
+    #[error("the name in {0:?} is empty")]
+    NameEmpty(&'static str),
+    /// A name or text beyond a cap of the protocol.
+    #[error("{what} has {len} bytes; at most {max}")]
+    TooLong {
+        /// What.
+        what: &'static str,
+        /// How long it is.
+        len: usize,
+        /// The cap.
+        max: usize,
+    },
+    /// No such class.
+    #[error("the class {0:?} does not exist: personal or work")]
+    UnknownClass(String),
+    /// A class that cannot be played yet.
+    #[error("class \"escrowed\" is not available until escrow exists")]
+    Escrowed,
+    /// The group is new.
+    #[error("the first line of the group {0:?} must name its class")]
+    ClassMissing(String),
+    /// A class is for life.
+    #[error("the group {group:?} is {was}, not {given}: a class never changes")]
+    ClassChanged {
+        /// The group.
+        group: String,
+        /// Its class.
+        was: Class,
+        /// What the line says.
+        given: Class,
+    },
+    /// Already in.
+    #[error("{person:?} is a member of {group:?} already")]
+    AlreadyMember {
+        /// Who.
+        person: String,
+        /// Where.
+        group: String,
+    },
+    /// Not in.
+    #[error("{person:?} is not a member of {group:?} and cannot leave it")]
+    NotMember {
+        /// Who.
+        person: String,
+        /// Where.
+        group: String,
+    },
+    /// Nothing to play.
+    #[error("the transcript is empty")]
+    Empty,
+    /// More than the demo takes on.
+    #[error("this demo takes at most {max} {what}")]
+    TooMany {
+        /// Of what.
+        what: &'static str,
+        /// How many.
+        max: usize,
+    },
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawLine {
+    group: String,
+    class: Option<String>,
+    from: Option<String>,
+    text: Option<String>,
+    join: Option<String>,
+    leave: Option<String>,
+}
+
+/// The lines of a transcript, in order. Lines of white space are passed over; they count.
+pub fn lines(transcript: &[u8]) -> impl Iterator<Item = Result<Line, TranscriptError>> {
+    let transcript = transcript.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(transcript);
+    transcript
+        .split(|byte| *byte == b'\n')
+        .enumerate()
+        .map(|(index, bytes)| (index + 1, bytes.trim_ascii()))
+        .filter(|(_, bytes)| !bytes.is_empty())
+        .map(|(number, bytes)| parse(number, bytes).map_err(|problem| TranscriptError { line: number, problem }))
+}
+
+fn parse(number: usize, bytes: &[u8]) -> Result<Line, Problem> {
+    let text = std::str::from_utf8(bytes).map_err(|_| Problem::NotText)?;
+    let raw: RawLine = serde_json::from_str(text).map_err(|error| Problem::Malformed(without_line(&error)))?;
+    name("group", &raw.group, GROUP_NAME_BYTES_MAX)?;
+    let class = raw.class.map(class).transpose()?;
+    let act = match (raw.from, raw.text, raw.join, raw.leave) {
+        (Some(from), Some(text), None, None) => {
+            name("from", &from, NAME_BYTES_MAX)?;
+            if text.len() > TEXT_BYTES_MAX {
+                return Err(Problem::TooLong { what: "the text", len: text.len(), max: TEXT_BYTES_MAX });
+            }
+            Act::Say { from, text }
+        }
+        (None, None, Some(who), None) => {
+            name("join", &who, NAME_BYTES_MAX)?;
+            Act::Join(who)
+        }
+        (None, None, None, Some(who)) => {
+            name("leave", &who, NAME_BYTES_MAX)?;
+            Act::Leave(who)
+        }
+        _ => return Err(Problem::NotOneAct),
+    };
+    Ok(Line { number, group: raw.group, class, act })
+}
+
+fn name(key: &'static str, name: &str, max: usize) -> Result<(), Problem> {
+    if name.trim().is_empty() {
+        return Err(Problem::NameEmpty(key));
+    }
+    if name.len() > max {
+        return Err(Problem::TooLong { what: "a name", len: name.len(), max });
+    }
+    Ok(())
+}
+
+fn class(word: String) -> Result<Class, Problem> {
+    match word.parse() {
+        Ok(Class::Escrowed) => Err(Problem::Escrowed),
+        Ok(class) => Ok(class),
+        Err(_) => Err(Problem::UnknownClass(word)),
+    }
+}
+
+/// The parser saw one line only, so its own line number would mislead.
+fn without_line(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    match text.rsplit_once(" at line ") {
+        Some((what, _)) => format!("{what} (column {})", error.column()),
+        None => text,
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+mod tests {
+    use super::*;
+
+    fn problem(line: &str) -> Problem {
+        match lines(line.as_bytes()).next().unwrap() {
+            Err(error) => error.problem,
+            Ok(line) => panic!("accepted {line:?}"),
+        }
+    }
+
+    #[test]
+    fn lines_keep_their_numbers_across_blank_ones() {
+        let text = "\u{feff}{\"group\":\"g\",\"class\":\"work\",\"from\":\"ana\",\"text\":\"\"}\r\n\n  \n{\"group\":\"g\",\"join\":\"li\"}\n";
+        let lines: Vec<Line> = lines(text.as_bytes()).map(Result::unwrap).collect();
+        let [first, second] = lines.as_slice() else { panic!("{lines:?}") };
+        assert_eq!(first.act, Act::Say { from: "ana".into(), text: String::new() });
+        assert_eq!((first.number, second.number), (1, 4));
+        assert_eq!(second.act, Act::Join("li".into()));
+    }
+
+    #[test]
+    fn unknown_and_doubled_keys_are_refused() {
+        assert!(
+            matches!(problem(r#"{"group":"g","join":"li","epoch":1}"#), Problem::Malformed(text) if text.contains("epoch") && !text.contains("line 1"))
+        );
+        assert!(matches!(problem(r#"{"group":"g","join":"li","join":"bo"}"#), Problem::Malformed(_)));
+        assert!(matches!(problem(r#"["group"]"#), Problem::Malformed(_)));
+        assert!(matches!(problem(r#"{"group":"g","join":7}"#), Problem::Malformed(_)));
+        assert!(matches!(problem(r#"{"join":"li"}"#), Problem::Malformed(_)));
+    }
+
+    #[test]
+    fn a_line_is_one_act() {
+        for line in [
+            r#"{"group":"g"}"#,
+            r#"{"group":"g","from":"ana"}"#,
+            r#"{"group":"g","text":"hi"}"#,
+            r#"{"group":"g","from":"ana","text":"hi","join":"li"}"#,
+            r#"{"group":"g","join":"ana","leave":"li"}"#,
+        ] {
+            assert_eq!(problem(line), Problem::NotOneAct, "{line}");
+        }
+    }
+
+    #[test]
+    fn names_and_texts_have_bounds() {
+        assert_eq!(problem(r#"{"group":"","join":"li"}"#), Problem::NameEmpty("group"));
+        assert_eq!(problem(r#"{"group":"g","leave":" "}"#), Problem::NameEmpty("leave"));
+        let long = "x".repeat(TEXT_BYTES_MAX + 1);
+        let line = format!(r#"{{"group":"g","from":"ana","text":"{long}"}}"#);
+        assert!(matches!(problem(&line), Problem::TooLong { what: "the text", .. }));
+        let group = "g".repeat(GROUP_NAME_BYTES_MAX + 1);
+        assert!(matches!(problem(&format!(r#"{{"group":"{group}","join":"li"}}"#)), Problem::TooLong { .. }));
+    }
+
+    #[test]
+    fn classes_are_words_and_escrow_has_to_wait() {
+        assert_eq!(problem(r#"{"group":"g","class":"escrowed","join":"li"}"#), Problem::Escrowed);
+        assert_eq!(problem(r#"{"group":"g","class":"Work","join":"li"}"#), Problem::UnknownClass("Work".into()));
+    }
+
+    #[test]
+    fn bytes_that_are_not_text_are_named_by_line() {
+        let error = lines(b"{\"group\":\"g\",\"join\":\"a\"}\n\xff\xfe\n").nth(1).unwrap().unwrap_err();
+        assert_eq!(error, TranscriptError { line: 2, problem: Problem::NotText });
+    }
+}

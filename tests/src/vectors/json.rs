@@ -1,0 +1,190 @@
+//! Values as vector files show them: bytes in lower-case hexadecimal, numbers as numbers, absence as `null`.
+//!
+//! This module does not use the serde derives of the protocol: it is a second description of the same fields.
+
+use chancery_protocol::{
+    error::Refusal,
+    wire::{
+        Frame,
+        envelope::{Body, Envelope},
+        relay::{Append, Appended, Entry, EntryKind, Head},
+    },
+};
+use data_encoding::HEXLOWER;
+use serde_json::{Value, json};
+
+/// Bytes as text.
+#[must_use]
+pub fn hex(bytes: impl AsRef<[u8]>) -> String {
+    HEXLOWER.encode(bytes.as_ref())
+}
+
+/// Bytes under `key`.
+///
+/// # Errors
+/// If there are none.
+pub fn bytes(input: &Value, key: &str) -> Result<Vec<u8>, String> {
+    let text = text(input, key)?;
+    HEXLOWER.decode(text.as_bytes()).map_err(|error| format!("{key:?}: {error}"))
+}
+
+/// Exactly `N` bytes under `key`.
+///
+/// # Errors
+/// If there are not so many.
+pub fn array<const N: usize>(input: &Value, key: &str) -> Result<[u8; N], String> {
+    bytes(input, key)?.try_into().map_err(|_| format!("{key:?} is not {N} bytes"))
+}
+
+/// Text under `key`.
+///
+/// # Errors
+/// If there is none.
+pub fn text<'a>(input: &'a Value, key: &str) -> Result<&'a str, String> {
+    input.get(key).and_then(Value::as_str).ok_or(format!("{key:?} is not a string"))
+}
+
+/// A number under `key`.
+///
+/// # Errors
+/// If there is none.
+pub fn number(input: &Value, key: &str) -> Result<u64, String> {
+    input.get(key).and_then(Value::as_u64).ok_or(format!("{key:?} is not a number"))
+}
+
+/// A kind of entry by its word.
+///
+/// # Errors
+/// If it is none.
+pub fn kind(input: &Value) -> Result<EntryKind, String> {
+    match text(input, "kind")? {
+        "commit" => Ok(EntryKind::Commit),
+        "application" => Ok(EntryKind::Application),
+        word => Err(format!("{word:?} is not a kind of entry")),
+    }
+}
+
+/// The word of a kind of entry.
+#[must_use]
+pub fn kind_word(kind: EntryKind) -> &'static str {
+    match kind {
+        EntryKind::Commit => "commit",
+        EntryKind::Application => "application",
+    }
+}
+
+/// A head.
+#[must_use]
+pub fn head(head: &Head) -> Value {
+    json!({"seq": head.seq.0, "hash": hex(head.hash.0)})
+}
+
+fn entry(entry: &Entry) -> Value {
+    json!({
+        "seq": entry.seq.0, "kind": kind_word(entry.kind), "received_at": entry.received_at.0, "body": hex(&*entry.body),
+    })
+}
+
+fn appended(appended: &Appended) -> Value {
+    json!({"head": head(&appended.head), "received_at": appended.received_at.0})
+}
+
+fn append(append: &Append) -> Value {
+    let bundle = append.bundle.as_ref().map(|bundle| {
+        let welcomes: Vec<Value> = bundle
+            .welcomes
+            .iter()
+            .map(|copy| json!({"device": hex(copy.device.0), "package": hex(copy.package.0), "body": hex(&*copy.body)}))
+            .collect();
+        json!({"next_token": hex(bundle.next_token.0), "welcomes": welcomes})
+    });
+    json!({
+        "group": hex(append.group.0), "kind": kind_word(append.kind), "after": append.after.0,
+        "behind": append.behind.map(|behind| hex(behind.0)),
+        "body": hex(&*append.body), "bundle": bundle,
+    })
+}
+
+/// A refusal: its code and what comes with it.
+#[must_use]
+pub fn refusal(refusal: &Refusal) -> Value {
+    let mut value = json!({"code": refusal.code()});
+    let field = match refusal {
+        Refusal::TooLarge { bytes_max } => Some(("bytes_max", *bytes_max)),
+        Refusal::Stale { newest_commit } | Refusal::Conflict { newest_commit } => {
+            Some(("newest_commit", newest_commit.0))
+        }
+        Refusal::Gone { first } => Some(("first", first.0)),
+        Refusal::RateLimited { retry_after_ms } => Some(("retry_after_ms", *retry_after_ms)),
+        _ => None,
+    };
+    if let Some((key, number)) = field {
+        value[key] = json!(number);
+    }
+    value
+}
+
+/// The body of a frame, field by field in the order of the specification.
+#[must_use]
+pub fn frame(frame: &Frame) -> Value {
+    let hexes = |blobs: &[chancery_protocol::wire::Blob]| blobs.iter().map(|blob| hex(&**blob)).collect::<Vec<_>>();
+    match frame {
+        Frame::Open(open) => json!({
+            "group": hex(open.group.0), "token": hex(open.token.expose()), "from": open.from.map(|seq| seq.0),
+        }),
+        Frame::Close(close) => json!({"group": hex(close.group.0)}),
+        Frame::Append(body) => append(body),
+        Frame::PublishKeyPackages(publish) => json!({
+            "packages": hexes(&publish.packages),
+            "last_resort": publish.last_resort.as_ref().map(|package| hex(&**package)),
+        }),
+        Frame::TakeKeyPackages(take) => json!({"request": hex(take.request.0), "account": hex(take.account.0)}),
+        Frame::AckMail(ack) => json!({"ids": ack.ids.iter().map(|id| id.0).collect::<Vec<_>>()}),
+        Frame::Ping(_) | Frame::Pong(_) | Frame::MailAcked(_) | Frame::Admitted(_) => json!({}),
+        Frame::Ready(ready) => {
+            json!({"now": ready.now.0, "key_packages": ready.key_packages, "welcomes": ready.welcomes})
+        }
+        Frame::Refused(body) | Frame::NotEnrolled(body) => refusal(body),
+        Frame::Opened(opened) => json!({
+            "group": hex(opened.group.0), "head": head(&opened.head), "began": head(&opened.began),
+            "newest_commit": opened.newest_commit.0, "may_append": opened.may_append,
+        }),
+        Frame::Closed(closed) => json!({"group": hex(closed.group.0)}),
+        Frame::Appended(body) => appended(body),
+        Frame::Published(published) => json!({"available": published.available}),
+        Frame::KeyPackages(taken) => {
+            let packages: Vec<Value> = taken
+                .packages
+                .iter()
+                .map(|package| json!({"device": hex(package.device.0), "body": hex(&*package.body)}))
+                .collect();
+            json!({"packages": packages})
+        }
+        Frame::Entries(entries) => json!({
+            "group": hex(entries.group.0), "entries": entries.entries.iter().map(entry).collect::<Vec<_>>(),
+        }),
+        Frame::Mail(mail) => json!({"id": mail.id.0, "body": hex(&*mail.body)}),
+        Frame::Enrol(enrol) => json!({
+            "secret": hex(enrol.secret.expose()), "device_key": hex(enrol.device_key), "proof": hex(&*enrol.proof),
+        }),
+        Frame::Admit(admit) => json!({
+            "secret": hex(admit.secret.expose()), "chain": hexes(&admit.chain), "proof": hex(&*admit.proof),
+        }),
+        Frame::Enrolled(enrolled) => json!({"chain": hexes(&enrolled.chain)}),
+    }
+}
+
+/// An envelope.
+#[must_use]
+pub fn envelope(envelope: &Envelope) -> Value {
+    let body = match &envelope.body {
+        Body::Text(text) => json!({"text": text}),
+        Body::Leave => json!({"leave": {}}),
+        Body::Unknown { kind, content } => json!({"unknown": {"kind": kind, "content": hex(&**content)}}),
+        other => json!({"unnamed": format!("{other:?}")}),
+    };
+    json!({
+        "id": hex(envelope.id.0), "counter": envelope.counter, "previous": hex(envelope.previous.0),
+        "relay_head": head(&envelope.relay_head), "sent_at": envelope.sent_at.0, "body": body,
+    })
+}

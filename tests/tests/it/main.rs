@@ -1,0 +1,17 @@
+//! Everything that is tested across crates, in one binary.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+
+mod client_rules;
+mod e2e;
+mod fuzz;
+mod relay_rules;
+mod spec_ids;
+mod tidy;
+mod transport_rules;
+mod vectors;
