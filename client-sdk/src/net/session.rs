@@ -205,6 +205,8 @@ async fn read(mut reader: FrameReader, shared: Shared) -> String {
             Err(error) => return error.to_string(),
         };
         if taken.is_none() {
+            // Its last frame may say why, and the driver, which is reading it, then ends the session with that reason.
+            tokio::time::sleep(LAST_ANSWERS).await;
             return "the relay has closed the connection".to_owned();
         }
         let mut frames = Vec::new();

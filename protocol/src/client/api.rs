@@ -14,7 +14,7 @@ use crate::{
     wire::{Frame, envelope::Body},
 };
 
-/// Key of a message in [`Space::Message`]: history of a group is a range of keys, in order of place.
+/// Key of a message in [`crate::rows::Space::Message`]: history of a group is a range of keys, in order of place.
 #[must_use]
 pub fn message_key(group: GroupId, seq: Seq) -> Vec<u8> {
     [group.as_bytes().as_slice(), &seq.0.to_be_bytes()].concat()
@@ -266,7 +266,7 @@ pub enum Event {
     },
 }
 
-/// Number of an event, with the event: the key and value of a row of [`Space::Event`].
+/// Number of an event, with the event: the key and value of a row of [`crate::rows::Space::Event`].
 #[must_use]
 pub fn event_key(id: EventId) -> Vec<u8> {
     id.0.to_be_bytes().to_vec()
@@ -335,7 +335,7 @@ pub enum Output {
     Send(u32, Frame),
     /// A command is answered.
     Done(CommandId, Result<Reply, ClientFault>),
-    /// Rows of [`Space::Event`] were added.
+    /// Rows of [`crate::rows::Space::Event`] were added.
     Events,
     /// The relay refused the connection, or broke the protocol: close it; connect again after a pause if `retry`.
     Disconnect {

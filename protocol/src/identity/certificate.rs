@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 use webpki::{EndEntityCert, KeyUsage, anchor_from_trusted_cert};
 use x509_cert::{
     Certificate,
-    der::{Decode, Encode},
+    der::{Decode, Encode, asn1::ObjectIdentifier},
     ext::pkix::{SubjectAltName, name::GeneralName},
 };
 
@@ -22,6 +22,9 @@ use crate::{
 
 /// id-kp-clientAuth, 1.3.6.1.5.5.7.3.2.
 const CLIENT_AUTH: &[u8] = &[0x2b, 0x06, 0x01, 0x05, 0x05, 0x07, 0x03, 0x02];
+
+/// id-Ed25519 (RFC 8410).
+const ED25519: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.101.112");
 
 /// Device certificate first, root last; DER. Two for a personal account, three for a tenant account.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -78,6 +81,12 @@ impl DeviceIdentity {
     #[must_use]
     pub fn root(&self) -> RootHash {
         self.root
+    }
+
+    /// Whether another certificate names the same device of the same account, by the same authority, in the same role.
+    #[must_use]
+    pub fn is_same_device(&self, other: &Self) -> bool {
+        self.name == other.name && self.public_key == other.public_key && self.root == other.root
     }
 
     /// First moment of the device certificate's validity.
@@ -155,6 +164,10 @@ pub fn verify_chain(chain: &Chain, at: At) -> Result<DeviceIdentity, IdentityErr
     verify_path(device, issuing, root, moment)?;
 
     let name = device_name(&parsed)?;
+    // identity.verify.1: 32 bytes may be a key of another algorithm.
+    if tbs.subject_public_key_info().algorithm.oid != ED25519 {
+        return Err(IdentityError::WrongKey);
+    }
     let public_key: [u8; 32] = tbs
         .subject_public_key_info()
         .subject_public_key

@@ -1,6 +1,6 @@
 //! The charter: the immutable founding facts of a group; the group id is its hash. `spec/mls-profile.md#charter`.
 //!
-//! This module does not judge changes; [`super::judge`] does.
+//! This module does not judge changes; [`mod@super::judge`] does.
 
 use core::{fmt, str::FromStr};
 

@@ -494,7 +494,7 @@ fn token(bytes: Vec<u8>) -> Result<AccessToken, GroupError> {
     Ok(AccessToken::new(bytes))
 }
 
-/// VOID, STUCK or neither, by DESIGN's outcomes of a foreign commit (mls.outcome.1).
+/// VOID, STUCK or neither, by `spec/mls-profile.md#outcomes` (mls.outcome.1).
 fn classify<E: core::fmt::Display>(error: &ProcessMessageError<E>) -> ProcessError {
     let stuck = |what: &dyn core::fmt::Display| ProcessError::Stuck(what.to_string());
     match error {

@@ -307,3 +307,41 @@ fn a_group_has_at_most_ten_thousand_leaves() {
     assert!(GroupView::of(context, leaves(10_000)).is_ok());
     assert_eq!(GroupView::of(context, leaves(10_001)).unwrap_err(), Rule::TooManyMembers);
 }
+
+// proves mls.judge.8
+#[test]
+fn a_path_that_claims_another_account_for_the_same_device_is_void() {
+    let (ana, mut desk, bo, mut joined) = pair();
+    let acme = issuing();
+    let claim = |handle: &str, role| acme.certify(&handle.parse().unwrap(), ana.key.public(), role, NOW).unwrap();
+    for (chain, renewed) in
+        [(claim("eve", Role::Human), false), (claim("ana", Role::Service), false), (claim("ana", Role::Human), true)]
+    {
+        let path = openmls::prelude::LeafNodeParameters::builder()
+            .with_credential_with_key(credential(&chain, &ana.key))
+            .build();
+        let provider = ana.core.with(&desk.storage);
+        let rand = openmls_traits::OpenMlsProvider::rand(&provider);
+        let bundle = desk
+            .mls
+            .commit_builder()
+            .force_self_update(true)
+            .leaf_node_parameters(path)
+            .load_psks(&desk.storage)
+            .unwrap()
+            .build(rand, ana.core.crypto(), &DeviceSigner(&ana.key), |_| true)
+            .unwrap()
+            .stage_commit(&provider)
+            .unwrap();
+        let body = bundle.commit().to_bytes().unwrap();
+        match joined.process(&bo.core, &body) {
+            Ok(Processed::Commit(_)) => assert!(renewed),
+            Err(error) => {
+                assert!(!renewed, "{error}");
+                assert_eq!(error, ProcessError::Void(Rule::LeafKey.to_string()));
+            }
+            Ok(_) => panic!("a commit"),
+        }
+        desk.clear_pending().unwrap();
+    }
+}

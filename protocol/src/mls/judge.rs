@@ -75,7 +75,7 @@ pub struct Accepted(());
 /// Judges the group `after`: as it is (creation, Welcome) or as a commit makes it out of `before`.
 ///
 /// # Errors
-/// The first rule that is broken, in the order of the specification.
+/// A rule that is broken; if several are, which one is named is left open.
 pub fn judge(change: Option<(&GroupView, &CommitView)>, after: &GroupView) -> Result<Accepted, Rule> {
     standing(after)?;
     if let Some((before, commit)) = change {

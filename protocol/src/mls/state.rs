@@ -1,6 +1,6 @@
 //! The group state: what a group's members may change about it. `spec/mls-profile.md#state`.
 //!
-//! This module does not judge changes; [`super::judge`] does.
+//! This module does not judge changes; [`mod@super::judge`] does.
 
 use serde::{Deserialize, Serialize};
 

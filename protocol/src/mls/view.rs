@@ -163,11 +163,12 @@ pub(super) fn staged(
     }
     if let (Some(path), Some(committer)) = (staged.update_path_leaf_node(), committer) {
         let leaf = LeafView::of(path)?;
-        // The key of a leaf is the device: a path never changes it.
-        if leaf.identity.device() != committer {
+        let old = before.leaves.get(&committer).ok_or(Rule::NotAMember)?;
+        // mls.judge.8: a path renews the certificate; it never changes whose device it is, or what it is for.
+        if !leaf.identity.is_same_device(&old.identity) {
             return Err(Rule::LeafKey);
         }
-        if before.leaves.get(&committer).is_none_or(|old| **old != leaf) {
+        if **old != leaf {
             leaves.insert(committer, Arc::new(leaf));
         }
     }

@@ -11,7 +11,7 @@ use std::{
 use crate::{
     error::{Malformed, Refusal},
     identity::{Authority, Chain, IdentityError, certificate::At, verify_chain},
-    ids::{AccountId, DeviceId, GroupId, MailId, RootHash, Seq, TokenHash},
+    ids::{AccountId, DeviceId, Epoch, GroupId, MailId, RootHash, Seq, TokenHash},
     limits::{
         ACCOUNT_CONNECTIONS_MAX, APPEND_ID_DAYS, CONNECTION_BYTES_MAX, CONNECTION_GROUPS_MAX, CONNECTION_REQUESTS_MAX,
         ENTRIES_BYTES_TARGET, ENTRIES_PER_FRAME_MAX, KEY_PACKAGE_BYTES_MAX, KEY_PACKAGES_MAX, MAIL_PER_READ_MAX,
@@ -22,7 +22,7 @@ use crate::{
     wire::{
         Frame,
         mls_header::MlsHeader,
-        relay::{self, Entry},
+        relay::{self, Entry, EntryKind},
     },
 };
 
@@ -422,6 +422,10 @@ impl RelayMachine {
     fn append(&mut self, conn: ConnId, correlation: u32, account: AccountId, append: relay::Append) {
         // relay.header.1: the message is a PrivateMessage of this group and kind.
         match MlsHeader::parse(&append.body) {
+            // relay.append.3: what creates a group is its commit of epoch 0.
+            Ok(header) if append.after == Seq(0) && append.kind == EntryKind::Commit && header.epoch != Epoch(0) => {
+                return self.refuse(conn, correlation, Refusal::HeaderMismatch);
+            }
             Ok(header) if header.group == append.group && header.kind == append.kind => {}
             Err(Malformed::TooLong { max, .. }) => {
                 return self.refuse(conn, correlation, Refusal::TooLarge { bytes_max: max as u64 });

@@ -106,11 +106,11 @@ pub enum StoreOp {
     },
     /// Deletes what is older than its window. Answer: `Done`.
     Expire {
-        /// Entries received before.
+        /// Entries received, and Welcomes that came, before.
         entries_before: Timestamp,
         /// Append ids of entries received before.
         append_ids_before: Timestamp,
-        /// Taken KeyPackages and Welcomes from before.
+        /// Taken KeyPackages from before.
         traces_before: Timestamp,
     },
 }

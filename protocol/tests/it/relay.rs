@@ -145,7 +145,7 @@ fn token(epoch: u8) -> AccessToken {
 fn body(group: GroupId, content_type: u8, inner: &[u8]) -> Blob {
     let mut bytes = vec![0, 1, 0, 2];
     push_vector(&mut bytes, group.as_bytes());
-    bytes.extend_from_slice(&7u64.to_be_bytes());
+    bytes.extend_from_slice(&0u64.to_be_bytes());
     bytes.push(content_type);
     push_vector(&mut bytes, &[]);
     push_vector(&mut bytes, &[1; 20]);
@@ -249,6 +249,11 @@ fn each_bad_append_has_its_own_refusal_and_changes_nothing() {
     let mut relay = Relay::new();
     let ana = relay.ana();
     assert_eq!(relay.refused(ana, message(1, b"x")), Refusal::UnknownGroup);
+    // proves relay.append.3
+    let Frame::Append(mut later) = commit(0, 1) else { panic!() };
+    // The epoch stands behind two times two bytes, the length of the group id, and the id.
+    later.body.0[5 + 32 + 7] = 1;
+    assert_eq!(relay.refused(ana, Frame::Append(later)), Refusal::HeaderMismatch);
     relay.found(ana);
     // proves relay.append.4
     assert_eq!(relay.refused(ana, message(1, b"x")), Refusal::NotOpen);

@@ -134,6 +134,8 @@ async fn run_control(mut out: Out, mut commands: UnboundedReceiver<Control>) {
                 let code = if refusal == Refusal::ShuttingDown { CloseCode::ShuttingDown } else { CloseCode::Refused };
                 let _ = tokio::time::timeout(CLOSE_PATIENCE, out.write(&mut waiting)).await;
                 out.refuse(refusal).await;
+                // The client closes when it has read why; what it has not read by an abort is lost to it.
+                let _ = tokio::time::timeout(CLOSE_PATIENCE, out.connection.closed()).await;
                 out.connection.abort(code);
                 return;
             }

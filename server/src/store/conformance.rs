@@ -448,9 +448,11 @@ pub fn traces_go(subject: &mut impl Subject) {
     take(store, 2).unwrap();
     append(store, &commit(Some(token(1)), 1, b"add", token(2), vec![welcome(b"p1", b"welcome")]), NOW).unwrap();
     expire(store, Timestamp(0), Timestamp(0), NOW.plus(DAY));
-    assert_eq!(mail(store, LIS_PHONE, 0), vec![]);
+    assert_eq!(mail(store, LIS_PHONE, 0).len(), 1, "a Welcome waits for as long as entries do");
     let late = commit(Some(token(2)), 2, b"add late", token(3), vec![welcome(b"p2", b"welcome")]);
     assert_eq!(append(store, &late, NOW), Err(Refusal::PackageNotTaken));
+    expire(store, NOW.plus(DAY), NOW.plus(DAY), NOW.plus(DAY));
+    assert_eq!(mail(store, LIS_PHONE, 0), vec![]);
 }
 
 pub fn everything_is_there_after_opening_again(subject: &mut impl Subject) {

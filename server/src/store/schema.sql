@@ -1,6 +1,6 @@
 -- Schema 1 of relay.db: what a relay keeps. `user_version` carries the number; a newer one is refused.
 --
--- Promise 1 (DESIGN, section 1): a row that ties a device or an account to a moment carries no group. The tables from
+-- The relay keeps no roster (spec/relay.md): a row that ties a device or an account to a moment carries no group. The tables from
 -- `devices` on have no group column, and their times are rounded down to the hour, so that they do not join the entries
 -- by their moment either.
 

@@ -118,7 +118,7 @@ fn run_one(tx: &Transaction<'_>, op: &StoreOp, now: Timestamp) -> rusqlite::Resu
         StoreOp::Expire { entries_before, append_ids_before, traces_before } => {
             appends::expire(tx, *entries_before, *append_ids_before)?;
             packages::expire(tx, *traces_before)?;
-            mailbox::expire(tx, *traces_before)?;
+            mailbox::expire(tx, *entries_before)?;
             StoreReply::Done
         }
     })

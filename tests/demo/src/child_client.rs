@@ -181,8 +181,8 @@ fn of_message(message: &Message) -> Option<Happened> {
         return Some(Happened::Sent { group, id });
     }
     let Body::Text(text) = &message.body else { return None };
-    let (from, continuous) = (message.account, message.continuous);
-    Some(Happened::Received { group, id, from, text: Fingerprint::of(text), continuous })
+    let (from, seq, continuous) = (message.account, message.seq, message.continuous);
+    Some(Happened::Received { group, id, from, text: Fingerprint::of(text), seq, continuous })
 }
 
 fn of_event(event: &Event) -> Option<Happened> {

@@ -15,7 +15,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use chancery_protocol::ids::{AccountId, GroupId, MessageId};
+use chancery_protocol::ids::{AccountId, GroupId, MessageId, Seq};
 use tokio::sync::{Notify, OwnedSemaphorePermit};
 
 use self::account::{GroupAccount, MessageAccount};
@@ -45,8 +45,8 @@ struct Books {
     messages: HashMap<MessageId, MessageAccount>,
     /// Receipts of messages whose id the sender has not told yet.
     early: HashMap<MessageId, Vec<(Arc<Person>, Happened)>>,
-    /// Line of the newest message that a reader has of an author in a group.
-    order: HashMap<(GroupId, usize, usize), usize>,
+    /// Line and place of the newest message that a reader has of an author in a group.
+    order: HashMap<(GroupId, usize, usize), (usize, Seq)>,
     tally: Tally,
     broken: Vec<String>,
     notes: Vec<String>,

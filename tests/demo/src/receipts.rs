@@ -11,7 +11,7 @@ use std::{
     path::Path,
 };
 
-use chancery_protocol::ids::{AccountId, GroupId, MessageId};
+use chancery_protocol::ids::{AccountId, GroupId, MessageId, Seq};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -38,6 +38,8 @@ pub enum Happened {
         from: AccountId,
         /// Its text.
         text: Fingerprint,
+        /// Its place in the log.
+        seq: Seq,
         /// Whether it follows the author's previous message without a gap.
         continuous: bool,
     },

@@ -4,7 +4,7 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use chancery_protocol::ids::{AccountId, GroupId, MessageId};
+use chancery_protocol::ids::{AccountId, GroupId, MessageId, Seq};
 use tokio::sync::{Notify, OwnedSemaphorePermit};
 
 use super::Books;
@@ -103,8 +103,8 @@ impl Books {
     /// A receipt that names a message; kept for later if its sender has not told the id yet.
     pub(super) fn message(&mut self, person: &Arc<Person>, happened: Happened) {
         match happened {
-            Happened::Received { group, id, from, text, continuous } if self.messages.contains_key(&id) => {
-                self.received(person, group, id, from, text);
+            Happened::Received { group, id, from, text, seq, continuous } if self.messages.contains_key(&id) => {
+                self.received(person, group, id, from, text, seq);
                 if !continuous {
                     self.broken.push(format!("{} sees a gap before what it read last", person.label()));
                 }
@@ -132,7 +132,15 @@ impl Books {
         }
     }
 
-    fn received(&mut self, person: &Arc<Person>, group: GroupId, id: MessageId, from: AccountId, text: Fingerprint) {
+    fn received(
+        &mut self,
+        person: &Arc<Person>,
+        group: GroupId,
+        id: MessageId,
+        from: AccountId,
+        text: Fingerprint,
+        seq: Seq,
+    ) {
         let Some(account) = self.messages.get_mut(&id) else { return };
         let message = Arc::clone(&account.message);
         let (line, name) = (message.line, person.label());
@@ -156,10 +164,11 @@ impl Books {
         }
         account.got.push(person.index);
         self.tally.delivered += 1;
-        let newest = self.order.entry((group, person.index, message.from.index)).or_insert(line);
-        if *newest > line {
-            self.broken.push(format!("line {line}: {name} got it after line {newest} of the same author"));
+        // By places, not by the order of receipts: one whose sender has not told its id yet is looked at later.
+        let newest = self.order.entry((group, person.index, message.from.index)).or_insert((line, seq));
+        if (newest.0 > line) != (newest.1 > seq) {
+            self.broken.push(format!("line {line}: {name} got it after line {} of the same author", newest.0));
         }
-        *newest = line.max(*newest);
+        *newest = (line, seq).max(*newest);
     }
 }

@@ -1,6 +1,9 @@
 //! What the books say of receipts that are as they should be, and of each way in which they should not.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
 
 use tokio::sync::Semaphore;
 
@@ -13,6 +16,7 @@ const GROUP: GroupId = GroupId([7; 32]);
 struct Scene {
     ledger: Ledger,
     plan: Plan,
+    places: AtomicU64,
 }
 
 impl Scene {
@@ -39,7 +43,7 @@ impl Scene {
             let sent = Happened::Sent { group: GROUP, id: id(number) };
             ledger.receipt(&plan.people[0], sent);
         }
-        Self { ledger, plan }
+        Self { ledger, plan, places: AtomicU64::new(1) }
     }
 
     fn gets(&self, person: usize, message: usize) {
@@ -53,6 +57,7 @@ impl Scene {
             id: id(message),
             from: account(author),
             text: Fingerprint::of(text),
+            seq: Seq(self.places.fetch_add(1, Ordering::Relaxed)),
             continuous: true,
         };
         self.ledger.receipt(&self.plan.people[person], happened);
@@ -146,7 +151,8 @@ fn a_receipt_may_come_before_the_sender_has_told_the_id() {
     ledger.issued(GROUP);
     ledger.receipt(&scene.plan.people[0], Happened::Sent { group: GROUP, id: id(0) });
     let text = Fingerprint::of(&message.text);
-    let received = Happened::Received { group: GROUP, id: id(0), from: account(0), text, continuous: true };
+    let received =
+        Happened::Received { group: GROUP, id: id(0), from: account(0), text, seq: Seq(1), continuous: true };
     ledger.receipt(&scene.plan.people[1], received.clone());
     ledger.safe(GROUP, id(0), Arc::clone(message), Arc::clone(&permits).try_acquire_owned().unwrap());
     assert_eq!(permits.available_permits(), 1, "the relay has placed it, so another line may go");

@@ -2,31 +2,69 @@
 //!
 //! Of each text the eight-byte blocks at multiples of eight are kept, with the eight bytes on either side. A window of
 //! sixteen bytes, wherever it begins, holds one such block whole, and reaches no further than that margin; so the search
-//! tries the eight bytes at each place of the stream, and compares the margins when a block is known. Nothing is missed,
-//! nothing is guessed, and an eighth of the text is kept. This module reads no files.
+//! tries the eight bytes at each place of the stream, and compares the margins when a block is known. No place is missed and
+//! nothing is guessed; only where the same words stand in many texts, one window may be reported for a few. An eighth of
+//! the text is kept. This module reads no files.
 
 use super::Window;
-use crate::canary::WINDOW;
 
 /// Bytes of a block, and of the margin on either side.
 pub(super) const MARGIN: usize = 8;
+/// A window that holds a block reaches at least so far behind it, or else [`NEAR_BEFORE`] before it. Of the blocks with
+/// the same bytes (a common word may stand in thousands of places) only those that agree so far are compared.
+const NEAR_AFTER: usize = 4;
+const NEAR_BEFORE: usize = 5;
+/// Where a window is found, so many blocks at least were compared: a text that is kept whole would otherwise be compared
+/// with every other that shares its words.
+const COMPARED_MAX: usize = 64;
+const ALL_WINDOWS: u16 = (1 << (MARGIN + 1)) - 1;
 /// Bits of the filter for each block: of the places that hold no block, one in sixteen is looked up in vain.
 const BITS_PER_BLOCK: usize = 16;
 const FILTER_BITS_MIN: u32 = 16;
 
+/// A block; its order is that of the search: bytes first, then what follows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Block {
     bytes: u64,
-    before: [u8; MARGIN],
-    before_len: u8,
-    after: [u8; MARGIN],
-    after_len: u8,
+    after: Margin,
+    /// The nearest byte first.
+    before: Margin,
+}
+
+/// Bytes next to a block; fewer at the ends of a text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Margin {
+    bytes: [u8; MARGIN],
+    len: u8,
+}
+
+impl Margin {
+    fn of<'a>(source: impl Iterator<Item = &'a u8>) -> Self {
+        let mut margin = Self { bytes: [0; MARGIN], len: 0 };
+        for (slot, byte) in margin.bytes.iter_mut().zip(source) {
+            *slot = *byte;
+            margin.len += 1;
+        }
+        margin
+    }
+
+    fn near(&self, len: usize) -> &[u8] {
+        self.bytes.get(..len).unwrap_or_default()
+    }
+
+    /// How many bytes, from the nearest on, are the same.
+    fn agree(&self, other: &Self) -> usize {
+        let len = usize::from(self.len.min(other.len));
+        self.bytes.iter().zip(&other.bytes).take(len).take_while(|(a, b)| a == b).count()
+    }
 }
 
 /// The blocks of some texts.
 #[derive(Debug)]
 pub(super) struct Index {
     blocks: Vec<Block>,
+    /// The same blocks in the order of what stands before them.
+    by_before: Vec<u32>,
     filter: Vec<u64>,
     shift: u32,
 }
@@ -36,8 +74,10 @@ impl Index {
         let mut blocks: Vec<Block> = texts.iter().flat_map(|text| blocks(text.as_bytes())).collect();
         blocks.sort_unstable();
         blocks.dedup();
+        let mut by_before: Vec<u32> = (0..).take(blocks.len()).collect();
+        by_before.sort_unstable_by_key(|index| block(&blocks, *index).map(|block| (block.bytes, block.before)));
         let bits = (blocks.len() * BITS_PER_BLOCK).next_power_of_two().trailing_zeros().max(FILTER_BITS_MIN);
-        let mut index = Self { filter: vec![0; 1 << (bits - 6)], shift: 64 - bits, blocks };
+        let mut index = Self { filter: vec![0; 1 << (bits - 6)], shift: 64 - bits, blocks, by_before };
         for block in &index.blocks {
             let (word, bit) = slot(block.bytes, index.shift);
             if let Some(word) = index.filter.get_mut(word) {
@@ -47,7 +87,7 @@ impl Index {
         index
     }
 
-    /// Reports each window in the bytes, by its offset; one that two texts share may be reported twice.
+    /// Reports the windows in the bytes, each by its offset; one may be reported several times.
     pub(super) fn search(&self, bytes: &[u8], found: &mut dyn FnMut(usize, &Window)) {
         let mut last_eight = 0_u64;
         for (index, byte) in bytes.iter().enumerate() {
@@ -61,22 +101,43 @@ impl Index {
     }
 
     fn compare(&self, bytes: &[u8], at: usize, value: u64, found: &mut dyn FnMut(usize, &Window)) {
-        let first = self.blocks.partition_point(|block| block.bytes < value);
-        let same = self.blocks.iter().skip(first).take_while(|block| block.bytes == value);
         let (before, rest) = bytes.split_at_checked(at).unwrap_or_default();
-        let after = rest.get(MARGIN..).unwrap_or_default();
-        for block in same {
-            let known = block.before.iter().rev().take(usize::from(block.before_len));
-            let left = before.iter().rev().zip(known).take_while(|(a, b)| a == b).count();
-            let known = block.after.iter().take(usize::from(block.after_len));
-            let right = after.iter().zip(known).take_while(|(a, b)| a == b).count();
-            for start in at - left..(at + right + 1 + MARGIN).saturating_sub(WINDOW) {
-                if let Some(window) = bytes.get(start..).and_then(<[u8]>::first_chunk) {
-                    found(start, window);
-                }
+        let after = Margin::of(rest.iter().skip(MARGIN));
+        let before = Margin::of(before.iter().rev());
+
+        let key = (value, after.near(NEAR_AFTER));
+        let first = self.blocks.partition_point(|block| (block.bytes, block.after.near(NEAR_AFTER)) < key);
+        let follows = self.blocks.iter().skip(first);
+        let follows = follows.take_while(|block| (block.bytes, block.after.near(NEAR_AFTER)) == key);
+
+        let key = (value, before.near(NEAR_BEFORE));
+        let near = |index: &u32| block(&self.blocks, *index).map(|block| (block.bytes, block.before.near(NEAR_BEFORE)));
+        let first = self.by_before.partition_point(|index| near(index) < Some(key));
+        let precedes = self.by_before.iter().skip(first).take_while(|index| near(index) == Some(key));
+        let precedes = precedes.filter_map(|index| block(&self.blocks, *index));
+
+        // One bit for each window that holds the block; bit 0 begins with it, bit 8 ends with it.
+        let mut windows = 0_u16;
+        for (compared, block) in follows.chain(precedes).enumerate() {
+            let (left, right) = (block.before.agree(&before), block.after.agree(&after));
+            for back in MARGIN.saturating_sub(right)..=left {
+                windows |= 1 << back;
+            }
+            if windows == ALL_WINDOWS || (windows != 0 && compared >= COMPARED_MAX) {
+                break;
+            }
+        }
+        for back in (0..=MARGIN).filter(|back| windows & 1 << back != 0) {
+            let start = at.checked_sub(back);
+            if let Some((start, window)) = start.and_then(|start| Some((start, bytes.get(start..)?.first_chunk()?))) {
+                found(start, window);
             }
         }
     }
+}
+
+fn block(blocks: &[Block], index: u32) -> Option<&Block> {
+    blocks.get(usize::try_from(index).ok()?)
 }
 
 /// Multiplicative hashing: the upper bits choose the bit of the filter.
@@ -86,26 +147,15 @@ fn slot(value: u64, shift: u32) -> (usize, u64) {
 }
 
 fn blocks(text: &[u8]) -> impl Iterator<Item = Block> {
-    let whole = text.len() / MARGIN;
-    (0..whole).filter_map(move |number| {
-        let at = number * MARGIN;
-        let (before, rest) = text.split_at_checked(at)?;
+    (0..text.len() / MARGIN).filter_map(move |number| {
+        let (before, rest) = text.split_at_checked(number * MARGIN)?;
         let (bytes, after) = rest.split_first_chunk()?;
-        let (after, after_len) = margin(after.iter());
-        let (mut before, before_len) = margin(before.iter().rev());
-        before.reverse();
-        Some(Block { bytes: u64::from_le_bytes(*bytes), before, before_len, after, after_len })
+        Some(Block {
+            bytes: u64::from_le_bytes(*bytes),
+            after: Margin::of(after.iter()),
+            before: Margin::of(before.iter().rev()),
+        })
     })
-}
-
-fn margin<'a>(bytes: impl Iterator<Item = &'a u8>) -> ([u8; MARGIN], u8) {
-    let mut margin = [0; MARGIN];
-    let mut len = 0;
-    for (slot, byte) in margin.iter_mut().zip(bytes) {
-        *slot = *byte;
-        len += 1;
-    }
-    (margin, len)
 }
 
 #[cfg(test)]
@@ -113,6 +163,7 @@ mod tests {
     use std::collections::{BTreeSet, HashSet};
 
     use super::*;
+    use crate::canary::WINDOW;
 
     /// Few letters, so that texts share much with the stream by chance.
     fn letters(seed: &mut u64, len: usize) -> String {
