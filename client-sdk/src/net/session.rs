@@ -104,20 +104,29 @@ impl Network {
         let mut asked = 2;
         let mut asked_at = Instant::now();
         let mut patience = ANSWER_TIMEOUT;
+        let mut probed_at = asked_at;
         let mut end_by: Option<Instant> = None;
         loop {
             let Heard { answers, at } = *heard.borrow_and_update();
             let owed = asked > answers;
             let now = Instant::now();
-            let deadline = if owed { at.max(asked_at) + patience } else { at + self.probe_after };
-            if deadline <= now {
-                if owed {
-                    return "the relay does not answer".to_owned();
+            let given_up = at.max(asked_at) + patience;
+            if owed && given_up <= now {
+                return "the relay does not answer".to_owned();
+            }
+            // Asked while answers are owed, too: a relay that was killed with a request in its hands, and started again,
+            // says that it does not know the connection only when something comes on it.
+            let probe = at.max(probed_at) + self.probe_after;
+            if probe <= now {
+                if !owed {
+                    (asked, asked_at, patience) = (answers, now, ANSWER_TIMEOUT);
                 }
-                (asked, asked_at, patience) = (answers + 1, now, ANSWER_TIMEOUT);
+                asked += 1;
+                probed_at = now;
                 let _ = outgoing.send(vec![(0, Frame::Ping(Ping))]);
                 continue;
             }
+            let deadline = if owed { given_up.min(probe) } else { probe };
             if end_by.is_some_and(|end_by| !owed || end_by <= now) {
                 return closed();
             }

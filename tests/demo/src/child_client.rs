@@ -58,6 +58,8 @@ pub async fn run(arguments: Arguments) -> Result<(), ChildError> {
     std::fs::create_dir_all(home)?;
     let (book, written) = Book::open(&home.join("receipts.jsonl"))?;
     let mut config = Config::new(home.join("state"));
+    // The relay is killed midway: a person at a terminal shall not wait for the default's patience.
+    config.probe_after = Duration::from_secs(1);
     config.backoff_max = BACKOFF_MAX;
     let key = FileKey::create_or_open(home.join("host.key"))?;
     let client = Client::open(config, key).await?;

@@ -190,13 +190,18 @@ impl Ledger {
         self.change(|books| {
             let account = books.groups.entry(group).or_default();
             let others = account.inside.iter().filter(|other| **other != who.index);
-            account.unaware.extend(others.map(|other| (*other, who.index)));
+            for other in others {
+                *account.unaware.entry((*other, who.index)).or_default() += 1;
+            }
         });
     }
 
     /// Waits until a member has seen that another is out. Until then it would take an invitation for a mistake.
     pub async fn aware(&self, group: GroupId, member: &Person, other: &Person) {
-        self.until_in(group, |account| !account.unaware.contains(&(member.index, other.index))).await;
+        self.until_in(group, |account| {
+            account.unaware.get(&(member.index, other.index)).is_none_or(|times| *times == 0)
+        })
+        .await;
     }
 
     /// Waits until this many texts were issued.

@@ -2,7 +2,10 @@
 //!
 //! This module does not decide whether the whole is well; [`super::verdict`] does.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use chancery_protocol::ids::{AccountId, GroupId, MessageId, Seq};
 use tokio::sync::{Notify, OwnedSemaphorePermit};
@@ -23,8 +26,8 @@ pub(super) struct GroupAccount {
     pub(super) unplaced: usize,
     /// Who has said that it is in, by index.
     pub(super) inside: BTreeSet<usize>,
-    /// Who has not seen yet that another is out: (viewer, other).
-    pub(super) unaware: BTreeSet<(usize, usize)>,
+    /// Who has not seen yet that another is out, and how often it is still to be seen: (viewer, other).
+    pub(super) unaware: BTreeMap<(usize, usize), usize>,
     /// What each joiner saw as its name.
     pub(super) titles: Vec<(Arc<Person>, Fingerprint)>,
     pub(super) bell: Arc<Notify>,
@@ -64,14 +67,14 @@ impl Books {
             Happened::Joined { group, name } => {
                 let account = self.groups.entry(*group).or_default();
                 account.inside.insert(person.index);
-                account.unaware.retain(|(viewer, _)| *viewer != person.index);
+                account.unaware.retain(|(viewer, _), _| *viewer != person.index);
                 account.titles.push((Arc::clone(person), *name));
                 *group
             }
             Happened::Out { group, by_choice } => {
                 let account = self.groups.entry(*group).or_default();
                 account.inside.remove(&person.index);
-                account.unaware.retain(|(viewer, _)| *viewer != person.index);
+                account.unaware.retain(|(viewer, _), _| *viewer != person.index);
                 if !by_choice {
                     self.broken.push(format!("{} was put out of a group without asking to go", person.label()));
                 }
@@ -79,7 +82,9 @@ impl Books {
             }
             Happened::MemberOut { group, account } => {
                 if let (Some(other), Some(view)) = (self.accounts.get(account), self.groups.get_mut(group)) {
-                    view.unaware.remove(&(person.index, other.index));
+                    // One who left, came back and left again is seen to go twice.
+                    let times = view.unaware.entry((person.index, other.index)).or_default();
+                    *times = times.saturating_sub(1);
                 }
                 *group
             }
