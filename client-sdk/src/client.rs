@@ -320,7 +320,8 @@ impl Client {
         }
     }
 
-    /// Waits until the relay has accepted this device.
+    /// Waits until the relay has accepted this device. Others can invite it only once its KeyPackages are there, too:
+    /// after the first [`Client::flush`].
     ///
     /// # Errors
     /// `NotEnrolled`, `Stopped`; `Refused` if the relay does not accept it and trying again does not help. While the

@@ -3,6 +3,7 @@
 //! This module does not write and does not know what the values mean.
 
 use serde::{Deserialize, Serialize};
+use zeroize::Zeroize;
 
 /// A table of the client's store. Keys are compared as bytes; the number is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -38,6 +39,12 @@ pub struct RowWrite {
     pub key: Vec<u8>,
     /// The value; it may hold secrets and is sealed by the store.
     pub value: Option<Vec<u8>>,
+}
+
+impl Drop for RowWrite {
+    fn drop(&mut self) {
+        self.value.zeroize();
+    }
 }
 
 impl core::fmt::Debug for RowWrite {

@@ -76,7 +76,7 @@ pub struct LimitsConfig {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RelayConfig {
-    /// The database; default `relay/relay.db`. An older copy of it makes clients stop (`RelayRolledBack`).
+    /// The database; default `relay/relay.db`. An older copy of it makes clients stop with an alarm.
     pub database: PathBuf,
     /// TLS key; default `relay/server.key`. With another key every device must enrol anew.
     pub server_key: PathBuf,

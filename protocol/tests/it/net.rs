@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use chancery_protocol::{
-    client::{ClientMachine, Command, CommandId, Event, Input, Message, Output, Reply, RowWrite, Space, message_key},
+    client::{ClientMachine, Command, CommandId, Event, Input, Message, Output, Reply, Space, message_key},
     identity::{CertificateAuthority, Chain, DeviceKey, PersonalRoot, TenantRoot},
     ids::{AccountId, GroupId, Seq},
     mls::Class,
@@ -172,10 +172,11 @@ impl Net {
         while let Some(output) = node.machine.poll() {
             match output {
                 Output::Persist(rows) => {
-                    for RowWrite { space, key, value } in rows {
-                        match value {
-                            Some(value) => node.rows.insert((space, key), value),
-                            None => node.rows.remove(&(space, key)),
+                    for row in rows {
+                        let key = (row.space, row.key.clone());
+                        match &row.value {
+                            Some(value) => node.rows.insert(key, value.clone()),
+                            None => node.rows.remove(&key),
                         };
                     }
                 }

@@ -15,13 +15,21 @@ use crate::{
 };
 
 /// Most identities: each is a process of its own.
-pub const PEOPLE_MAX: usize = 64;
+pub const PEOPLE_MAX: usize = 128;
 /// Most groups.
 pub const GROUPS_MAX: usize = 1_000;
 /// Most lines.
 pub const LINES_MAX: usize = 100_000;
 /// Most bytes of text, all lines together.
 pub const TEXT_TOTAL_MAX: usize = 256 * 1024 * 1024;
+// What follows bounds the work, not the length: each takes about one and a half minutes on two cores, so that every
+// transcript that is accepted ends within minutes.
+/// Most texts, each counted once for each of its readers.
+pub const DELIVERIES_MAX: usize = 1_000_000;
+/// Most bytes of text, each text counted once for each of its readers.
+pub const DELIVERED_BYTES_MAX: usize = 512 * 1024 * 1024;
+/// Most members who see somebody come or go, all such moments together: each is an MLS commit for each of them.
+pub const COMMITS_READ_MAX: usize = 60_000;
 
 /// Where a person is at home: one name is two identities if it stands in personal and in other groups.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -209,6 +217,9 @@ struct Planner {
     steps: Vec<Step>,
     lines: usize,
     text: usize,
+    deliveries: usize,
+    delivered_bytes: usize,
+    commits_read: usize,
 }
 
 impl Planner {
@@ -223,6 +234,7 @@ impl Planner {
         let group = self.group(&line)?;
         let (name, text) = match line.act {
             Act::Leave(who) => {
+                self.change(group, true).map_err(at)?;
                 return self.leave(number, group, &who).map_err(|problem| at(problem).into());
             }
             Act::Join(who) => (who, None),
@@ -230,6 +242,7 @@ impl Planner {
         };
         let person = self.person(group, name).map_err(at)?;
         let joined = self.enter(number, group, &person);
+        self.change(group, joined).map_err(at)?;
         let Some(state) = self.groups.get(group) else { return Ok(()) };
         let Some(text) = text else {
             let problem = Problem::AlreadyMember { person: person.name.clone(), group: state.planned.name.clone() };
@@ -238,6 +251,15 @@ impl Planner {
         self.text += text.len();
         if self.text > TEXT_TOTAL_MAX {
             return Err(too_many("bytes of text", TEXT_TOTAL_MAX).into());
+        }
+        let readers = state.members.len().saturating_sub(1);
+        self.deliveries += readers;
+        self.delivered_bytes += readers * text.len();
+        if self.deliveries > DELIVERIES_MAX {
+            return Err(too_many("texts times readers", DELIVERIES_MAX).into());
+        }
+        if self.delivered_bytes > DELIVERED_BYTES_MAX {
+            return Err(too_many("bytes of text times readers", DELIVERED_BYTES_MAX).into());
         }
         let message = Arc::new(PlannedMessage {
             line: number,
@@ -298,6 +320,17 @@ impl Planner {
         self.people.push(Arc::clone(&person));
         self.known.insert(key, index);
         Ok(person)
+    }
+
+    /// Counts who sees somebody come or go.
+    fn change(&mut self, group: usize, changed: bool) -> Result<(), Problem> {
+        let members = self.groups.get(group).map_or(0, |state| state.members.len());
+        self.commits_read += if changed { members } else { 0 };
+        if self.commits_read > COMMITS_READ_MAX {
+            let what = "joins and leaves times members";
+            return Err(Problem::TooMany { what, max: COMMITS_READ_MAX });
+        }
+        Ok(())
     }
 
     /// Makes a person a member; `false` if it is one already.
@@ -367,6 +400,22 @@ mod tests {
     const DESK: &str = r#"{"group":"desk","class":"work","from":"ana","text":"good morning to the desk"}"#;
 
     #[test]
+    fn what_could_not_be_played_in_minutes_is_refused_by_its_line() {
+        let crowd = |n: usize| format!(r#"{{"group":"g","class":"work","join":"p{n}"}}"#);
+        let mut lines: Vec<String> = (0..101).map(crowd).collect();
+        let turns = [r#"{"group":"g","leave":"p100"}"#.to_owned(), crowd(100)];
+        lines.extend(turns.iter().cycle().take(5_000).cloned());
+        let error = refused(&lines.iter().map(String::as_str).collect::<Vec<_>>());
+        assert!(error.to_string().contains("joins and leaves"), "{error}");
+        assert!(error.line > 600 && error.line < 700, "{error}");
+
+        lines.truncate(101);
+        lines.extend((0..10_100).map(|_| r#"{"group":"g","from":"p0","text":"to a hundred readers"}"#.to_owned()));
+        let error = refused(&lines.iter().map(String::as_str).collect::<Vec<_>>());
+        assert!(error.to_string().contains("texts times readers"), "{error}");
+    }
+
+    #[test]
     fn who_speaks_is_a_member_from_then_on() {
         let plan = plan(&[
             DESK,
@@ -413,7 +462,7 @@ mod tests {
             (0..=PEOPLE_MAX).map(|n| format!(r#"{{"group":"g","class":"work","from":"p{n}","text":""}}"#)).collect();
         let error = refused(&lines.iter().map(String::as_str).collect::<Vec<_>>());
         assert_eq!(error.line, PEOPLE_MAX + 1);
-        assert!(error.to_string().contains("64 people"), "{error}");
+        assert!(error.to_string().contains("128 people"), "{error}");
     }
 
     #[test]
