@@ -263,7 +263,10 @@ impl ClientMachine {
             self.tell(&Event::MemberRemoved { group: id, account: *account, handle, by });
         }
         self.forget_chains(id, &after.leaves.keys().copied().collect::<Vec<_>>());
-        if merged.removed {
+        // Alone at last: nobody is left who could remove this account.
+        let alone =
+            accounts.len() == 1 && self.groups.get(&id).is_some_and(|slot| slot.record.status == GroupStatus::Leaving);
+        if merged.removed || alone {
             self.out(id);
         } else {
             self.settle_intents(id);

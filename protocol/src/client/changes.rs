@@ -170,7 +170,14 @@ impl ClientMachine {
     /// Members take turns, in an order that all compute alike, so that not all try at once. (mls.leave.2)
     fn removal_due(&self, slot: &GroupSlot, leaver: AccountId, seq: Seq) -> Option<Timestamp> {
         let intended = |intent: &Intent| matches!(intent.what, IntentKind::Remove { account } if account == leaver);
-        if slot.record.status != GroupStatus::Active || slot.intents.values().any(intended) {
+        let own = slot.record.leavers.iter().find(|(account, _)| *account == self.identity.account());
+        // Whoever is leaving still sees those off who asked before it: else two who leave at once would wait for each other.
+        let may = match slot.record.status {
+            GroupStatus::Active => true,
+            GroupStatus::Leaving => own.is_some_and(|(_, own)| seq < *own),
+            _ => false,
+        };
+        if !may || slot.intents.values().any(intended) {
             return None;
         }
         let rank = |device: &[u8; 32]| -> [u8; 32] {

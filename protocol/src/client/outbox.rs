@@ -227,6 +227,10 @@ impl ClientMachine {
             self.write_chain(id, device, record);
         }
         if item.body == Body::Leave {
+            if let Some(slot) = self.groups.get_mut(&id) {
+                slot.record.leavers.push((self.identity.account(), seq));
+                slot.dirty = true;
+            }
             return;
         }
         let message = item.id;

@@ -135,6 +135,27 @@ fn leaving_is_committed_by_one_of_the_others() {
     assert_eq!(groups[0].status, GroupStatus::Left);
 }
 
+// proves mls.leave.2
+#[test]
+fn all_who_leave_at_once_get_out() {
+    for seed in 0..10 {
+        let mut net = Net::new(50 + seed);
+        for name in ["ana", "bo", "cy"] {
+            net.tenant(name);
+        }
+        let desk = net.create("ana", Class::Work, "desk");
+        net.invite("ana", desk, "bo");
+        net.invite("ana", desk, "cy");
+        for name in ["ana", "bo", "cy"] {
+            net.command(name, Command::Leave { group: desk });
+        }
+        net.settle();
+        for name in ["ana", "bo", "cy"] {
+            assert!(net.events(name).contains(&Event::Left { group: desk }), "seed {seed}: {name}");
+        }
+    }
+}
+
 #[test]
 fn personal_groups_take_personal_accounts_only() {
     let mut net = Net::new(6);
