@@ -40,7 +40,7 @@ mod net;
 mod store;
 
 pub use chancery_protocol::{
-    client::{Event, GroupStatus, GroupSummary, MemberSummary, Message},
+    client::{AlarmKind, Event, GroupStatus, GroupSummary, MemberSummary, Message},
     error::Refusal,
     identity::{Authority, Handle, Role},
     ids::{AccountId, DeviceId, EventId, GroupId, MessageId, RootHash, Seq},

@@ -188,6 +188,7 @@ mod tests {
             status,
             accounts: 1,
             waiting: 0,
+            alarm: None,
         }
     }
 

@@ -57,17 +57,19 @@ impl Output {
         let id = group.group.to_string();
         self.line(
             || {
+                let alarm = group.alarm.map(|alarm| format!("  STOPPED: {}", alarm.word())).unwrap_or_default();
                 let waiting = match group.waiting {
                     0 => String::new(),
                     waiting => format!("  ({waiting} to send)"),
                 };
                 let (class, people) = (group.class.word(), group.accounts);
-                format!("{}  {class:<8}  {status:<8}  {people:>4}  {}{waiting}", short(&id), escape(&group.name))
+                format!("{}  {class:<8}  {status:<8}  {people:>4}  {}{waiting}{alarm}", short(&id), escape(&group.name))
             },
             || {
                 json!({
                     "group": id, "name": group.name, "class": group.class.word(), "status": status,
                     "epoch": group.epoch, "accounts": group.accounts, "waiting": group.waiting,
+                    "alarm": group.alarm.map(chancery_client::AlarmKind::word),
                 })
             },
         )
@@ -226,7 +228,7 @@ fn event_object(number: u64, event: &Event, client: &Client) -> Value {
         Event::Removed { .. } => ("removed", json!({})),
         Event::Skipped { seq, reason, .. } => ("skipped", json!({ "seq": seq.0, "reason": reason })),
         Event::Unsent { id, reason, .. } => ("unsent", json!({ "message": id.to_string(), "reason": reason })),
-        Event::Alarm { reason, .. } => ("alarm", json!({ "reason": reason })),
+        Event::Alarm { kind, reason, .. } => ("alarm", json!({ "kind": kind.word(), "reason": reason })),
         Event::InvitationRefused { reason } => ("invitation_refused", json!({ "reason": reason })),
         _ => ("unknown", json!({})),
     };

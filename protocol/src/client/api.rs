@@ -105,6 +105,8 @@ pub struct GroupSummary {
     pub accounts: u32,
     /// Envelopes that wait.
     pub waiting: u32,
+    /// Why the group has stopped on this device, if it has.
+    pub alarm: Option<AlarmKind>,
 }
 
 /// What this device is in a group.
@@ -164,6 +166,42 @@ pub struct Message {
     pub body: Body,
     /// Whether it follows the author's previous message without a gap.
     pub continuous: bool,
+}
+
+/// What stops a group on this device. (`spec/mls-profile.md#alarms`)
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum AlarmKind {
+    /// The relay has lost or changed entries that this device has verified.
+    RelayRolledBack,
+    /// The relay's entries and the heads that it tells do not belong together.
+    Fork,
+    /// An entry is of an epoch ahead of this device's.
+    Diverged,
+    /// A commit of a member cannot be followed by this device.
+    Stuck,
+    /// The entries that this device has not read are gone from the relay.
+    TooLongAway,
+    /// The relay accepts no access token of this device.
+    AccessLost,
+    /// The stored state of the group cannot be read.
+    Damaged,
+}
+
+impl AlarmKind {
+    /// A word that never changes its meaning.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::RelayRolledBack => "relay_rolled_back",
+            Self::Fork => "fork",
+            Self::Diverged => "diverged",
+            Self::Stuck => "stuck",
+            Self::TooLongAway => "too_long_away",
+            Self::AccessLost => "access_lost",
+            Self::Damaged => "damaged",
+        }
+    }
 }
 
 /// What the host is told, in order, each once until it is acknowledged.
@@ -252,10 +290,12 @@ pub enum Event {
         /// Why.
         reason: String,
     },
-    /// Something that should not happen: the group is not read on until a person has looked.
+    /// Something that should not happen: the group is neither read nor sent to until a person has looked.
     Alarm {
         /// The group.
         group: GroupId,
+        /// What it is.
+        kind: AlarmKind,
         /// What was seen, in plain words.
         reason: String,
     },

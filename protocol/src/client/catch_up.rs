@@ -4,7 +4,7 @@
 
 use crate::{
     client::{
-        api::{Event, GroupStatus, Message, message_key},
+        api::{AlarmKind, Event, GroupStatus, Message, message_key},
         machine::{ClientMachine, Opening, RETRY_AFTER},
         record::ChainRecord,
     },
@@ -50,10 +50,14 @@ impl ClientMachine {
         let told = opened.head;
         let own = slot.record.head;
         if told.seq == own.seq && told.hash != own.hash {
-            return self.alarm(opened.group, "the relay's entries do not match the head that it told");
+            return self.alarm(opened.group, AlarmKind::Fork, "the relay's entries do not match the head that it told");
         }
         if asked.seq > Seq(0) && (told.seq < asked.seq || (told.seq == asked.seq && told.hash != asked.hash)) {
-            self.alarm(opened.group, "the relay has lost or changed entries that this device has read");
+            self.alarm(
+                opened.group,
+                AlarmKind::RelayRolledBack,
+                "the relay has lost or changed entries that this device has read",
+            );
         }
     }
 
@@ -61,23 +65,24 @@ impl ClientMachine {
         let Some(slot) = self.groups.get_mut(&id) else { return };
         slot.opening = Opening::Closed;
         slot.wait_until = Some(now.plus(RETRY_AFTER));
-        let reason = match refusal {
-            Refusal::UnknownGroup => "the relay has lost the group",
-            Refusal::TokenRefused => "the relay does not accept this device's access token",
-            Refusal::Gone { .. } => {
-                "this device was away for longer than the relay keeps entries: it must be added again"
-            }
+        let (kind, reason) = match refusal {
+            Refusal::UnknownGroup => (AlarmKind::RelayRolledBack, "the relay has lost the group"),
+            Refusal::TokenRefused => (AlarmKind::AccessLost, "the relay does not accept this device's access token"),
+            Refusal::Gone { .. } => (
+                AlarmKind::TooLongAway,
+                "this device was away for longer than the relay keeps entries: it must be added again",
+            ),
             _ => return,
         };
-        self.alarm(id, reason);
+        self.alarm(id, kind, reason);
     }
 
-    pub(super) fn alarm(&mut self, id: GroupId, reason: &str) {
+    pub(super) fn alarm(&mut self, id: GroupId, kind: AlarmKind, reason: &str) {
         let Some(slot) = self.groups.get_mut(&id) else { return };
         if slot.record.alarm.is_none() {
-            slot.record.alarm = Some(reason.to_owned());
+            slot.record.alarm = Some(kind);
             slot.dirty = true;
-            self.tell(&Event::Alarm { group: id, reason: reason.to_owned() });
+            self.tell(&Event::Alarm { group: id, kind, reason: reason.to_owned() });
         }
     }
 
@@ -110,7 +115,7 @@ impl ClientMachine {
         // mls.head.1
         let head = slot.record.head.append(entry.kind, entry.received_at, &entry.body);
         if slot.known_hash && slot.known.seq == head.seq && slot.known.hash != head.hash {
-            self.alarm(id, "the relay's entries do not match the head that it told");
+            self.alarm(id, AlarmKind::Fork, "the relay's entries do not match the head that it told");
             return Err(Stop::Group);
         }
         let outcome = self.outcome(id, &entry);
@@ -122,11 +127,15 @@ impl ClientMachine {
             }
             // mls.outcome.2
             Err(ProcessError::Ahead(epoch)) => {
-                self.alarm(id, &format!("an entry is of epoch {epoch}, ahead of this device: it has missed a commit"));
+                self.alarm(
+                    id,
+                    AlarmKind::Diverged,
+                    &format!("an entry is of epoch {epoch}, ahead of this device: it has missed a commit"),
+                );
                 return Err(Stop::Group);
             }
             Err(ProcessError::Stuck(reason)) => {
-                self.alarm(id, &format!("this device cannot follow a commit: {reason}"));
+                self.alarm(id, AlarmKind::Stuck, &format!("this device cannot follow a commit: {reason}"));
                 return Err(Stop::Group);
             }
             Err(ProcessError::Storage(reason)) => {
@@ -137,7 +146,11 @@ impl ClientMachine {
                     slot.group = group.roll_back().ok();
                 }
                 if slot.group.is_none() {
-                    self.alarm(id, &format!("the stored state of the group cannot be read: {reason}"));
+                    self.alarm(
+                        id,
+                        AlarmKind::Damaged,
+                        &format!("the stored state of the group cannot be read: {reason}"),
+                    );
                 }
                 return Err(Stop::Group);
             }

@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     client::{
-        api::{ClientFault, CommandId, Event, GroupStatus, Reply},
+        api::{AlarmKind, ClientFault, CommandId, Event, GroupStatus, Reply},
         machine::{ClientMachine, GroupSlot, Opening, RETRY_AFTER, Request},
         record::{GroupRecord, Intent, IntentKind, PendingCommit},
     },
@@ -333,11 +333,11 @@ impl ClientMachine {
         let Some(pending) = slot.record.pending.take() else { return };
         let head = Head::empty(id).append(EntryKind::Commit, appended.received_at, &pending.body);
         if head != appended.head {
-            return self.alarm(id, "the relay's answer does not match the founding commit");
+            return self.alarm(id, AlarmKind::Fork, "the relay's answer does not match the founding commit");
         }
         slot.commit_sent = false;
         let Some(Ok(_)) = slot.group.as_mut().map(|group| group.merge_pending(&self.core)) else {
-            return self.alarm(id, "the founding commit cannot be merged");
+            return self.alarm(id, AlarmKind::Damaged, "the founding commit cannot be merged");
         };
         slot.record.status = GroupStatus::Active;
         slot.record.head = head;

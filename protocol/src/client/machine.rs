@@ -565,5 +565,6 @@ fn summary((group, slot): (&GroupId, &GroupSlot)) -> GroupSummary {
         status: slot.record.status,
         accounts: slot.record.accounts,
         waiting: u32::try_from(slot.outbox.len()).unwrap_or(u32::MAX),
+        alarm: slot.record.alarm,
     }
 }

@@ -12,8 +12,8 @@ mod packages;
 mod record;
 
 pub use api::{
-    ClientFault, Command, CommandId, Event, GroupStatus, GroupSummary, Input, MemberSummary, Message, Output, Reply,
-    message_key,
+    AlarmKind, ClientFault, Command, CommandId, Event, GroupStatus, GroupSummary, Input, MemberSummary, Message,
+    Output, Reply, message_key,
 };
 pub use machine::ClientMachine;
 

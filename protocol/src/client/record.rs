@@ -5,7 +5,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    client::api::{CommandId, GroupStatus},
+    client::api::{AlarmKind, CommandId, GroupStatus},
     ids::{AccountId, DeviceId, EnvelopeHash, EventId, GroupId, MessageId, RequestId, Seq},
     limits::IN_FLIGHT_MAX,
     mls::charter::Class,
@@ -52,7 +52,7 @@ pub(super) struct GroupRecord {
     /// Accounts that asked to be removed, with the place of their request.
     pub leavers: Vec<(AccountId, Seq)>,
     /// Why the group is not read on.
-    pub alarm: Option<String>,
+    pub alarm: Option<AlarmKind>,
     /// The own commit that waits for its place.
     pub pending: Option<PendingCommit>,
 }

@@ -1,7 +1,7 @@
 //! Relays that lie or forget, and clients that notice; and what a client sends again after a crash.
 
 use chancery_protocol::{
-    client::{ClientFault, Command, Event, Reply},
+    client::{AlarmKind, ClientFault, Command, Event, Reply},
     ids::HeadHash,
     mls::Class,
     wire::{Frame, relay::EntryKind},
@@ -18,8 +18,12 @@ fn desk(seed: u64) -> (Net, chancery_protocol::ids::GroupId) {
     (net, desk)
 }
 
-fn alarms(net: &mut Net, name: &str) -> usize {
-    net.events(name).iter().filter(|event| matches!(event, Event::Alarm { .. })).count()
+fn alarms(net: &mut Net, name: &str) -> Vec<AlarmKind> {
+    let alarm = |event| match event {
+        Event::Alarm { kind, .. } => Some(kind),
+        _ => None,
+    };
+    net.events(name).into_iter().filter_map(alarm).collect()
 }
 
 // proves mls.head.1
@@ -38,7 +42,7 @@ fn entries_that_do_not_match_the_told_head_raise_an_alarm() {
     });
     net.connect("bo");
     net.settle();
-    assert_eq!(alarms(&mut net, "bo"), 1);
+    assert_eq!(alarms(&mut net, "bo"), [AlarmKind::Fork]);
     // Whatever came before the alarm, nothing is read after it.
     net.tamper = None;
     net.send("ana", desk, "two");
@@ -61,7 +65,8 @@ fn a_relay_that_forgot_or_changed_entries_raises_an_alarm() {
             }
         },
     ];
-    for (number, lie) in lies.into_iter().enumerate() {
+    let kinds = [AlarmKind::RelayRolledBack, AlarmKind::Fork];
+    for (number, (lie, kind)) in lies.into_iter().zip(kinds).enumerate() {
         let (mut net, desk) = desk(200 + number as u64);
         net.send("ana", desk, "one");
         net.settle();
@@ -69,7 +74,7 @@ fn a_relay_that_forgot_or_changed_entries_raises_an_alarm() {
         net.tamper = Some(lie);
         net.connect("bo");
         net.settle();
-        assert_eq!(alarms(&mut net, "bo"), 1, "lie {number}");
+        assert_eq!(alarms(&mut net, "bo"), [kind], "lie {number}");
         // The group is not read on; a word to it waits and does not go out.
         net.send("bo", desk, "hello?");
         net.settle();
