@@ -176,7 +176,7 @@ pub enum AlarmKind {
     RelayRolledBack,
     /// The relay's entries and the heads that it tells do not belong together.
     Fork,
-    /// An entry is of an epoch ahead of this device's.
+    /// An entry is of an epoch ahead of this device's. Unlike the others it stops nothing: any member can make such one.
     Diverged,
     /// A commit of a member cannot be followed by this device.
     Stuck,
@@ -290,7 +290,8 @@ pub enum Event {
         /// Why.
         reason: String,
     },
-    /// Something that should not happen: the group is neither read nor sent to until a person has looked.
+    /// Something that should not happen. But for [`AlarmKind::Diverged`], the group is neither read nor sent to until a
+    /// person has looked.
     Alarm {
         /// The group.
         group: GroupId,

@@ -125,14 +125,11 @@ impl ClientMachine {
             Err(ProcessError::Void(reason)) => {
                 self.tell(&Event::Skipped { group: id, seq: entry.seq, reason });
             }
-            // mls.outcome.2
+            // mls.outcome.2: the epoch in a header is anybody's word, so it is told, and changes nothing.
             Err(ProcessError::Ahead(epoch)) => {
-                self.alarm(
-                    id,
-                    AlarmKind::Diverged,
-                    &format!("an entry is of epoch {epoch}, ahead of this device: it has missed a commit"),
-                );
-                return Err(Stop::Group);
+                let reason =
+                    format!("entry {} is of epoch {epoch}, ahead of this device: a commit may be withheld", entry.seq);
+                self.tell(&Event::Alarm { group: id, kind: AlarmKind::Diverged, reason });
             }
             Err(ProcessError::Stuck(reason)) => {
                 self.alarm(id, AlarmKind::Stuck, &format!("this device cannot follow a commit: {reason}"));

@@ -2,9 +2,13 @@
 
 use chancery_protocol::{
     client::{AlarmKind, ClientFault, Command, Event, Reply},
-    ids::HeadHash,
+    ids::{HeadHash, Seq},
     mls::Class,
-    wire::{Frame, relay::EntryKind},
+    wire::{
+        Blob, Frame,
+        relay::{Append, EntryKind},
+        vector::push_vector,
+    },
 };
 
 use crate::net::Net;
@@ -79,6 +83,28 @@ fn a_relay_that_forgot_or_changed_entries_raises_an_alarm() {
         net.send("bo", desk, "hello?");
         net.settle();
         assert_eq!(net.texts("ana", desk), ["one"]);
+    }
+}
+
+// proves mls.outcome.2
+#[test]
+fn a_made_up_epoch_raises_an_alarm_and_stops_nobody() {
+    let (mut net, desk) = desk(250);
+    let mut body = vec![0, 1, 0, 2];
+    push_vector(&mut body, desk.as_bytes());
+    body.extend_from_slice(&77u64.to_be_bytes());
+    body.push(1);
+    for part in [&[][..], &[1; 20], &[2; 80]] {
+        push_vector(&mut body, part);
+    }
+    let (kind, after) = (EntryKind::Application, Seq(2));
+    net.inject("ana", Frame::Append(Append { group: desk, kind, after, behind: None, body: Blob(body), bundle: None }));
+    assert_eq!(alarms(&mut net, "bo"), [AlarmKind::Diverged]);
+    net.send("ana", desk, "still here");
+    net.send("bo", desk, "so am I");
+    net.settle();
+    for name in ["ana", "bo"] {
+        assert_eq!(net.texts(name, desk).len(), 2, "{name}");
     }
 }
 

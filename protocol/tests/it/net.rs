@@ -329,6 +329,12 @@ impl Net {
         self.nodes[name].done[&id].clone().unwrap_err()
     }
 
+    /// A modified client sends a frame that its machine never made.
+    pub fn inject(&mut self, name: &str, frame: Frame) {
+        self.nodes.get_mut(name).unwrap().up.push_back((u32::MAX, frame));
+        self.settle();
+    }
+
     pub fn account(&self, name: &str) -> AccountId {
         self.nodes[name].account
     }
