@@ -184,6 +184,8 @@ pub enum AlarmKind {
     TooLongAway,
     /// The relay accepts no access token of this device.
     AccessLost,
+    /// A commit that no member can follow stands in the log, and with it a token that nobody has.
+    Ended,
     /// The stored state of the group cannot be read.
     Damaged,
 }
@@ -199,6 +201,7 @@ impl AlarmKind {
             Self::Stuck => "stuck",
             Self::TooLongAway => "too_long_away",
             Self::AccessLost => "access_lost",
+            Self::Ended => "ended",
             Self::Damaged => "damaged",
         }
     }

@@ -53,11 +53,16 @@ impl ClientMachine {
             return self.alarm(opened.group, AlarmKind::Fork, "the relay's entries do not match the head that it told");
         }
         if asked.seq > Seq(0) && (told.seq < asked.seq || (told.seq == asked.seq && told.hash != asked.hash)) {
-            self.alarm(
+            return self.alarm(
                 opened.group,
                 AlarmKind::RelayRolledBack,
                 "the relay has lost or changed entries that this device has read",
             );
+        }
+        // mls.outcome.3: behind the newest commit, and still not allowed to append.
+        if !opened.may_append && asked.seq > Seq(0) && asked.seq >= opened.newest_commit {
+            let reason = "a commit that nobody can follow has ended the group: found it anew";
+            self.alarm(opened.group, AlarmKind::Ended, reason);
         }
     }
 
@@ -123,6 +128,8 @@ impl ClientMachine {
         match outcome {
             Ok(()) => {}
             Err(ProcessError::Void(reason)) => {
+                // A commit that nobody merges has still changed the relay's token: ask what is left to this one.
+                slot.show_token |= entry.kind == EntryKind::Commit;
                 self.tell(&Event::Skipped { group: id, seq: entry.seq, reason });
             }
             // mls.outcome.2: the epoch in a header is anybody's word, so it is told, and changes nothing.

@@ -2,11 +2,11 @@
 
 use chancery_protocol::{
     client::{AlarmKind, ClientFault, Command, Event, Reply},
-    ids::{HeadHash, Seq},
+    ids::{HeadHash, Seq, TokenHash},
     mls::Class,
     wire::{
         Blob, Frame,
-        relay::{Append, EntryKind},
+        relay::{Append, Bundle, EntryKind},
         vector::push_vector,
     },
 };
@@ -105,6 +105,28 @@ fn a_made_up_epoch_raises_an_alarm_and_stops_nobody() {
     net.settle();
     for name in ["ana", "bo"] {
         assert_eq!(net.texts(name, desk).len(), 2, "{name}");
+    }
+}
+
+// proves mls.outcome.3
+#[test]
+fn a_garbage_commit_ends_the_group_and_everybody_is_told() {
+    let (mut net, desk) = desk(260);
+    net.send("bo", desk, "before");
+    net.settle();
+    let mut body = vec![0, 1, 0, 2];
+    push_vector(&mut body, desk.as_bytes());
+    body.extend_from_slice(&2u64.to_be_bytes());
+    body.push(3);
+    for part in [&[][..], &[1; 20], &[2; 80]] {
+        push_vector(&mut body, part);
+    }
+    let bundle = Some(Bundle { next_token: TokenHash([9; 32]), welcomes: Vec::new() });
+    let (kind, after) = (EntryKind::Commit, Seq(2));
+    net.inject("ana", Frame::Append(Append { group: desk, kind, after, behind: None, body: Blob(body), bundle }));
+    for name in ["ana", "bo"] {
+        assert_eq!(alarms(&mut net, name), [AlarmKind::Ended], "{name}");
+        assert_eq!(net.texts(name, desk), ["before"]);
     }
 }
 
