@@ -14,6 +14,7 @@ pub mod fuzz;
 pub mod repository;
 pub mod spec;
 pub mod vectors;
+pub mod world;
 
 /// Says loudly that this machine cannot do a test. `CHANCERY_REQUIRE` (`all`, or names with commas) makes it a failure.
 ///

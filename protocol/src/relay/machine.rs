@@ -187,6 +187,8 @@ pub struct RelayMachine {
     connections: BTreeMap<ConnId, Connection>,
     subscribers: BTreeMap<GroupId, BTreeSet<ConnId>>,
     devices: BTreeMap<DeviceId, BTreeSet<ConnId>>,
+    /// How many connections each account holds.
+    held: BTreeMap<AccountId, usize>,
     pending: BTreeMap<OpId, Pending>,
     last_op: u64,
     outputs: VecDeque<Output>,
@@ -296,6 +298,7 @@ impl RelayMachine {
                 };
                 self.connections.insert(conn, connection);
                 self.devices.entry(device).or_default().insert(conn);
+                *self.held.entry(account).or_default() += 1;
                 // Ready tells how many KeyPackages are left and how many Welcomes follow: both are asked first.
                 let count = StoreOp::PublishKeyPackages { account, device, packages: Vec::new(), last_resort: None };
                 self.store(Pending::Ready(conn), count);
@@ -321,8 +324,7 @@ impl RelayMachine {
         if self.admission.disabled.contains(&identity.account()) {
             return Err(Refusal::AccountDisabled);
         }
-        let held = self.connections.values().filter(|other| other.account == identity.account()).count();
-        if held >= ACCOUNT_CONNECTIONS_MAX {
+        if self.held.get(&identity.account()).is_some_and(|held| *held >= ACCOUNT_CONNECTIONS_MAX) {
             return Err(Refusal::TooMany);
         }
         Ok((identity.account(), identity.device()))
@@ -348,6 +350,12 @@ impl RelayMachine {
         let Some(connection) = self.connections.remove(&conn) else { return };
         for group in connection.groups.keys() {
             self.unsubscribe(*group, conn);
+        }
+        if let Some(held) = self.held.get_mut(&connection.account) {
+            *held = held.saturating_sub(1);
+            if *held == 0 {
+                self.held.remove(&connection.account);
+            }
         }
         if let Some(held) = self.devices.get_mut(&connection.device) {
             held.remove(&conn);

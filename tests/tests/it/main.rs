@@ -15,3 +15,4 @@ mod spec_ids;
 mod tidy;
 mod transport_rules;
 mod vectors;
+mod world;
