@@ -284,7 +284,7 @@ pub enum Event {
         /// Why: a rule of the specification or a layer.
         reason: String,
     },
-    /// An own message was given up; it was not and will not be delivered.
+    /// An own message was given up. Unless the reason says that its fate is unknown, nobody has it and nobody will.
     Unsent {
         /// The group.
         group: GroupId,

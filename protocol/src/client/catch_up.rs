@@ -40,6 +40,10 @@ impl ClientMachine {
             slot.record.head = opened.began;
             slot.record.newest_commit = opened.began.seq;
             slot.dirty = true;
+            if core::mem::take(&mut slot.missed) {
+                // What overtook this answer is asked for again.
+                slot.opening = Opening::Closed;
+            }
         }
         if opened.head.seq >= slot.known.seq {
             slot.known = opened.head;
@@ -108,7 +112,11 @@ impl ClientMachine {
 
     fn entry(&mut self, id: GroupId, entry: Entry, now: Timestamp) -> Result<(), Stop> {
         let slot = self.groups.get_mut(&id).ok_or(Stop::Group)?;
-        if !slot.is_followed() || !slot.record.placed {
+        if !slot.record.placed {
+            slot.missed = true;
+            return Err(Stop::Group);
+        }
+        if !slot.is_followed() {
             return Err(Stop::Group);
         }
         if entry.seq <= slot.record.head.seq {

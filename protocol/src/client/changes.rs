@@ -469,7 +469,11 @@ impl ClientMachine {
         for (order, item) in outbox {
             self.write_outbox(id, order, None);
             if item.body != Body::Leave {
-                let reason = "this device is not in the group any more".to_owned();
+                let reason = match item.flight {
+                    Some(_) => "this device went out of the group before it learnt whether the message has a place",
+                    None => "this device is not in the group any more",
+                }
+                .to_owned();
                 self.tell(&Event::Unsent { group: id, id: item.id, reason });
             }
         }

@@ -29,12 +29,15 @@ use crate::{
     time::Timestamp,
     wire::{
         Frame, decode_exact, encode,
-        relay::{Head, Open, TakenPackage},
+        relay::{Head, Mail, Open, TakenPackage},
     },
 };
 
 /// How long to wait before something that the relay could not do is tried again.
 pub(super) const RETRY_AFTER: Duration = Duration::from_millis(500);
+
+/// How long a Welcome waits for the groups to be read.
+const HELD_MAX: Duration = Duration::from_secs(5);
 
 /// How far a group is open at the relay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,6 +70,10 @@ pub(super) struct GroupSlot {
     pub may_append: bool,
     /// Whether the newest token is still to be shown.
     pub show_token: bool,
+    /// Whether entries came before it was known where this device begins: they are on another stream than the answer.
+    pub missed: bool,
+    /// Whether all that there was has been read since the connection stands.
+    pub synced: bool,
     /// Requests of this group on their way: appends of messages, by order.
     pub sent: BTreeSet<u64>,
     /// Whether the pending commit is on its way.
@@ -98,6 +105,15 @@ pub(super) enum Request {
     AckMail,
 }
 
+impl Request {
+    fn group(&self) -> Option<GroupId> {
+        match self {
+            Self::Open(group, _) | Self::Message(group, _) | Self::Commit(group) | Self::Take(group, _) => Some(*group),
+            Self::Publish | Self::AckMail => None,
+        }
+    }
+}
+
 /// The machine of one device.
 pub struct ClientMachine {
     pub(super) core: Core,
@@ -116,6 +132,11 @@ pub struct ClientMachine {
     welcomes_due: u32,
     /// Welcomes that came before the announcement.
     welcomes_early: u32,
+    /// Welcomes that wait until the groups are read up to date: one of them may lead back into a group whose removal of
+    /// this device, with all before it, is still to be read.
+    held: Vec<Mail>,
+    /// When they are looked at whatever there is to read.
+    held_until: Option<Timestamp>,
     pub(super) requests: BTreeMap<u32, Request>,
     last_correlation: u32,
     flushes: Vec<CommandId>,
@@ -220,6 +241,8 @@ impl ClientMachine {
             publishing: false,
             welcomes_due: 0,
             welcomes_early: 0,
+            held: Vec::new(),
+            held_until: None,
             requests: BTreeMap::new(),
             last_correlation: 0,
             flushes: Vec::new(),
@@ -269,7 +292,7 @@ impl ClientMachine {
         if !self.online {
             return None;
         }
-        self.groups.values().filter_map(|slot| self.slot_timeout(slot)).min()
+        self.groups.values().filter_map(|slot| self.slot_timeout(slot)).chain(self.held_until).min()
     }
 
     /// Does what is due.
@@ -323,10 +346,14 @@ impl ClientMachine {
         self.publishing = false;
         self.welcomes_due = 0;
         self.welcomes_early = 0;
+        // They come again.
+        self.held.clear();
+        self.held_until = None;
         self.requests.clear();
         for slot in self.groups.values_mut() {
             slot.opening = Opening::Closed;
             slot.may_append = false;
+            slot.synced = false;
             slot.sent.clear();
             slot.commit_sent = false;
             slot.taking = None;
@@ -354,7 +381,8 @@ impl ClientMachine {
                 } else {
                     self.welcomes_early = self.welcomes_early.saturating_add(1);
                 }
-                self.mail(mail);
+                self.held.push(mail);
+                self.held_until.get_or_insert(now.plus(HELD_MAX));
             }
             Frame::Refused(refusal) => match self.requests.remove(&correlation) {
                 Some(request) => self.refused(request, refusal, now),
@@ -420,6 +448,11 @@ impl ClientMachine {
         self.request(Request::Open(id, asked), Frame::Open(Open { group: id, token, from }));
     }
 
+    /// Answers to what an earlier membership in a group asked mean nothing to the next one.
+    pub(super) fn forget_requests(&mut self, group: GroupId) {
+        self.requests.retain(|_, request| request.group() != Some(group));
+    }
+
     pub(super) fn request(&mut self, request: Request, frame: Frame) {
         self.last_correlation = self.last_correlation.wrapping_add(1).max(1);
         self.requests.insert(self.last_correlation, request);
@@ -465,9 +498,11 @@ impl ClientMachine {
             for group in groups {
                 self.pump(group, now);
             }
+            self.read_held(now);
         }
         self.answer_flushes();
-        let mut delta = Vec::new();
+        // What was written on the way comes first: the end of one membership deletes rows that the next one writes.
+        let mut delta = core::mem::take(&mut self.rows);
         self.packages.take_delta(&[1], &mut delta);
         for (id, slot) in &mut self.groups {
             if let Some(group) = &mut slot.group {
@@ -477,7 +512,6 @@ impl ClientMachine {
                 delta.push(group_row(*id, Some(&slot.record)));
             }
         }
-        delta.append(&mut self.rows);
         if core::mem::take(&mut self.device_dirty) {
             delta.push(RowWrite { space: Space::Device, key: Vec::new(), value: Some(encode(&self.device)) });
         }
@@ -496,9 +530,26 @@ impl ClientMachine {
         }
     }
 
+    /// One membership after the other: what a Welcome leads into is read before the next Welcome, which may be for the
+    /// same group, is looked at.
+    fn read_held(&mut self, now: Timestamp) {
+        while !self.held.is_empty() {
+            let behind = self.groups.values().any(|slot| slot.is_followed() && !slot.synced);
+            if behind && self.held_until.is_some_and(|until| until > now) {
+                return;
+            }
+            self.held_until = (self.held.len() > 1).then(|| now.plus(HELD_MAX));
+            let mail = self.held.remove(0);
+            if let Some(group) = self.mail(mail) {
+                self.pump(group, now);
+            }
+        }
+    }
+
     fn answer_flushes(&mut self) {
         // A device whose KeyPackages are not at the relay cannot be invited, and one with unread Welcomes has not read all.
-        let settled = self.requests.is_empty() && self.welcomes_due == 0 && self.device.last_resort;
+        let settled =
+            self.requests.is_empty() && self.welcomes_due == 0 && self.held.is_empty() && self.device.last_resort;
         let idle = self.online && settled && self.groups.values().all(GroupSlot::is_idle);
         if idle {
             for id in core::mem::take(&mut self.flushes) {
@@ -520,6 +571,8 @@ impl GroupSlot {
             known_hash: true,
             may_append: false,
             show_token: false,
+            missed: false,
+            synced: false,
             sent: BTreeSet::new(),
             commit_sent: false,
             taking: None,

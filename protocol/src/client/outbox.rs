@@ -70,6 +70,8 @@ impl ClientMachine {
         if slot.opening != Opening::Open {
             return;
         }
+        // A token that may not append is not the newest: its end is not the log's.
+        slot.synced |= slot.is_caught_up() && slot.may_append;
         self.resend(id);
         self.send_commit(id);
         self.schedule_removals(id, now);

@@ -10,7 +10,7 @@ use crate::{
         machine::{ClientMachine, GroupSlot, Request},
         record::GroupRecord,
     },
-    ids::{EnvelopeHash, Seq},
+    ids::{EnvelopeHash, GroupId, Seq},
     mls::{Group, JoinError, key_package},
     wire::{
         Frame,
@@ -46,18 +46,19 @@ impl ClientMachine {
         self.request(Request::Publish, frame);
     }
 
-    pub(super) fn mail(&mut self, mail: Mail) {
+    /// Looks at a Welcome; the group that it led into, if it did.
+    pub(super) fn mail(&mut self, mail: Mail) -> Option<GroupId> {
         let digest: [u8; 32] = Sha256::digest(&mail.body.0).into();
         self.request(Request::AckMail, Frame::AckMail(AckMail { ids: vec![mail.id] }));
         if self.device.welcomes.contains(&digest) {
-            return;
+            return None;
         }
         let surplus = (self.device.welcomes.len() + 1).saturating_sub(WELCOMES_REMEMBERED);
         self.device.welcomes.drain(..surplus);
         self.device.welcomes.push(digest);
         self.device_dirty = true;
         match Group::join(&self.core, &self.packages, self.key.device(), &mail.body) {
-            Ok(group) => self.joined(group),
+            Ok(group) => return self.joined(group),
             Err(JoinError::UnknownPackage) => {
                 let reason = JoinError::UnknownPackage.to_string();
                 self.tell(&Event::InvitationRefused { reason });
@@ -67,16 +68,18 @@ impl ClientMachine {
                 self.tell(&Event::InvitationRefused { reason: error.to_string() });
             }
         }
+        None
     }
 
-    fn joined(&mut self, group: Group) {
+    fn joined(&mut self, group: Group) -> Option<GroupId> {
         self.packages_left = self.packages_left.saturating_sub(1);
         let (id, view) = (group.id(), group.view().clone());
         // An invitation that this device has already followed, or is past, comes again after a crash of the relay.
         let known = self.groups.get(&id).filter(|slot| slot.is_followed()).and_then(|slot| slot.group.as_ref());
         if known.is_some_and(|known| known.epoch() >= group.epoch()) {
-            return;
+            return None;
         }
+        self.forget_requests(id);
         if self.groups.contains_key(&id) {
             self.end(id);
         }
@@ -100,5 +103,6 @@ impl ClientMachine {
         slot.dirty = true;
         self.groups.insert(id, slot);
         self.tell(&Event::Joined { group: id, name: view.state.name, class: view.charter.class });
+        Some(id)
     }
 }

@@ -14,11 +14,6 @@ use chancery_protocol::{
     },
 };
 
-/// Whether entries may come before an answer that the relay gave before them, as they may on streams of their own. A joiner
-/// drops entries that come before the answer to its first `Open`, and does not ask for them again: until it does, answers
-/// go first here.
-const ENTRIES_OVERTAKE_ANSWERS: bool = false;
-
 /// A stream of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Stream {
@@ -48,10 +43,8 @@ impl Conn {
 
     /// Sends a frame; it never overtakes what is before it on its stream.
     pub fn push(&mut self, stream: Stream, at: Timestamp, correlation: u32, frame: Frame) {
-        let answer = self.streams[Stream::Control as usize].back().map(|last| last.at);
-        let behind = answer.filter(|_| stream == Stream::Delivery && !ENTRIES_OVERTAKE_ANSWERS);
         let queue = &mut self.streams[stream as usize];
-        let at = queue.back().map_or(at, |last| last.at.max(at)).max(behind.unwrap_or(at));
+        let at = queue.back().map_or(at, |last| last.at.max(at));
         queue.push_back(Packet { at, correlation, frame });
     }
 

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, VecDeque};
 use chancery_protocol::{
     client::{ClientFault, ClientMachine, Command, CommandId, Input, Reply},
     identity::{Chain, DeviceKey, Role, TenantRoot},
-    ids::{AccountId, DeviceId, GroupId, Seq},
+    ids::{AccountId, DeviceId, GroupId},
     mls::Class,
     relay::{Admission, ConnId, Input as RelayInput, OpId, RelayMachine, StoreOp},
     secret::{Random, Secret32},
@@ -32,10 +32,6 @@ const DAY: u64 = 86_400_000;
 const SKEW_MAX: u64 = 600_000;
 /// What is in every text and group name.
 pub(super) const CANARY: &str = "canary";
-/// Whether a device may be invited again before it has read that it was removed. A client that gets the Welcome while the
-/// answer to an `Open` of its former membership is on its way takes that answer for the new one's, and one that has not
-/// read up to its removal never does: until then nobody is invited so early here.
-const INVITED_BEFORE_REMOVAL_IS_READ: bool = false;
 /// Steps of the healing stage.
 const HEAL_STEPS_MAX: usize = 60_000;
 
@@ -194,9 +190,7 @@ impl World {
             }
             Op::Invite(who, group, whom) => {
                 let account = self.nodes[whom].account;
-                if let Some(group) = self.groups.get(group).copied()
-                    && (INVITED_BEFORE_REMOVAL_IS_READ || self.knows_that_it_is_out(whom, group))
-                {
+                if let Some(group) = self.groups.get(group).copied() {
                     self.command(who, Command::Invite { group, account });
                 }
             }
@@ -231,16 +225,6 @@ impl World {
             Op::Run(ms) => self.advance(ms),
             Op::Absence(days) => self.advance(days * DAY),
         }
-    }
-
-    /// Whether a device was never in a group, or has read that it is out.
-    fn knows_that_it_is_out(&self, who: usize, group: GroupId) -> bool {
-        let device = self.nodes[who].device;
-        let placed = self.disk.placed.iter().filter(|((of, _), _)| *of == group);
-        let founded =
-            placed.clone().any(|((_, seq), placed)| *seq == Seq(1) && placed.author == self.nodes[who].account);
-        let added = placed.filter(|(_, placed)| placed.added.contains(&device)).count();
-        added + usize::from(founded) == self.evidence.outs.get(&(who, group)).copied().unwrap_or_default()
     }
 
     /// Gives a command to a client, if it runs.
