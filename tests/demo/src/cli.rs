@@ -33,7 +33,7 @@ The first line of a group names its class, work or personal. Who speaks is a mem
 A name in a personal group is that person's personal account, apart from the one at work.
 Texts and group names shorter than 16 bytes are sent with a random suffix (\"~...\"), to be searched for.
 Limits: 128 people, 1,000 groups, 100,000 lines; texts times readers 1,000,000 and 512 MiB; joins and leaves
-times members 60,000. A transcript that goes beyond is refused by its line, before anything starts.
+times members 120,000. A transcript that goes beyond is refused by its line, before anything starts.
 
 Exit codes:
   0  every promise was kept          2  the transcript or the command line is not valid
