@@ -128,6 +128,9 @@ pub enum Refusal {
     /// 25: an append that must stand before this one has no place yet.
     #[error("the message before this one has no place yet: send both again, in order")]
     OutOfOrder,
+    /// 26: too many commits of this group wait for another account to confirm one.
+    #[error("too many commits of this group wait until another member has followed one: try again later")]
+    Unconfirmed,
 }
 
 impl Refusal {
@@ -161,6 +164,7 @@ impl Refusal {
             Self::MailboxFull => 23,
             Self::AppendedAndGone => 24,
             Self::OutOfOrder => 25,
+            Self::Unconfirmed => 26,
         }
     }
 
@@ -188,6 +192,7 @@ impl Refusal {
                 | Self::ShuttingDown
                 | Self::TooMany
                 | Self::OutOfOrder
+                | Self::Unconfirmed
         )
     }
 }

@@ -120,7 +120,7 @@ fn check(context: &AppendContext<'_>, op: &AppendOp) -> Result<(), Refusal> {
                 let newest_commit = group.newest_commit;
                 return Err(match op.kind {
                     EntryKind::Commit => Refusal::Conflict { newest_commit },
-                    EntryKind::Application => Refusal::Stale { newest_commit },
+                    EntryKind::Application | EntryKind::Notice => Refusal::Stale { newest_commit },
                 });
             }
             // relay.append.6: only the newest epoch's token appends.

@@ -561,6 +561,7 @@ impl RelayMachine {
             began: row.began,
             newest_commit: row.newest_commit,
             may_append: row.read_to.is_none(),
+            confirmed: false,
         };
         self.answer(conn, correlation, &Frame::Opened(opened));
         self.deliver(conn, open.group);

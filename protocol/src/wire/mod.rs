@@ -6,6 +6,7 @@ pub mod blob;
 pub mod envelope;
 pub mod frame;
 pub mod mls_header;
+pub mod notice;
 pub mod relay;
 pub mod vector;
 

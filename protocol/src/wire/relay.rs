@@ -18,6 +18,21 @@ pub enum EntryKind {
     Commit = 0,
     /// An MLS application message, as PrivateMessage.
     Application = 1,
+    /// A sealed word of a member that cannot go on ([`crate::wire::notice`]).
+    Notice = 2,
+}
+
+impl EntryKind {
+    /// The kind of this number.
+    #[must_use]
+    pub const fn from_number(number: u8) -> Option<Self> {
+        match number {
+            0 => Some(Self::Commit),
+            1 => Some(Self::Application),
+            2 => Some(Self::Notice),
+            _ => None,
+        }
+    }
 }
 
 /// One entry of a group's log.
@@ -109,8 +124,10 @@ pub struct Opened {
     pub began: Head,
     /// The newest commit in the log.
     pub newest_commit: Seq,
-    /// Whether the token is that of the newest epoch: it may append.
+    /// Whether the connection may append to the group: by this token, or by one that it showed before.
     pub may_append: bool,
+    /// Whether this token is confirmed: another account than its committer's has shown it.
+    pub confirmed: bool,
 }
 
 /// Ends the subscription and forgets the token on this connection.

@@ -14,6 +14,7 @@ pub fn run(data: &[u8]) {
     let (max, content_type) = match header.kind {
         EntryKind::Application => (APPLICATION_BYTES_MAX, 1),
         EntryKind::Commit => (COMMIT_BYTES_MAX, 3),
+        EntryKind::Notice => panic!("a notice is no MLS message"),
     };
     assert!(data.len() <= max);
     // Version, wire format and a length of 32 in one byte come first, so that all else has its place.

@@ -60,6 +60,7 @@ pub fn kind(input: &Value) -> Result<EntryKind, String> {
     match text(input, "kind")? {
         "commit" => Ok(EntryKind::Commit),
         "application" => Ok(EntryKind::Application),
+        "notice" => Ok(EntryKind::Notice),
         word => Err(format!("{word:?} is not a kind of entry")),
     }
 }
@@ -70,6 +71,7 @@ pub fn kind_word(kind: EntryKind) -> &'static str {
     match kind {
         EntryKind::Commit => "commit",
         EntryKind::Application => "application",
+        EntryKind::Notice => "notice",
     }
 }
 
@@ -147,7 +149,7 @@ pub fn frame(frame: &Frame) -> Value {
         Frame::Refused(body) | Frame::NotEnrolled(body) => refusal(body),
         Frame::Opened(opened) => json!({
             "group": hex(opened.group.0), "head": head(&opened.head), "began": head(&opened.began),
-            "newest_commit": opened.newest_commit.0, "may_append": opened.may_append,
+            "newest_commit": opened.newest_commit.0, "may_append": opened.may_append, "confirmed": opened.confirmed,
         }),
         Frame::Closed(closed) => json!({"group": hex(closed.group.0)}),
         Frame::Appended(body) => appended(body),

@@ -155,7 +155,7 @@ impl World {
                 continue;
             }
             let wrong = match entry.kind {
-                EntryKind::Commit => !holders.is_empty(),
+                EntryKind::Commit | EntryKind::Notice => !holders.is_empty(),
                 EntryKind::Application => !due.is_subset(&holders) || !holders.is_subset(members),
             };
             if wrong {

@@ -134,7 +134,7 @@ impl Log {
 
     fn opened(&self) -> Opened {
         let (group, head, newest_commit) = (self.group, self.head, self.newest_commit);
-        Opened { group, head, began: head, newest_commit, may_append: true }
+        Opened { group, head, began: head, newest_commit, may_append: true, confirmed: true }
     }
 }
 

@@ -128,6 +128,7 @@ fn of_server() -> Vec<(&'static str, &'static str, Frame)> {
                 began: Head { seq: Seq(299), hash: HeadHash([0x43; 32]) },
                 newest_commit: Seq(299),
                 may_append: true,
+                confirmed: true,
             }),
         ),
         ("closed", "confirms the end of a subscription", Frame::Closed(Closed { group: GROUP })),
@@ -201,6 +202,7 @@ fn refusals() -> Vec<Refusal> {
         Refusal::MailboxFull,
         Refusal::AppendedAndGone,
         Refusal::OutOfOrder,
+        Refusal::Unconfirmed,
     ]
 }
 
