@@ -216,6 +216,19 @@ impl Client {
         self.command_at_relay(Command::Leave { group }).await.map(|_| ())
     }
 
+    /// Founds a group with the class, name and members of one that cannot be healed, without those who are named, and
+    /// returns when it stands; the members are invited from then on. The group that it replaces stays as it is.
+    ///
+    /// # Errors
+    /// As [`Client::create_group`]; `UnknownGroup`; `NotAllowed` if this device is not a member of the old one any more.
+    pub async fn found_anew(&self, group: GroupId, without: &[AccountId]) -> Result<GroupId, Error> {
+        let without = without.to_vec();
+        match self.command_at_relay(Command::FoundAnew { group, without }).await? {
+            Reply::Group(group) => Ok(group),
+            other => Err(unexpected(&other)),
+        }
+    }
+
     /// Sends a text. Returns when it is durable in the outbox: from then on it is sent by itself, after restarts too.
     /// An event with the same id follows when it has its place.
     ///

@@ -64,6 +64,10 @@ pub const TICKET_ADDRESSES_MAX: usize = 8;
 pub const TICKET_BYTES_MAX: usize = 2048;
 /// Messages of one group that a client keeps in flight.
 pub const IN_FLIGHT_MAX: usize = 64;
+/// Past epochs of a group of which a client keeps access token and notice key.
+pub const EPOCHS_KEPT_MAX: usize = 64;
+/// Newest heads of a group with which a client compares the heads that others name.
+pub const HEADS_KEPT_MAX: usize = 256;
 /// Envelopes of one group that may wait in the outbox.
 pub const OUTBOX_MAX: usize = 100_000;
 /// Generations that a sender's ratchet may jump forward.

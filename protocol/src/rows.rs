@@ -28,6 +28,8 @@ pub enum Space {
     Message = 7,
     /// Events that the host has not acknowledged: number, big-endian.
     Event = 8,
+    /// What is kept of a past epoch, its access token and notice key: group id, epoch.
+    Epoch = 9,
 }
 
 /// One row to write or, without a value, to delete.

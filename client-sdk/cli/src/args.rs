@@ -113,6 +113,15 @@ pub(crate) enum GroupVerb {
         /// As `group members` prints it
         address: String,
     },
+    /// Found a group that cannot be healed anew, with the same name and people
+    #[command(after_help = exit::HELP)]
+    Refound {
+        /// Name of the old group, or 8 or more digits of its id
+        group: String,
+        /// Whom not to take along; may be repeated
+        #[arg(long)]
+        without: Vec<String>,
+    },
     /// Ask to be removed; the next member online does it
     #[command(after_help = exit::HELP)]
     Leave {

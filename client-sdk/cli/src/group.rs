@@ -46,6 +46,15 @@ pub(crate) async fn obey(session: &Session, output: &Output, verb: &GroupVerb) -
             session.within(KEPT, client.remove(group, account)).await?;
             changed(output, "removed", group, Some(address))
         }
+        GroupVerb::Refound { group, without } => {
+            let group = session.group(group).await?;
+            let mut accounts = Vec::new();
+            for address in without {
+                accounts.push(member(session, group, address).await?);
+            }
+            let anew = session.within(KEPT, client.found_anew(group, &accounts)).await?;
+            changed(output, "founded", anew, None)
+        }
         GroupVerb::Leave { group } => {
             let group = session.group(group).await?;
             session.within(KEPT, client.leave(group)).await?;

@@ -177,6 +177,10 @@ fn group_of_event(event: &Event) -> Option<GroupId> {
         | Event::Removed { group }
         | Event::Skipped { group, .. }
         | Event::Unsent { group, .. }
+        | Event::DeviceRolledBack { group, .. }
+        | Event::MemberStuck { group, .. }
+        | Event::MemberReadded { group, .. }
+        | Event::HelpOverdue { group, .. }
         | Event::Alarm { group, .. } => Some(*group),
         _ => None,
     }
@@ -203,6 +207,19 @@ fn sentence(event: &Event, client: &Client) -> String {
         Event::Removed { .. } => "you were removed from the group".to_owned(),
         Event::Skipped { seq, reason, .. } => format!("entry {seq} was skipped: {reason}"),
         Event::Unsent { id, reason, .. } => format!("message {id} was not sent: {reason}"),
+        Event::DeviceRolledBack { account, .. } => {
+            format!("a device of {} has lost what it knew: it may run from a restored copy", who(&None, account))
+        }
+        Event::MemberStuck { account, .. } => {
+            format!("a device of {} cannot follow the group and will be added again", who(&None, account))
+        }
+        Event::MemberReadded { account, by, .. } => {
+            format!("a device of {} was added again by {}", who(&None, account), who(&None, by))
+        }
+        Event::HelpOverdue { by, .. } => format!(
+            "nobody has added this device again for an hour: found the group anew{}",
+            by.as_ref().map(|by| format!(", without {}", who(&None, by))).unwrap_or_default()
+        ),
         Event::Alarm { reason, .. } => format!("ALARM: {reason}"),
         Event::InvitationRefused { reason } => format!("an invitation was refused: {reason}"),
         _ => "something that this version does not show".to_owned(),
@@ -228,6 +245,17 @@ fn event_object(number: u64, event: &Event, client: &Client) -> Value {
         Event::Removed { .. } => ("removed", json!({})),
         Event::Skipped { seq, reason, .. } => ("skipped", json!({ "seq": seq.0, "reason": reason })),
         Event::Unsent { id, reason, .. } => ("unsent", json!({ "message": id.to_string(), "reason": reason })),
+        Event::DeviceRolledBack { account, device, .. } => {
+            ("device_rolled_back", json!({ "account": account.to_string(), "device": device.to_string() }))
+        }
+        Event::MemberStuck { account, device, .. } => {
+            ("member_stuck", json!({ "account": account.to_string(), "device": device.to_string() }))
+        }
+        Event::MemberReadded { account, device, by, .. } => (
+            "member_readded",
+            json!({ "account": account.to_string(), "device": device.to_string(), "by": by.to_string() }),
+        ),
+        Event::HelpOverdue { by, .. } => ("help_overdue", json!({ "by": by.map(|by| by.to_string()) })),
         Event::Alarm { kind, reason, .. } => ("alarm", json!({ "kind": kind.word(), "reason": reason })),
         Event::InvitationRefused { reason } => ("invitation_refused", json!({ "reason": reason })),
         _ => ("unknown", json!({})),

@@ -61,6 +61,14 @@ pub enum Command {
         /// As typed.
         text: String,
     },
+    /// Founds a group of the same class, name and members that names this one as its predecessor: for a group that
+    /// cannot be healed. Done with `Group` when it stands; the members are invited as soon as it does.
+    FoundAnew {
+        /// The group that is replaced. It stays as it is.
+        group: GroupId,
+        /// Who is not invited.
+        without: Vec<AccountId>,
+    },
     /// Lists groups. Done with `Groups`.
     Groups,
     /// Lists members. Done with `Members`.
@@ -107,6 +115,8 @@ pub struct GroupSummary {
     pub waiting: u32,
     /// Why the group has stopped on this device, if it has.
     pub alarm: Option<AlarmKind>,
+    /// The group that this one replaces, by what its founder says.
+    pub predecessor: Option<GroupId>,
 }
 
 /// What this device is in a group.
@@ -178,7 +188,13 @@ pub enum AlarmKind {
     Fork,
     /// An entry is of an epoch ahead of this device's. Unlike the others it stops nothing: any member can make such one.
     Diverged,
-    /// A commit of a member cannot be followed by this device.
+    /// A member's envelope names another head than this device has verified: the relay shows different entries to
+    /// different members, or the member does not tell the truth. It stops nothing.
+    HeadsDiffer,
+    /// An entry in this device's name that it did not send: a member has replayed one, or a copy of this device runs
+    /// somewhere. It stops nothing; the device renews its keys and sends again what may have been spoiled.
+    OwnLeafReplay,
+    /// A commit of a member cannot be followed by this device. The other members are told and can add it again.
     Stuck,
     /// The entries that this device has not read are gone from the relay.
     TooLongAway,
@@ -191,6 +207,12 @@ pub enum AlarmKind {
 }
 
 impl AlarmKind {
+    /// Whether the group is neither read nor sent to any more.
+    #[must_use]
+    pub const fn stops(self) -> bool {
+        !matches!(self, Self::Diverged | Self::HeadsDiffer | Self::OwnLeafReplay)
+    }
+
     /// A word that never changes its meaning.
     #[must_use]
     pub const fn word(self) -> &'static str {
@@ -198,6 +220,8 @@ impl AlarmKind {
             Self::RelayRolledBack => "relay_rolled_back",
             Self::Fork => "fork",
             Self::Diverged => "diverged",
+            Self::HeadsDiffer => "heads_differ",
+            Self::OwnLeafReplay => "own_leaf_replay",
             Self::Stuck => "stuck",
             Self::TooLongAway => "too_long_away",
             Self::AccessLost => "access_lost",
@@ -293,8 +317,45 @@ pub enum Event {
         /// Why.
         reason: String,
     },
-    /// Something that should not happen. But for [`AlarmKind::Diverged`], the group is neither read nor sent to until a
-    /// person has looked.
+    /// A device of a member sent two messages with one number: it lost what it knew, by a restored copy for instance.
+    DeviceRolledBack {
+        /// The group.
+        group: GroupId,
+        /// Whose.
+        account: AccountId,
+        /// Which.
+        device: DeviceId,
+    },
+    /// A device of a member cannot follow a commit; some client will remove it and add it again.
+    MemberStuck {
+        /// The group.
+        group: GroupId,
+        /// Whose.
+        account: AccountId,
+        /// Which.
+        device: DeviceId,
+    },
+    /// A device of a member was removed and added again in one commit.
+    MemberReadded {
+        /// The group.
+        group: GroupId,
+        /// Whose.
+        account: AccountId,
+        /// Which.
+        device: DeviceId,
+        /// By whom.
+        by: AccountId,
+    },
+    /// This device has been stuck and online for an hour, and nobody has added it again: [`Command::FoundAnew`], without
+    /// whoever made the commit, is what is left.
+    HelpOverdue {
+        /// The group.
+        group: GroupId,
+        /// Who signed the commit that this device cannot follow, if that is known.
+        by: Option<AccountId>,
+    },
+    /// Something that should not happen. Unless its kind says that it stops nothing ([`AlarmKind::stops`]), the group is
+    /// neither read nor sent to until a person has looked.
     Alarm {
         /// The group.
         group: GroupId,

@@ -6,10 +6,11 @@ use crate::{
     client::{
         api::{AlarmKind, Event, GroupStatus, Message, message_key},
         machine::{ClientMachine, Opening, RETRY_AFTER},
-        record::ChainRecord,
+        record::{ChainRecord, Follow},
     },
     error::Refusal,
     ids::{DeviceId, GroupId, Seq},
+    limits::HEADS_KEPT_MAX,
     mls::{LeafView, Merged, ProcessError, Processed},
     rows::{RowWrite, Space},
     time::Timestamp,
@@ -56,15 +57,23 @@ impl ClientMachine {
         if told.seq == own.seq && told.hash != own.hash {
             return self.alarm(opened.group, AlarmKind::Fork, "the relay's entries do not match the head that it told");
         }
-        if asked.seq > Seq(0) && (told.seq < asked.seq || (told.seq == asked.seq && told.hash != asked.hash)) {
+        // A token without rights reads up to the last commit made with it: its end says nothing of the log's.
+        let behind = told.seq < asked.seq && opened.may_append;
+        if asked.seq > Seq(0) && (behind || (told.seq == asked.seq && told.hash != asked.hash)) {
             return self.alarm(
                 opened.group,
                 AlarmKind::RelayRolledBack,
                 "the relay has lost or changed entries that this device has read",
             );
         }
-        // mls.outcome.3: behind the newest commit, and still not allowed to append.
+        // mls.outcome.3: behind the newest commit, and still not allowed to append: an older token may be.
         if !opened.may_append && asked.seq > Seq(0) && asked.seq >= opened.newest_commit {
+            let Some(slot) = self.groups.get_mut(&opened.group) else { return };
+            if slot.tokens_tried < slot.epochs.len() {
+                slot.tokens_tried += 1;
+                slot.show_token = true;
+                return;
+            }
             let reason = "a commit that nobody can follow has ended the group: found it anew";
             self.alarm(opened.group, AlarmKind::Ended, reason);
         }
@@ -73,6 +82,10 @@ impl ClientMachine {
     pub(super) fn open_refused(&mut self, id: GroupId, refusal: &Refusal, now: Timestamp) {
         let Some(slot) = self.groups.get_mut(&id) else { return };
         slot.opening = Opening::Closed;
+        if *refusal == Refusal::TokenRefused && slot.tokens_tried < slot.epochs.len() {
+            slot.tokens_tried += 1;
+            return;
+        }
         slot.wait_until = Some(now.plus(RETRY_AFTER));
         let (kind, reason) = match refusal {
             Refusal::UnknownGroup => (AlarmKind::RelayRolledBack, "the relay has lost the group"),
@@ -131,7 +144,7 @@ impl ClientMachine {
             self.alarm(id, AlarmKind::Fork, "the relay's entries do not match the head that it told");
             return Err(Stop::Group);
         }
-        let outcome = self.outcome(id, &entry);
+        let outcome = self.outcome(id, &entry, now);
         let slot = self.groups.get_mut(&id).ok_or(Stop::Group)?;
         match outcome {
             Ok(()) => {}
@@ -146,8 +159,12 @@ impl ClientMachine {
                     format!("entry {} is of epoch {epoch}, ahead of this device: a commit may be withheld", entry.seq);
                 self.tell(&Event::Alarm { group: id, kind: AlarmKind::Diverged, reason });
             }
+            Err(ProcessError::OwnLeaf) => {
+                slot.show_token |= entry.kind == EntryKind::Commit;
+                self.own_leaf(id, &entry, now);
+            }
             Err(ProcessError::Stuck(reason)) => {
-                self.alarm(id, AlarmKind::Stuck, &format!("this device cannot follow a commit: {reason}"));
+                self.stuck(id, &entry, None, &reason, now);
                 return Err(Stop::Group);
             }
             Err(ProcessError::Storage(reason)) => {
@@ -170,6 +187,10 @@ impl ClientMachine {
         let slot = self.groups.get_mut(&id).ok_or(Stop::Group)?;
         slot.record.head = head;
         slot.dirty = true;
+        slot.heads.push_back(head);
+        if slot.heads.len() > HEADS_KEPT_MAX {
+            slot.heads.pop_front();
+        }
         if slot.known.seq < head.seq {
             slot.known = head;
             slot.known_hash = true;
@@ -180,15 +201,18 @@ impl ClientMachine {
         if slot.group.is_none() { Err(Stop::Group) } else { Ok(()) }
     }
 
-    fn outcome(&mut self, id: GroupId, entry: &Entry) -> Result<(), ProcessError> {
+    fn outcome(&mut self, id: GroupId, entry: &Entry, now: Timestamp) -> Result<(), ProcessError> {
         let void = |reason: &str| ProcessError::Void(reason.to_owned());
+        if entry.kind == EntryKind::Notice {
+            return self.notice(id, entry, now);
+        }
         // relay.header.1: the client repeats the relay's check.
         let header = MlsHeader::parse(&entry.body).map_err(|error| void(&error.to_string()))?;
         if header.group != id || header.kind != entry.kind {
             return Err(void("the header does not match the entry"));
         }
         // mls.echo.1: an own entry is known by its bytes, before MLS sees it.
-        if self.own_message(id, entry) || self.own_commit(id, entry)? {
+        if self.own_message(id, entry) || self.own_commit(id, entry, now)? {
             return Ok(());
         }
         let slot = self.groups.get_mut(&id).ok_or_else(|| void("no group"))?;
@@ -196,6 +220,9 @@ impl ClientMachine {
         match group.process(&self.core, &entry.body)? {
             Processed::Application { sender, plaintext } => self.message(id, entry, &sender, &plaintext),
             Processed::Commit(change) => {
+                self.close_epoch(id, now)?;
+                let slot = self.groups.get_mut(&id).ok_or_else(|| void("no group"))?;
+                let group = slot.group.as_mut().ok_or_else(|| void("no group"))?;
                 let merged =
                     group.merge(&self.core, *change).map_err(|error| ProcessError::Storage(error.to_string()))?;
                 // mls.commit.2: another commit stands in the place of the pending one, which falls.
@@ -215,10 +242,17 @@ impl ClientMachine {
         let device = sender.identity.device();
         // mls.envelope.3: what was received before is dropped; a gap is shown with the message.
         let last = self.chains.get(&(id, device));
-        let Some((chain, continuous)) = ChainRecord::follow(last, &envelope, envelope_hash(bytes)) else {
-            return Ok(());
+        let (chain, continuous) = match ChainRecord::follow(last, &envelope, envelope_hash(bytes)) {
+            Follow::Known => return Ok(()),
+            Follow::Next(chain, continuous) => (chain, continuous),
+            // mls.envelope.6: it is shown, for nobody has it yet, and with it what it means.
+            Follow::RolledBack(chain) => {
+                self.tell(&Event::DeviceRolledBack { group: id, account: sender.identity.account(), device });
+                (chain, false)
+            }
         };
         self.write_chain(id, device, chain);
+        self.compare_heads(id, &envelope, sender);
         if envelope.body == Body::Leave {
             let account = sender.identity.account();
             if let Some(slot) = self.groups.get_mut(&id)
@@ -246,6 +280,20 @@ impl ClientMachine {
         Ok(())
     }
 
+    /// mls.head.3: a head that a member names is compared; what differs is told and stops nothing, for the member may lie.
+    fn compare_heads(&mut self, id: GroupId, envelope: &Envelope, sender: &LeafView) {
+        let Some(slot) = self.groups.get(&id) else { return };
+        let named = envelope.relay_head;
+        let differs = slot.heads.iter().any(|head| head.seq == named.seq && head.hash != named.hash);
+        if differs {
+            let by =
+                sender.identity.handle().map_or_else(|| sender.identity.account().to_string(), ToString::to_string);
+            let reason =
+                format!("{by} has read other entries up to {} than this device, or does not tell the truth", named.seq);
+            self.tell(&Event::Alarm { group: id, kind: AlarmKind::HeadsDiffer, reason });
+        }
+    }
+
     /// Writes a message into history.
     pub(super) fn keep(&mut self, message: Message) {
         let key = message_key(message.group, message.seq);
@@ -264,6 +312,8 @@ impl ClientMachine {
         let accounts = after.accounts();
         slot.record.accounts = u32::try_from(accounts.len()).unwrap_or(u32::MAX);
         slot.record.leavers.retain(|(leaver, _)| accounts.contains(leaver));
+        slot.record.spoiled = None;
+        slot.tokens_tried = 0;
         slot.dirty = true;
         if !merged.removed {
             // relay.token.2: each merge is followed by its token, once the whole batch is read.
@@ -287,6 +337,7 @@ impl ClientMachine {
             let handle = handle(&merged.before, *account);
             self.tell(&Event::MemberRemoved { group: id, account: *account, handle, by });
         }
+        self.readded(id, merged);
         self.forget_chains(id, &after.leaves.keys().copied().collect::<Vec<_>>());
         // Alone at last: nobody is left who could remove this account.
         let alone =
@@ -307,7 +358,12 @@ impl ClientMachine {
             .filter(|device| !present.contains(device))
             .collect();
         for device in gone {
-            self.chains.remove(&(id, device));
+            self.forget_chain(id, device);
+        }
+    }
+
+    pub(super) fn forget_chain(&mut self, id: GroupId, device: DeviceId) {
+        if self.chains.remove(&(id, device)).is_some() {
             let key = [id.as_bytes().as_slice(), device.as_bytes()].concat();
             self.write(RowWrite { space: Space::Chain, key, value: None });
         }

@@ -15,9 +15,9 @@ use crate::{
     },
     error::Refusal,
     identity::Authority,
-    ids::{AccountId, EnvelopeHash, GroupId, RequestId, RootHash, Seq},
+    ids::{AccountId, DeviceId, EnvelopeHash, GroupId, RequestId, RootHash, Seq},
     limits::GROUP_NAME_BYTES_MAX,
-    mls::{Change, Charter, Class, CommitError, Group, GroupState, OfferedPackage, Prepared, ProcessError},
+    mls::{Change, Charter, Class, CommitError, Group, GroupState, LeafView, OfferedPackage, Prepared, ProcessError},
     time::Timestamp,
     wire::{
         Blob, Frame,
@@ -31,7 +31,7 @@ const REMOVAL_STEP: Duration = Duration::from_millis(400);
 /// The latest that a member waits.
 const REMOVAL_STEPS_MAX: u32 = 50;
 
-fn internal(error: impl core::fmt::Display) -> ClientFault {
+pub(super) fn internal(error: impl core::fmt::Display) -> ClientFault {
     ClientFault::Internal(error.to_string())
 }
 
@@ -60,7 +60,13 @@ impl ClientMachine {
         };
         let nonce = self.core.random().map_err(internal)?;
         let charter = Charter { class, tenant, predecessor: None, nonce };
-        let state = GroupState { name: name.clone(), roots: tenant.into_iter().collect(), ..GroupState::default() };
+        let state = GroupState { name, roots: tenant.into_iter().collect(), ..GroupState::default() };
+        self.found(id, charter, state).map(|_| ())
+    }
+
+    /// Founds a group and sends its first commit; the command is done when that has its place.
+    pub(super) fn found(&mut self, id: CommandId, charter: Charter, state: GroupState) -> Result<GroupId, ClientFault> {
+        let (class, name, predecessor) = (charter.class, state.name.clone(), charter.predecessor);
         let mut group = Group::found(&self.core, &self.key, &self.chain, charter, &state).map_err(commit_fault)?;
         let prepared = group.commit(&self.core, &self.key, &Change::default()).map_err(commit_fault)?;
         let group_id = group.id();
@@ -78,13 +84,18 @@ impl ClientMachine {
             next_order: 0,
             leavers: Vec::new(),
             alarm: None,
+            predecessor,
+            stuck: None,
+            stuck_members: Vec::new(),
+            spoiled: None,
+            renewed_at: None,
             pending: Some(pending(prepared, Seq(0), None)),
         };
         let mut slot = GroupSlot::new(group_id, Some(group), record);
         slot.dirty = true;
         slot.founding = Some(id);
         self.groups.insert(group_id, slot);
-        Ok(())
+        Ok(group_id)
     }
 
     fn active(&self, id: GroupId) -> Result<&Group, ClientFault> {
@@ -140,7 +151,7 @@ impl ClientMachine {
         Ok(None)
     }
 
-    fn intend(&mut self, id: GroupId, what: IntentKind, command: Option<CommandId>) {
+    pub(super) fn intend(&mut self, id: GroupId, what: IntentKind, command: Option<CommandId>) {
         let Some(slot) = self.groups.get_mut(&id) else { return };
         let order = slot.record.next_order;
         slot.record.next_order += 1;
@@ -162,7 +173,10 @@ impl ClientMachine {
         let removals = slot.record.leavers.iter().filter_map(|(account, seq)| self.removal_due(slot, *account, *seq));
         match slot.wait_until {
             Some(until) => Some(until),
-            None if slot.opening == Opening::Open && slot.is_followed() => removals.min(),
+            None if slot.record.stuck.is_some() => self.stuck_timeout(slot),
+            None if slot.opening == Opening::Open && slot.is_followed() => {
+                removals.chain(self.readd_timeout(slot)).min()
+            }
             None => None,
         }
     }
@@ -180,6 +194,19 @@ impl ClientMachine {
         if !may || slot.intents.values().any(intended) {
             return None;
         }
+        let since = slot.leavers_since.get(&leaver).copied()?;
+        self.turn(slot, seq, since, |leaf| leaf.identity.account() == leaver)
+    }
+
+    /// When it is this device's turn to do what the entry at `seq` asks for: each device that ranks before it, and is not
+    /// the one concerned, has 400 ms.
+    pub(super) fn turn(
+        &self,
+        slot: &GroupSlot,
+        seq: Seq,
+        since: Timestamp,
+        concerned: impl Fn(&LeafView) -> bool,
+    ) -> Option<Timestamp> {
         let rank = |device: &[u8; 32]| -> [u8; 32] {
             let mut hash = Sha256::new();
             hash.update(seq.0.to_be_bytes());
@@ -188,12 +215,9 @@ impl ClientMachine {
         };
         let own = rank(self.key.device().as_bytes());
         let leaves = &slot.group.as_ref()?.view().leaves;
-        let ahead = leaves
-            .values()
-            .filter(|leaf| leaf.identity.account() != leaver && rank(leaf.identity.device().as_bytes()) < own)
-            .count();
+        let ahead =
+            leaves.values().filter(|leaf| !concerned(leaf) && rank(leaf.identity.device().as_bytes()) < own).count();
         let steps = u32::try_from(ahead).unwrap_or(REMOVAL_STEPS_MAX).min(REMOVAL_STEPS_MAX);
-        let since = slot.leavers_since.get(&leaver).copied()?;
         Some(since.plus(REMOVAL_STEP * steps))
     }
 
@@ -223,11 +247,15 @@ impl ClientMachine {
         let Some((order, intent)) = slot.intents.first_key_value() else { return false };
         let order = *order;
         match intent.what {
-            IntentKind::Add { account, request } => {
+            IntentKind::Add { account, request } | IntentKind::Readd { account, request, .. } => {
                 if slot.taken.as_ref().is_some_and(|(taken, _)| *taken == order) {
                     if slot.sent.is_empty() {
                         let packages = slot.taken.take().map(|(_, packages)| packages).unwrap_or_default();
-                        self.add(id, order, account, &packages, now);
+                        let device = match intent.what {
+                            IntentKind::Readd { device, .. } => Some(device),
+                            _ => None,
+                        };
+                        self.add(id, order, account, device, &packages, now);
                     }
                     return true;
                 }
@@ -238,6 +266,12 @@ impl ClientMachine {
                     self.request(Request::Take(id, order), frame);
                 }
                 false
+            }
+            IntentKind::Renew => {
+                if slot.sent.is_empty() {
+                    self.make_commit(id, order, &Change::default());
+                }
+                true
             }
             IntentKind::Remove { account } => {
                 if !slot.sent.is_empty() {
@@ -257,10 +291,19 @@ impl ClientMachine {
         }
     }
 
-    fn add(&mut self, id: GroupId, order: u64, account: AccountId, taken: &[TakenPackage], now: Timestamp) {
+    /// Adds the devices of an account, or removes and adds `again` in one commit.
+    fn add(
+        &mut self,
+        id: GroupId,
+        order: u64,
+        account: AccountId,
+        again: Option<DeviceId>,
+        taken: &[TakenPackage],
+        now: Timestamp,
+    ) {
         let mut adds = Vec::new();
         let mut refused = "the account has no device";
-        for package in taken {
+        for package in taken.iter().filter(|package| again.is_none_or(|device| package.device == device)) {
             match OfferedPackage::parse(&self.core, &package.body, now) {
                 Ok(offered) if offered.leaf().identity.account() != account => {
                     refused = "the relay handed out a key package of another account";
@@ -274,7 +317,7 @@ impl ClientMachine {
             return self.drop_intent(id, order, Err(ClientFault::Forbidden(refused.to_owned())));
         };
         let state = self.state_with_guest(id, first);
-        self.make_commit(id, order, &Change { adds, state, removes: Vec::new() });
+        self.make_commit(id, order, &Change { adds, state, removes: again.into_iter().collect() });
     }
 
     /// A personal account comes into an organisation's group as a guest: its root is listed, visibly.
@@ -397,7 +440,7 @@ impl ClientMachine {
         let (Some(order), Ok(fresh)) = (order, self.core.random().map(RequestId)) else { return };
         let Some(slot) = self.groups.get_mut(&id) else { return };
         let Some(intent) = slot.intents.get_mut(&order) else { return };
-        if let IntentKind::Add { request, .. } = &mut intent.what {
+        if let IntentKind::Add { request, .. } | IntentKind::Readd { request, .. } = &mut intent.what {
             *request = fresh;
         }
         let intent = intent.clone();
@@ -415,11 +458,13 @@ impl ClientMachine {
     }
 
     /// Whether an entry is this device's own pending commit; then it is merged.
-    pub(super) fn own_commit(&mut self, id: GroupId, entry: &Entry) -> Result<bool, ProcessError> {
-        let Some(slot) = self.groups.get_mut(&id) else { return Ok(false) };
+    pub(super) fn own_commit(&mut self, id: GroupId, entry: &Entry, now: Timestamp) -> Result<bool, ProcessError> {
+        let Some(slot) = self.groups.get(&id) else { return Ok(false) };
         if entry.kind != EntryKind::Commit || slot.record.pending.as_ref().is_none_or(|own| own.body != entry.body) {
             return Ok(false);
         }
+        self.close_epoch(id, now)?;
+        let Some(slot) = self.groups.get_mut(&id) else { return Ok(false) };
         let Some(group) = slot.group.as_mut() else { return Ok(false) };
         let merged = group.merge_pending(&self.core).map_err(|error| ProcessError::Storage(error.to_string()))?;
         slot.record.pending = None;
@@ -439,6 +484,9 @@ impl ClientMachine {
             .filter(|(_, intent)| match intent.what {
                 IntentKind::Add { account, .. } => accounts.contains(&account),
                 IntentKind::Remove { account } => !accounts.contains(&account),
+                IntentKind::Readd { device, .. } => !slot.record.stuck_members.iter().any(|(one, _)| *one == device),
+                // Any commit begins an epoch with keys of its own.
+                IntentKind::Renew => true,
             })
             .map(|(order, _)| *order)
             .collect();
@@ -466,6 +514,7 @@ impl ClientMachine {
         }
         // Whoever is added again sees everybody for the first time.
         self.forget_chains(id, &[]);
+        self.forget_epochs(id);
         for (order, item) in outbox {
             self.write_outbox(id, order, None);
             if item.body != Body::Leave {

@@ -15,8 +15,8 @@ use crate::{
             event_key,
         },
         record::{
-            ChainRecord, DeviceRecord, GroupRecord, Intent, OutboxItem, chain_row, group_row, ordered_row, split_chain,
-            split_ordered,
+            ChainRecord, DeviceRecord, EpochRecord, GroupRecord, Intent, OutboxItem, chain_row, group_row, ordered_row,
+            split_chain, split_ordered,
         },
     },
     error::Refusal,
@@ -86,6 +86,18 @@ pub(super) struct GroupSlot {
     pub wait_until: Option<Timestamp>,
     /// When this device learnt that an account wants to leave.
     pub leavers_since: BTreeMap<AccountId, Timestamp>,
+    /// When this device learnt that a device is stuck.
+    pub readd_since: BTreeMap<DeviceId, Timestamp>,
+    /// Past epochs, the newest ones.
+    pub epochs: BTreeMap<u64, EpochRecord>,
+    /// The newest heads that were verified since the machine was opened.
+    pub heads: VecDeque<Head>,
+    /// How many older tokens have been tried since the newest one was shown.
+    pub tokens_tried: usize,
+    /// Since when this device is stuck and online.
+    pub stuck_since: Option<Timestamp>,
+    /// Whether the notice is on its way.
+    pub notice_sent: bool,
     /// The command that waits for the founding commit.
     pub founding: Option<CommandId>,
     /// The command that waits for the request to leave.
@@ -100,6 +112,7 @@ pub(super) enum Request {
     Open(GroupId, Head),
     Message(GroupId, u64),
     Commit(GroupId),
+    Notice(GroupId),
     Take(GroupId, u64),
     Publish,
     AckMail,
@@ -108,7 +121,11 @@ pub(super) enum Request {
 impl Request {
     fn group(&self) -> Option<GroupId> {
         match self {
-            Self::Open(group, _) | Self::Message(group, _) | Self::Commit(group) | Self::Take(group, _) => Some(*group),
+            Self::Open(group, _)
+            | Self::Message(group, _)
+            | Self::Commit(group)
+            | Self::Notice(group)
+            | Self::Take(group, _) => Some(*group),
             Self::Publish | Self::AckMail => None,
         }
     }
@@ -179,6 +196,7 @@ impl ClientMachine {
         let mut records = BTreeMap::new();
         let mut outbox: BTreeMap<GroupId, BTreeMap<u64, OutboxItem>> = BTreeMap::new();
         let mut intents: BTreeMap<GroupId, BTreeMap<u64, Intent>> = BTreeMap::new();
+        let mut epochs: BTreeMap<GroupId, BTreeMap<u64, EpochRecord>> = BTreeMap::new();
         let (mut device, mut chains) = (DeviceRecord::default(), BTreeMap::new());
         for (space, row, value) in rows {
             match space {
@@ -209,6 +227,11 @@ impl ClientMachine {
                     let intent = decode_exact("", &value).map_err(|_| broken("intents"))?;
                     intents.entry(group).or_default().insert(order, intent);
                 }
+                Space::Epoch => {
+                    let (group, epoch) = split_ordered(&row).ok_or_else(|| broken("epochs"))?;
+                    let record = decode_exact("", &value).map_err(|_| broken("epochs"))?;
+                    epochs.entry(group).or_default().insert(epoch, record);
+                }
                 Space::Host | Space::Message | Space::Event => {}
             }
         }
@@ -224,6 +247,7 @@ impl ClientMachine {
             let mut slot = GroupSlot::new(id, group, record);
             slot.outbox = outbox.remove(&id).unwrap_or_default();
             slot.intents = intents.remove(&id).unwrap_or_default();
+            slot.epochs = epochs.remove(&id).unwrap_or_default();
             groups.insert(id, slot);
         }
         Ok(Self {
@@ -311,6 +335,7 @@ impl ClientMachine {
             Command::Remove { group, account } => self.remove(id, group, account).map(|()| None),
             Command::Leave { group } => self.leave(id, group, now),
             Command::Send { group, text } => self.send_text(group, text, now).map(|id| Some(Reply::Message(id))),
+            Command::FoundAnew { group, without } => self.found_anew(id, group, &without).map(|()| None),
             Command::Groups => Ok(Some(Reply::Groups(self.groups.iter().map(summary).collect()))),
             Command::Members { group } => self.members(group).map(|members| Some(Reply::Members(members))),
             Command::Flush => {
@@ -357,6 +382,9 @@ impl ClientMachine {
             slot.sent.clear();
             slot.commit_sent = false;
             slot.taking = None;
+            slot.notice_sent = false;
+            slot.tokens_tried = 0;
+            slot.stuck_since = None;
         }
     }
 
@@ -409,6 +437,7 @@ impl ClientMachine {
                 self.message_placed(group, order, appended);
             }
             (Request::Commit(group), Frame::Appended(appended)) => self.commit_placed(group, appended, now),
+            (Request::Notice(group), Frame::Appended(_)) => self.notice_answered(group, None, now),
             (Request::Take(group, order), Frame::KeyPackages(taken)) => {
                 self.packages_taken(group, order, taken.packages);
             }
@@ -427,6 +456,7 @@ impl ClientMachine {
             Request::Open(group, _) => self.open_refused(group, &refusal, now),
             Request::Message(group, order) => self.message_refused(group, order, &refusal, now),
             Request::Commit(group) => self.commit_refused(group, refusal, now),
+            Request::Notice(group) => self.notice_answered(group, Some(&refusal), now),
             Request::Take(group, order) => self.take_refused(group, order, refusal, now),
             Request::Publish => self.publishing = false,
             // The Welcome comes again at the next connect and is acknowledged then.
@@ -434,10 +464,14 @@ impl ClientMachine {
         }
     }
 
-    /// Asks for a group with its newest token.
+    /// Asks for a group with its newest token, or with an older one if those after it were tried without success.
     pub(super) fn open_group(&mut self, id: GroupId) {
         let Some(slot) = self.groups.get_mut(&id) else { return };
-        let Some(Ok(token)) = slot.group.as_ref().map(|group| group.token(&self.core)) else { return };
+        let token = match slot.tokens_tried.checked_sub(1) {
+            None => slot.group.as_ref().and_then(|group| group.token(&self.core).ok()),
+            Some(older) => slot.epochs.values().rev().nth(older).map(|epoch| epoch.token.clone()),
+        };
+        let Some(token) = token else { return };
         let from = if slot.record.placed { slot.record.head.seq.next() } else { Seq(0) };
         // A subscription that stands goes on where it is; a fresh one begins behind what was read.
         let from = (slot.opening == Opening::Closed).then_some(from);
@@ -579,6 +613,12 @@ impl GroupSlot {
             taken: None,
             wait_until: None,
             leavers_since: BTreeMap::new(),
+            readd_since: BTreeMap::new(),
+            epochs: BTreeMap::new(),
+            heads: VecDeque::new(),
+            tokens_tried: 0,
+            stuck_since: None,
+            notice_sent: false,
             founding: None,
             leaving: None,
             dirty: false,
@@ -619,5 +659,6 @@ fn summary((group, slot): (&GroupId, &GroupSlot)) -> GroupSummary {
         accounts: slot.record.accounts,
         waiting: u32::try_from(slot.outbox.len()).unwrap_or(u32::MAX),
         alarm: slot.record.alarm,
+        predecessor: slot.record.predecessor,
     }
 }

@@ -6,6 +6,7 @@ pub mod api;
 mod catch_up;
 mod changes;
 mod gate;
+mod healing;
 pub mod machine;
 mod outbox;
 mod packages;

@@ -53,7 +53,13 @@ impl ClientMachine {
     /// Sends what can be sent for one group: the open question first, then a change, then messages.
     pub(super) fn pump(&mut self, id: GroupId, now: Timestamp) {
         let Some(slot) = self.groups.get_mut(&id) else { return };
-        if slot.wait_until.is_some_and(|until| until > now) || !slot.is_followed() {
+        if slot.wait_until.is_some_and(|until| until > now) {
+            return;
+        }
+        if slot.record.stuck.is_some() {
+            return self.pump_stuck(id, now);
+        }
+        if !slot.is_followed() {
             return;
         }
         // mls.founding.1: before its first commit has its place, the group exists for nobody.
@@ -75,6 +81,7 @@ impl ClientMachine {
         self.resend(id);
         self.send_commit(id);
         self.schedule_removals(id, now);
+        self.schedule_readds(id, now);
         let Some(slot) = self.groups.get_mut(&id) else { return };
         // relay.append.5: what is encrypted before all is read would only be refused; and what follows a message that will
         // be refused must not overtake it.
@@ -211,6 +218,16 @@ impl ClientMachine {
         else {
             return false;
         };
+        if slot.record.spoiled.is_some() {
+            // mls.replay.1: a replay may have used up the key of this one at the others; it is sent again.
+            slot.sent.remove(&order);
+            if let Some(item) = slot.outbox.get_mut(&order) {
+                item.flight = None;
+                let item = item.clone();
+                self.write_outbox(id, order, Some(&item));
+            }
+            return true;
+        }
         let Some(item) = slot.outbox.remove(&order) else { return false };
         slot.sent.remove(&order);
         let leaving = slot.leaving.take_if(|_| item.body == Body::Leave);
@@ -225,8 +242,8 @@ impl ClientMachine {
         if let Some(bytes) = &item.envelope
             && let Ok(envelope) = Envelope::from_bytes(bytes)
         {
-            let record = ChainRecord { counter: envelope.counter, hash: envelope_hash(bytes), missing: Vec::new() };
-            self.write_chain(id, device, record);
+            let (counter, hash) = (envelope.counter, envelope_hash(bytes));
+            self.write_chain(id, device, ChainRecord { counter, hash, missing: Vec::new(), recent: Vec::new() });
         }
         if item.body == Body::Leave {
             if let Some(slot) = self.groups.get_mut(&id) {

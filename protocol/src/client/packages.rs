@@ -80,6 +80,7 @@ impl ClientMachine {
             return None;
         }
         self.forget_requests(id);
+        let unsent = self.take_unsent(id);
         if self.groups.contains_key(&id) {
             self.end(id);
         }
@@ -97,10 +98,21 @@ impl ClientMachine {
             next_order: self.groups.get(&id).map_or(0, |slot| slot.record.next_order),
             leavers: Vec::new(),
             alarm: None,
+            predecessor: view.charter.predecessor,
+            stuck: None,
+            stuck_members: Vec::new(),
+            spoiled: None,
+            renewed_at: None,
             pending: None,
         };
         let mut slot = GroupSlot::new(id, Some(group), record);
         slot.dirty = true;
+        for item in unsent {
+            let order = slot.record.next_order;
+            slot.record.next_order += 1;
+            self.write_outbox(id, order, Some(&item));
+            slot.outbox.insert(order, item);
+        }
         self.groups.insert(id, slot);
         self.tell(&Event::Joined { group: id, name: view.state.name, class: view.charter.class });
         Some(id)

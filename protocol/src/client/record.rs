@@ -10,6 +10,7 @@ use crate::{
     limits::IN_FLIGHT_MAX,
     mls::charter::Class,
     rows::{RowWrite, Space},
+    secret::{AccessToken, Secret32},
     time::Timestamp,
     wire::{
         Blob, encode,
@@ -53,8 +54,46 @@ pub(super) struct GroupRecord {
     pub leavers: Vec<(AccountId, Seq)>,
     /// Why the group is not read on.
     pub alarm: Option<AlarmKind>,
+    /// The group that this one replaces, by its charter.
+    pub predecessor: Option<GroupId>,
+    /// The commit that this device cannot follow, until it is added again.
+    pub stuck: Option<Stuck>,
+    /// Devices of others that are stuck, with the place of the newest notice.
+    pub stuck_members: Vec<(DeviceId, Seq)>,
+    /// The place of a replay in this device's name: own messages behind it, in this epoch, are sent again.
+    pub spoiled: Option<Seq>,
+    /// When this device last renewed its keys because of a replay.
+    pub renewed_at: Option<Timestamp>,
     /// The own commit that waits for its place.
     pub pending: Option<PendingCommit>,
+}
+
+/// A commit that this device cannot follow.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Stuck {
+    /// Its place.
+    pub commit: Seq,
+    /// SHA-256 over its bytes.
+    pub body: [u8; 32],
+    /// Who signed it, if that is known.
+    pub by: Option<AccountId>,
+    /// The notice, as it was sent: the same bytes are sent again until there is an answer.
+    pub notice: Blob,
+    /// Whether the relay has placed it.
+    pub told: bool,
+    /// Whether the host was told that nobody helps.
+    pub overdue: bool,
+}
+
+/// What is kept of an epoch that is over.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct EpochRecord {
+    /// It still opens the group if no later one does.
+    pub token: AccessToken,
+    /// Opens notices of members that stayed in the epoch.
+    pub notice_key: Secret32,
+    /// When it ended, by this device's clock.
+    pub ended_at: Timestamp,
 }
 
 /// An own commit, as it was sent: the same bytes are sent again until there is an answer.
@@ -73,30 +112,59 @@ pub(super) struct ChainRecord {
     pub counter: u64,
     pub hash: EnvelopeHash,
     pub missing: Vec<u64>,
+    /// The newest counters that were received, each with the first bytes of its envelope's hash.
+    pub recent: Vec<(u64, [u8; 8])>,
+}
+
+/// How many envelopes of a sender are known again by their hash.
+const RECENT_MAX: usize = 16;
+
+/// What one more envelope of a sender is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Follow {
+    /// It was received before.
+    Known,
+    /// One that was not: the chain after it, and whether it follows without a gap.
+    Next(ChainRecord, bool),
+    /// Another envelope than the one that was received with this counter: the device has lost what it knew.
+    RolledBack(ChainRecord),
+}
+
+fn short(hash: &EnvelopeHash) -> [u8; 8] {
+    hash.as_bytes().first_chunk().copied().unwrap_or_default()
 }
 
 impl ChainRecord {
-    /// The chain after one more envelope, and whether it follows without a gap; none if it was received before.
-    /// The first sight of a device is the baseline.
-    pub fn follow(last: Option<&Self>, envelope: &Envelope, hash: EnvelopeHash) -> Option<(Self, bool)> {
+    /// What an envelope is to this chain. The first sight of a device is the baseline. (mls.envelope.3)
+    pub fn follow(last: Option<&Self>, envelope: &Envelope, hash: EnvelopeHash) -> Follow {
         let counter = envelope.counter;
         let window = u64::try_from(IN_FLIGHT_MAX).unwrap_or(u64::MAX);
         let Some(last) = last else {
             let missing = (counter.saturating_sub(window)..counter).collect();
-            return Some((Self { counter, hash, missing }, true));
+            return Follow::Next(Self { counter, hash, missing, recent: vec![(counter, short(&hash))] }, true);
         };
-        let mut missing = last.missing.clone();
+        let mut next = last.clone();
+        next.recent.push((counter, short(&hash)));
+        let surplus = next.recent.len().saturating_sub(RECENT_MAX);
+        next.recent.drain(..surplus);
         if counter <= last.counter {
             // One that a relay refused while its successors were placed comes late.
-            let at = missing.iter().position(|one| *one == counter)?;
-            missing.remove(at);
-            return Some((Self { counter: last.counter, hash: last.hash, missing }, false));
+            if let Some(at) = next.missing.iter().position(|one| *one == counter) {
+                next.missing.remove(at);
+                return Follow::Next(next, false);
+            }
+            // What lies further back than the memory counts as known: a replay must not show old messages anew.
+            let before = last.recent.iter().filter(|(one, _)| *one == counter);
+            let others = before.clone().count() > 0 && before.clone().all(|(_, known)| *known != short(&hash));
+            return if others { Follow::RolledBack(next) } else { Follow::Known };
         }
         let first = last.counter + 1;
-        missing.extend(first.max(counter.saturating_sub(window))..counter);
-        let surplus = missing.len().saturating_sub(IN_FLIGHT_MAX);
-        missing.drain(..surplus);
-        Some((Self { counter, hash, missing }, counter == first && envelope.previous == last.hash))
+        next.missing.extend(first.max(counter.saturating_sub(window))..counter);
+        let surplus = next.missing.len().saturating_sub(IN_FLIGHT_MAX);
+        next.missing.drain(..surplus);
+        next.counter = counter;
+        next.hash = hash;
+        Follow::Next(next, counter == first && envelope.previous == last.hash)
     }
 }
 
@@ -134,12 +202,29 @@ pub(super) struct Intent {
 /// What to change.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum IntentKind {
-    Add { account: AccountId, request: RequestId },
-    Remove { account: AccountId },
+    Add {
+        account: AccountId,
+        request: RequestId,
+    },
+    Remove {
+        account: AccountId,
+    },
+    /// Remove and Add one device that cannot follow, in one commit.
+    Readd {
+        account: AccountId,
+        device: DeviceId,
+        request: RequestId,
+    },
+    /// Renew this device's keys.
+    Renew,
 }
 
 pub(super) fn group_row(group: GroupId, record: Option<&GroupRecord>) -> RowWrite {
     RowWrite { space: Space::Group, key: group.as_bytes().to_vec(), value: record.map(encode) }
+}
+
+pub(super) fn epoch_row(group: GroupId, epoch: u64, record: Option<&EpochRecord>) -> RowWrite {
+    ordered_row(Space::Epoch, group, epoch, record)
 }
 
 pub(super) fn chain_row(group: GroupId, device: DeviceId, record: &ChainRecord) -> RowWrite {

@@ -16,6 +16,8 @@ pub enum Purpose {
     Enrol,
     /// Asking a relay to admit a personal account.
     Admit,
+    /// Saying in a group that this device cannot follow a commit.
+    Notice,
 }
 
 impl Purpose {
@@ -23,6 +25,7 @@ impl Purpose {
         match self {
             Self::Enrol => b"Chancery 1.0 Enrol",
             Self::Admit => b"Chancery 1.0 Admit",
+            Self::Notice => b"Chancery 1.0 Notice",
         }
     }
 

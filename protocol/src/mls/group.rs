@@ -9,6 +9,7 @@ use openmls::{
     prelude::{ApplyUpdatePathError, LeafNodeIndex, MlsMessageBodyIn, MlsMessageIn, ProcessedMessageContent, Sender},
 };
 use tls_codec::Deserialize;
+use zeroize::Zeroizing;
 
 use crate::{
     identity::{Chain, DeviceKey, name::device_id},
@@ -18,14 +19,16 @@ use crate::{
         charter::Charter,
         judge::{Accepted, Rule, judge},
         key_package::OfferedPackage,
-        profile::{ACCESS_LABEL, Core, DeviceSigner, context_extensions, create_config, credential, join_config},
+        profile::{
+            ACCESS_LABEL, Core, DeviceSigner, NOTICE_LABEL, context_extensions, create_config, credential, join_config,
+        },
         state::GroupState,
         storage::Storage,
-        view::{self, GroupView, LeafView},
+        view::{self, CommitView, GroupView, LeafView},
         welcome,
     },
     rows::RowWrite,
-    secret::AccessToken,
+    secret::{AccessToken, Secret32},
     wire::relay::WelcomeCopy,
 };
 
@@ -81,6 +84,9 @@ pub enum ProcessError {
     /// It is signed by a member, but this device cannot follow it.
     #[error("{0}")]
     Stuck(String),
+    /// It names this device's leaf as its author: a replay by a member, or a copy of this device.
+    #[error("it names this device as its author, which did not send it")]
+    OwnLeaf,
     /// It is of a later epoch than this device's.
     #[error("the entry is of epoch {0}, which is ahead of this device")]
     Ahead(Epoch),
@@ -109,6 +115,7 @@ pub struct StagedChange {
     accepted: Accepted,
     staged: StagedCommit,
     committer: Arc<LeafView>,
+    added: Vec<DeviceId>,
     after: GroupView,
 }
 
@@ -117,6 +124,8 @@ pub struct StagedChange {
 pub struct Merged {
     /// Who committed.
     pub committer: Arc<LeafView>,
+    /// The devices that it added, those included that were in the group before.
+    pub added: Vec<DeviceId>,
     /// The group before it.
     pub before: GroupView,
     /// Whether this device is out.
@@ -309,6 +318,16 @@ impl Group {
         token(bytes)
     }
 
+    /// The key of this epoch's notices: `MLS-Exporter("chancery notice", group_id, 32)` (mls.notice.1).
+    ///
+    /// # Errors
+    /// If OpenMLS fails.
+    pub fn notice_key(&self, core: &Core) -> Result<Secret32, GroupError> {
+        let bytes = self.mls.export_secret(core.crypto(), NOTICE_LABEL, self.id.as_bytes(), 32);
+        let bytes = Zeroizing::new(bytes.map_err(GroupError::of)?);
+        Secret32::from_slice(&bytes).ok_or_else(|| GroupError::Internal("exporter".to_owned()))
+    }
+
     /// Encrypts a padded envelope. Persist the delta before the bytes leave the process.
     ///
     /// # Errors
@@ -347,19 +366,24 @@ impl Group {
                 Ok(Processed::Application { sender, plaintext: message.into_bytes() })
             }
             (ProcessedMessageContent::StagedCommitMessage(staged), Some(committer)) => {
-                let (accepted, after) = self.judged(sender, &staged).map_err(|rule| void(&rule))?;
-                Ok(Processed::Commit(Box::new(StagedChange { accepted, staged: *staged, committer, after })))
+                let (accepted, commit, after) = self.judged(sender, &staged).map_err(|rule| void(&rule))?;
+                let added = commit.added;
+                Ok(Processed::Commit(Box::new(StagedChange { accepted, staged: *staged, committer, added, after })))
             }
-            (ProcessedMessageContent::OwnPrivateMessage, _) => Err(void(&"it names this device as its author")),
+            (ProcessedMessageContent::OwnPrivateMessage, _) => Err(ProcessError::OwnLeaf),
             _ => Err(void(&Rule::NotAMember)),
         }
     }
 
-    fn judged(&self, committer: Option<DeviceId>, staged: &StagedCommit) -> Result<(Accepted, GroupView), Rule> {
+    fn judged(
+        &self,
+        committer: Option<DeviceId>,
+        staged: &StagedCommit,
+    ) -> Result<(Accepted, CommitView, GroupView), Rule> {
         let at = |index| device_at(&self.mls, LeafNodeIndex::new(index));
         let (commit, after) = view::staged(&self.view, committer, staged, at)?;
         let accepted = judge(Some((&self.view, &commit)), &after)?;
-        Ok((accepted, after))
+        Ok((accepted, commit, after))
     }
 
     /// Merges a judged commit.
@@ -367,13 +391,13 @@ impl Group {
     /// # Errors
     /// If OpenMLS fails; then load the group again.
     pub fn merge(&mut self, core: &Core, change: StagedChange) -> Result<Merged, GroupError> {
-        let StagedChange { accepted: _accepted, staged, committer, after } = change;
+        let StagedChange { accepted: _accepted, staged, committer, added, after } = change;
         let removed = staged.self_removed();
         // The judge's proof is consumed here: the one place where another's commit is merged.
         #[allow(clippy::disallowed_methods, reason = "this is the module that merges")]
         self.mls.merge_staged_commit(&core.with(&self.storage), staged).map_err(GroupError::of)?;
         let before = core::mem::replace(&mut self.view, after);
-        Ok(Merged { committer, before, removed })
+        Ok(Merged { committer, added, before, removed })
     }
 
     /// Makes a commit and keeps it pending. Persist the delta before the bytes leave the process.
@@ -447,7 +471,7 @@ impl Group {
     /// # Errors
     /// If none is pending or OpenMLS fails.
     pub fn merge_pending(&mut self, core: &Core) -> Result<Merged, GroupError> {
-        let (accepted, after) = self.judged(Some(self.own), self.pending()?).map_err(GroupError::of)?;
+        let (accepted, commit, after) = self.judged(Some(self.own), self.pending()?).map_err(GroupError::of)?;
         let _proof: Accepted = accepted;
         let committer = self
             .view
@@ -458,7 +482,7 @@ impl Group {
         #[allow(clippy::disallowed_methods, reason = "this is the module that merges")]
         self.mls.merge_pending_commit(&core.with(&self.storage)).map_err(GroupError::of)?;
         let before = core::mem::replace(&mut self.view, after);
-        Ok(Merged { committer, before, removed: false })
+        Ok(Merged { committer, added: commit.added, before, removed: false })
     }
 
     /// Forgets this device's own commit, whose place another one took.
@@ -500,9 +524,14 @@ fn classify<E: core::fmt::Display>(error: &ProcessMessageError<E>) -> ProcessErr
     match error {
         ProcessMessageError::StorageError(error) => ProcessError::Storage(error.to_string()),
         ProcessMessageError::InvalidCommit(commit) => match commit {
-            // My path secret is absent, does not open or does not match: others may be able to follow.
+            // My path secret is absent, does not open or does not match: others may be able to follow. (OpenMLS says
+            // `MissingSender` when this device holds no key for the path.)
             StageCommitError::UpdatePathError(
-                ApplyUpdatePathError::UnableToDecrypt | ApplyUpdatePathError::PathMismatch,
+                ApplyUpdatePathError::UnableToDecrypt
+                | ApplyUpdatePathError::PathMismatch
+                | ApplyUpdatePathError::MissingCiphertext
+                | ApplyUpdatePathError::MissingSender
+                | ApplyUpdatePathError::MissingOwnLeaf,
             )
             | StageCommitError::MissingDecryptionKey
             | StageCommitError::OwnKeyNotFound => stuck(commit),

@@ -6,6 +6,7 @@ pub mod charter;
 pub mod group;
 pub mod judge;
 pub mod key_package;
+pub mod notice;
 pub mod profile;
 pub mod state;
 pub mod storage;
@@ -18,6 +19,7 @@ pub use group::{
 };
 pub use judge::{Accepted, Rule, judge};
 pub use key_package::OfferedPackage;
+pub use notice::Notice;
 pub use profile::Core;
 pub use state::GroupState;
 pub use storage::Storage;

@@ -38,6 +38,8 @@ pub const POLICY_EXTENSION: u16 = 0xF0C1;
 
 /// Label of the exporter for access tokens (mls.token.1).
 pub const ACCESS_LABEL: &str = "chancery relay access";
+/// Label of the exporter for the keys of notices (mls.notice.1).
+pub const NOTICE_LABEL: &str = "chancery notice";
 
 /// What every use of OpenMLS shares: crypto and the caller's randomness.
 pub struct Core {

@@ -102,19 +102,23 @@ fn check(context: &AppendContext<'_>, op: &AppendOp) -> Result<(), Refusal> {
     // relay.append.2: a bundle comes with a commit, and only with one.
     let bundle = match (op.kind, &op.bundle) {
         (EntryKind::Commit, Some(bundle)) => Some(bundle),
-        (EntryKind::Application, None) => None,
+        (EntryKind::Application | EntryKind::Notice, None) => None,
         _ => return Err(Refusal::Malformed),
     };
     match (context.group, op.after) {
         // relay.append.3: the first append creates the group; it is the commit of epoch 0.
         (None, Seq(0)) if op.kind == EntryKind::Commit => {}
         (None, _) => return Err(Refusal::UnknownGroup),
-        (Some(_), Seq(0)) if op.token.is_none() => return Err(Refusal::GroupExists),
+        (Some(_), Seq(0)) if op.token.is_none() && op.kind == EntryKind::Commit => return Err(Refusal::GroupExists),
         (Some(group), after) => {
             // relay.append.4: the author was a member in some epoch.
             let Some(token) = context.token else {
                 return Err(if op.token.is_none() { Refusal::NotOpen } else { Refusal::TokenRefused });
             };
+            // relay.notice.1: who cannot follow any more has a token of the past, and no newest commit to name.
+            if op.kind == EntryKind::Notice {
+                return if after == Seq(0) && op.behind.is_none() { Ok(()) } else { Err(Refusal::Malformed) };
+            }
             // relay.append.5: nothing is placed after a commit that its author has not seen.
             if after != group.newest_commit {
                 let newest_commit = group.newest_commit;

@@ -17,11 +17,15 @@ use crate::{
         ENTRIES_BYTES_TARGET, ENTRIES_PER_FRAME_MAX, KEY_PACKAGE_BYTES_MAX, KEY_PACKAGES_MAX, MAIL_PER_READ_MAX,
         RETENTION_DAYS, TRACE_DAYS,
     },
-    relay::store::{AppendOp, StoreFault, StoreOp, StoreReply},
+    relay::{
+        limiter::Limiter,
+        store::{AppendOp, StoreFault, StoreOp, StoreReply},
+    },
     time::Timestamp,
     wire::{
         Frame,
         mls_header::MlsHeader,
+        notice::NoticeHeader,
         relay::{self, Entry, EntryKind},
     },
 };
@@ -194,6 +198,7 @@ pub struct RelayMachine {
     outputs: VecDeque<Output>,
     expire_at: Option<Timestamp>,
     retention: Option<Duration>,
+    notices: Limiter<(GroupId, AccountId)>,
 }
 
 impl RelayMachine {
@@ -217,7 +222,7 @@ impl RelayMachine {
         }
         match input {
             Input::Connected { conn, chain } => self.connected(conn, chain.as_ref(), now),
-            Input::Frame { conn, correlation, frame } => self.frame(conn, correlation, frame),
+            Input::Frame { conn, correlation, frame } => self.frame(conn, correlation, frame, now),
             Input::Disconnected { conn } => self.forget(conn),
             Input::Stored { op, reply } => self.stored(op, reply, now),
             Input::Written { conn, bytes } => self.written(conn, bytes),
@@ -376,7 +381,7 @@ impl RelayMachine {
 
     // --- requests ---
 
-    fn frame(&mut self, conn: ConnId, correlation: u32, frame: Result<Frame, Malformed>) {
+    fn frame(&mut self, conn: ConnId, correlation: u32, frame: Result<Frame, Malformed>, now: Timestamp) {
         let Some(connection) = self.connections.get_mut(&conn) else { return };
         connection.requests += 1;
         let (account, device) = (connection.account, connection.device);
@@ -396,7 +401,7 @@ impl RelayMachine {
                 self.unsubscribe(close.group, conn);
                 self.answer(conn, correlation, &Frame::Closed(relay::Closed { group: close.group }));
             }
-            Ok(Frame::Append(append)) => self.append(conn, correlation, account, append),
+            Ok(Frame::Append(append)) => self.append(conn, correlation, account, append, now),
             Ok(Frame::PublishKeyPackages(publish)) => {
                 let too_long = |package: &[u8]| package.len() > KEY_PACKAGE_BYTES_MAX;
                 if publish.packages.iter().chain(&publish.last_resort).any(|package| too_long(package))
@@ -427,9 +432,17 @@ impl RelayMachine {
         }
     }
 
-    fn append(&mut self, conn: ConnId, correlation: u32, account: AccountId, append: relay::Append) {
-        // relay.header.1: the message is a PrivateMessage of this group and kind.
-        match MlsHeader::parse(&append.body) {
+    fn append(&mut self, conn: ConnId, correlation: u32, account: AccountId, append: relay::Append, now: Timestamp) {
+        let header = match append.kind {
+            EntryKind::Notice => NoticeHeader::parse(&append.body).map(|(notice, _)| MlsHeader {
+                group: notice.group,
+                epoch: notice.epoch,
+                kind: EntryKind::Notice,
+            }),
+            EntryKind::Commit | EntryKind::Application => MlsHeader::parse(&append.body),
+        };
+        // relay.header.1: the message is a PrivateMessage, or a notice, of this group and kind.
+        match header {
             // relay.append.3: what creates a group is its commit of epoch 0.
             Ok(header) if append.after == Seq(0) && append.kind == EntryKind::Commit && header.epoch != Epoch(0) => {
                 return self.refuse(conn, correlation, Refusal::HeaderMismatch);
@@ -439,6 +452,13 @@ impl RelayMachine {
                 return self.refuse(conn, correlation, Refusal::TooLarge { bytes_max: max as u64 });
             }
             _ => return self.refuse(conn, correlation, Refusal::HeaderMismatch),
+        }
+        // relay.notice.2: a notice is rare, or it is a nuisance.
+        if append.kind == EntryKind::Notice
+            && let Some(retry_after) = self.notices.take((append.group, account), now)
+        {
+            let retry_after_ms = u64::try_from(retry_after.as_millis()).unwrap_or(u64::MAX);
+            return self.refuse(conn, correlation, Refusal::RateLimited { retry_after_ms });
         }
         let open = self.connections.get(&conn).and_then(|held| held.groups.get(&append.group));
         let op = AppendOp {

@@ -2,6 +2,7 @@
 //!
 //! This module does not open sockets or files; `chancery-server` drives it and implements [`store::RelayStore`].
 
+mod limiter;
 pub mod log;
 pub mod machine;
 pub mod mailbox;

@@ -15,7 +15,7 @@ use chancery_protocol::{
 
 use crate::store::MemoryStore;
 
-type Rows = BTreeMap<(Space, Vec<u8>), Vec<u8>>;
+pub type Rows = BTreeMap<(Space, Vec<u8>), Vec<u8>>;
 
 pub struct Node {
     seed: [u8; 32],
@@ -152,6 +152,41 @@ impl Net {
             .collect();
         let key = DeviceKey::from_seed(Secret32::new(node.seed)).unwrap();
         node.machine = ClientMachine::open(key, node.chain.clone(), rows, seed, self.now).unwrap();
+    }
+
+    /// The process dies, its disk loses the private keys by which it opens the paths of commits, and it starts again.
+    pub fn lose_path_keys(&mut self, name: &str, group: GroupId) {
+        const EPOCH_KEY_PAIRS: u8 = 14;
+        let node = self.nodes.get_mut(name).unwrap();
+        let scope = [[0].as_slice(), group.as_bytes()].concat();
+        node.rows.retain(|(space, key), _| {
+            *space != Space::Mls || !key.starts_with(&scope) || key.get(33) != Some(&EPOCH_KEY_PAIRS)
+        });
+        self.kill(name);
+        self.connect(name);
+    }
+
+    /// A copy of a device's folder is started under another name; the certificate is the same.
+    pub fn copy(&mut self, name: &str, copy: &str) {
+        let node = &self.nodes[name];
+        let (seed, chain, rows) = (node.seed, node.chain.clone(), node.rows.clone());
+        self.node(copy, seed, chain);
+        self.cut(copy);
+        self.nodes.get_mut(copy).unwrap().rows = rows;
+        self.kill(copy);
+        self.connect(copy);
+    }
+
+    /// The device goes back to an older copy of its folder, which [`Self::rows`] gave.
+    pub fn restore(&mut self, name: &str, rows: Rows) {
+        self.cut(name);
+        self.nodes.get_mut(name).unwrap().rows = rows;
+        self.kill(name);
+        self.connect(name);
+    }
+
+    pub fn rows(&self, name: &str) -> Rows {
+        self.nodes[name].rows.clone()
     }
 
     pub fn command(&mut self, name: &str, command: Command) -> CommandId {

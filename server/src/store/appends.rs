@@ -292,9 +292,10 @@ fn appended(row: &Row<'_>) -> rusqlite::Result<Appended> {
 
 fn entry(row: &Row<'_>) -> rusqlite::Result<Entry> {
     let kind: i64 = row.get(1)?;
+    let kind = u8::try_from(kind).ok().and_then(EntryKind::from_number);
     Ok(Entry {
         seq: Seq(uint(row.get(0)?)),
-        kind: if kind == EntryKind::Commit as i64 { EntryKind::Commit } else { EntryKind::Application },
+        kind: kind.ok_or(rusqlite::Error::IntegralValueOutOfRange(1, row.get(1)?))?,
         received_at: Timestamp(uint(row.get(2)?)),
         body: Blob(row.get(3)?),
     })

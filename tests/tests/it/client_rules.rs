@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use chancery_protocol::{
-    client::{ClientFault, ClientMachine, Command, CommandId, Event, Input, Output, Reply, Space},
+    client::{AlarmKind, ClientFault, ClientMachine, Command, CommandId, Event, Input, Output, Reply, Space},
     error::Refusal,
     identity::{CertificateAuthority, DeviceKey, Role, TenantRoot},
     ids::{GroupId, HeadHash, MailId, Seq},
@@ -241,7 +241,7 @@ fn after_stale_the_same_envelope_is_encrypted_again_and_read_once() {
 
 // proves mls.echo.1
 #[test]
-fn an_own_entry_is_known_by_its_bytes_and_a_copy_of_it_is_void() {
+fn an_own_entry_is_known_by_its_bytes_and_a_copy_of_it_is_a_replay() {
     let (mut ana, _, mut log) = pair();
     ana.command(Command::Send { group: log.group, text: "hello".to_owned() });
     let (correlation, append) = ana.append();
@@ -251,8 +251,8 @@ fn an_own_entry_is_known_by_its_bytes_and_a_copy_of_it_is_void() {
     assert!(ana.events.iter().any(|event| matches!(event, Event::Sent { .. })));
     let copy = log.place(&append);
     ana.hear(0, log.entries(&copy));
-    assert!(matches!(ana.events.last(), Some(Event::Skipped { .. })));
-    assert_eq!((ana.received(), ana.alarms()), (0, 0));
+    assert!(matches!(ana.events.last(), Some(Event::Alarm { kind: AlarmKind::OwnLeafReplay, .. })));
+    assert_eq!((ana.received(), ana.alarms()), (0, 1));
 }
 
 // proves mls.head.1
