@@ -77,6 +77,8 @@ byte_ids! {
     SpkiPin, 32, "a server pin";
     /// SHA-256 over an access token. The relay stores nothing else of it.
     TokenHash, 32, "a token hash";
+    /// An account in one group, as a relay's store knows it: a hash under a key that is not in the store.
+    AccountTag, 16, "an account tag";
     /// SHA-256 over (group, kind, body) of an appended entry, with its label.
     AppendId, 32, "an append id";
     /// SHA-256 over the bytes of a KeyPackage.

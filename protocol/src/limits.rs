@@ -50,7 +50,9 @@ pub const CONNECTION_REQUESTS_MAX: usize = 1024;
 pub const CONNECTION_GROUPS_MAX: usize = 4096;
 /// Connections that one account may hold.
 pub const ACCOUNT_CONNECTIONS_MAX: usize = 64;
-/// Access tokens that a relay keeps per group; older ones cannot read any more.
+/// Tokens of a group that wait for confirmation.
+pub const TOKENS_UNCONFIRMED_MAX: usize = 64;
+/// Access tokens with a deadline that a relay keeps per group; older ones cannot read any more.
 pub const TOKENS_PER_GROUP_MAX: usize = 1024;
 /// Welcomes that may wait for one device.
 pub const MAILBOX_MAX: usize = 4096;

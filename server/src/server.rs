@@ -115,7 +115,7 @@ impl Server {
         };
         let (committer, thread) = Committer::start(store, clock.clone(), notices.clone(), announce)?;
         let retention = Duration::from_secs(u64::from(config.relay.retention_days) * 86_400);
-        let driver = Driver::new(RelayMachine::new(Some(retention)), clock.clone(), committer);
+        let driver = Driver::new(RelayMachine::new(Some(retention), key.seed()), clock.clone(), committer);
         let driving = tokio::spawn(driver.run(happened, heard));
 
         let machine =

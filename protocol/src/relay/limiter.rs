@@ -19,14 +19,17 @@ pub(super) struct Limiter<K> {
     whole_at: BTreeMap<K, Timestamp>,
 }
 
-impl<K: Ord + Copy> Default for Limiter<K> {
-    /// Three at once, then one in ten minutes: the limit of notices. (relay.notice.2)
-    fn default() -> Self {
+impl<K: Ord + Copy> Limiter<K> {
+    /// Three at once, then one in ten minutes. (relay.notice.2)
+    pub fn of_notices() -> Self {
         Self { burst: 3, interval: Duration::from_secs(600), whole_at: BTreeMap::new() }
     }
-}
 
-impl<K: Ord + Copy> Limiter<K> {
+    /// Twenty at once, then five a second. (relay.commits.2)
+    pub fn of_commits() -> Self {
+        Self { burst: 20, interval: Duration::from_millis(200), whole_at: BTreeMap::new() }
+    }
+
     /// Takes one, or says how long to wait for it.
     pub fn take(&mut self, key: K, now: Timestamp) -> Option<Duration> {
         let whole_at = self.whole_at.get(&key).copied().unwrap_or(now).max(now);
@@ -54,7 +57,7 @@ mod tests {
     // proves relay.notice.2
     #[test]
     fn a_burst_passes_and_then_one_at_each_interval() {
-        let mut limiter = Limiter::default();
+        let mut limiter = Limiter::of_notices();
         let start = Timestamp(1_000_000);
         for _ in 0..3 {
             assert_eq!(limiter.take(1, start), None);
@@ -66,9 +69,18 @@ mod tests {
         assert!(limiter.take(1, later).is_some());
     }
 
+    // proves relay.commits.2
+    #[test]
+    fn commits_come_five_a_second_after_a_burst() {
+        let mut limiter = Limiter::of_commits();
+        let start = Timestamp(1_000_000);
+        let taken = (0..10_000).filter(|ms| limiter.take(1, Timestamp(start.0 + ms)).is_none()).count();
+        assert_eq!(taken, 20 + 9_999 / 200);
+    }
+
     #[test]
     fn the_memory_is_bounded() {
-        let mut limiter = Limiter::default();
+        let mut limiter = Limiter::of_notices();
         for key in 0..2 * KEYS_MAX {
             assert_eq!(limiter.take(key, Timestamp(key as u64)), None);
         }

@@ -6,9 +6,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     error::Refusal,
-    ids::{PackageHash, Seq, TokenHash},
+    ids::{PackageHash, Seq},
     limits::{WELCOME_BYTES_MAX, WELCOMES_MAX},
-    relay::store::{AppendOp, AppendedRow, OpenedRow},
+    relay::{
+        store::{AppendOp, AppendedRow, OpenedRow},
+        tokens::{By, TokenRow, advance, confirm},
+    },
     time::Timestamp,
     wire::relay::{Appended, EntryKind, Head, WelcomeCopy},
 };
@@ -22,21 +25,8 @@ pub struct GroupRow {
     pub received_at: Timestamp,
     /// The newest commit.
     pub newest_commit: Seq,
-    /// Hash of the token of the newest epoch.
-    pub token: TokenHash,
     /// The first entry that is left.
     pub first: Seq,
-}
-
-/// An access token of a group, by its hash.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TokenRow {
-    /// Hash of the token.
-    pub hash: TokenHash,
-    /// The commit that began its epoch, with the head there.
-    pub made_at: Head,
-    /// The commit that ended its epoch, with the head there: the last entry that it may read.
-    pub ended_at: Option<Head>,
 }
 
 /// Everything that the decision depends on, read in the same transaction.
@@ -48,6 +38,10 @@ pub struct AppendContext<'a> {
     pub known: Option<Appended>,
     /// The token that the author showed, if the group knows it.
     pub token: Option<&'a TokenRow>,
+    /// With a commit: the group's tokens without a deadline.
+    pub live: &'a [TokenRow],
+    /// With a commit: whether the group knows the token that would begin.
+    pub next_known: bool,
     /// Which of the KeyPackages that the bundle's Welcomes name are taken by the author and not used yet.
     pub taken: &'a [PackageHash],
     /// Whether the append that this one names as its predecessor has its place, or none is named.
@@ -77,10 +71,8 @@ pub struct Placement {
     pub appended: Appended,
     /// The group's row from now on.
     pub group: GroupRow,
-    /// With a commit: the row of the token that ends here (none at creation).
-    pub ended: Option<TokenRow>,
-    /// With a commit: the row of the token that begins here.
-    pub began: Option<TokenRow>,
+    /// With a commit: the rows of tokens that are new or changed.
+    pub tokens: Vec<TokenRow>,
     /// Welcomes to put into mailboxes; their packages are used up.
     pub welcomes: Vec<WelcomeCopy>,
 }
@@ -92,8 +84,8 @@ pub fn decide(context: &AppendContext<'_>, op: &AppendOp) -> Decision {
     if let Some(appended) = context.known {
         return Decision::Known(appended);
     }
-    match check(context, op) {
-        Ok(()) => Decision::Place(place(context, op)),
+    match check(context, op).and_then(|()| place(context, op)) {
+        Ok(placement) => Decision::Place(placement),
         Err(refusal) => Decision::Refuse(refusal),
     }
 }
@@ -127,8 +119,8 @@ fn check(context: &AppendContext<'_>, op: &AppendOp) -> Result<(), Refusal> {
                     EntryKind::Application | EntryKind::Notice => Refusal::Stale { newest_commit },
                 });
             }
-            // relay.append.6: only the newest epoch's token appends.
-            if token.hash != group.token {
+            // relay.append.6: the token has not reached its deadline.
+            if !token.has_rights(context.now) {
                 return Err(Refusal::TokenRefused);
             }
         }
@@ -138,6 +130,10 @@ fn check(context: &AppendContext<'_>, op: &AppendOp) -> Result<(), Refusal> {
         return Err(Refusal::OutOfOrder);
     }
     let Some(bundle) = bundle else { return Ok(()) };
+    // relay.append.9: nobody gives an epoch the token of another.
+    if context.next_known {
+        return Err(Refusal::TokenRefused);
+    }
     if bundle.welcomes.len() > WELCOMES_MAX {
         return Err(Refusal::TooLarge { bytes_max: WELCOME_BYTES_MAX as u64 });
     }
@@ -154,7 +150,7 @@ fn check(context: &AppendContext<'_>, op: &AppendOp) -> Result<(), Refusal> {
     if context.mailbox_full { Err(Refusal::MailboxFull) } else { Ok(()) }
 }
 
-fn place(context: &AppendContext<'_>, op: &AppendOp) -> Placement {
+fn place(context: &AppendContext<'_>, op: &AppendOp) -> Result<Placement, Refusal> {
     let old = context.group;
     // relay.clock.1
     let received_at = old.map_or(context.now, |group| context.now.max(group.received_at));
@@ -164,36 +160,45 @@ fn place(context: &AppendContext<'_>, op: &AppendOp) -> Placement {
         head,
         received_at,
         newest_commit: old.map_or(Seq(0), |group| group.newest_commit),
-        token: old.map_or(TokenHash([0; 32]), |group| group.token),
         first: old.map_or(Seq(1), |group| group.first),
     };
-    let (mut ended, mut began, mut welcomes) = (None, None, Vec::new());
+    let (mut tokens, mut welcomes) = (Vec::new(), Vec::new());
     if let Some(bundle) = &op.bundle {
-        ended = context.token.map(|token| TokenRow { ended_at: Some(head), ..*token });
-        began = Some(TokenRow { hash: bundle.next_token, made_at: head, ended_at: None });
+        tokens = advance(context.live, context.token, bundle.next_token, head, op.by)?;
         welcomes = bundle.welcomes.clone();
         group.newest_commit = head.seq;
-        group.token = bundle.next_token;
     }
-    Placement { appended: Appended { head, received_at }, group, ended, began, welcomes }
+    Ok(Placement { appended: Appended { head, received_at }, group, tokens, welcomes })
 }
 
-/// What a token opens, for `StoreOp::Open`.
+/// What a token opens, for `StoreOp::Open`, and the rows of tokens that change by it.
 ///
 /// # Errors
 /// `UnknownGroup`, `TokenRefused`.
-pub fn open(group: Option<&GroupRow>, token: Option<&TokenRow>) -> Result<OpenedRow, Refusal> {
+pub fn open(
+    group: Option<&GroupRow>,
+    token: Option<&TokenRow>,
+    live: &[TokenRow],
+    by: Option<By>,
+    now: Timestamp,
+) -> Result<(OpenedRow, Vec<TokenRow>), Refusal> {
     let group = group.ok_or(Refusal::UnknownGroup)?;
     let token = token.ok_or(Refusal::TokenRefused)?;
-    let ended_at = token.ended_at.filter(|_| token.hash != group.token);
-    Ok(OpenedRow {
+    let changed = by.map(|by| confirm(live, token, by, now)).unwrap_or_default();
+    let confirmed_now = !changed.is_empty();
+    let ended = (!token.has_rights(now)).then(|| token.reads_to());
+    let row = OpenedRow {
         head: group.head,
         newest_commit: group.newest_commit,
-        read_to: ended_at.map(|head| head.seq),
-        readable: ended_at.unwrap_or(group.head),
+        read_to: ended.map(|head| head.seq),
+        readable: ended.unwrap_or(group.head),
+        ends_at: token.ends_at,
+        confirmed: confirmed_now || token.is_confirmed(),
+        confirmed_now,
         began: token.made_at,
         first: group.first,
-    })
+    };
+    Ok((row, changed))
 }
 
 impl From<Appended> for AppendedRow {
@@ -207,7 +212,7 @@ impl From<Appended> for AppendedRow {
 mod tests {
     use super::*;
     use crate::{
-        ids::{AccountId, GroupId},
+        ids::{AccountId, AccountTag, GroupId, TokenHash},
         wire::{Blob, relay::Bundle},
     };
 
@@ -219,6 +224,7 @@ mod tests {
             group: GroupId([1; 32]),
             token: None,
             author: AccountId([2; 32]),
+            by: By { tag: AccountTag([2; 16]), personal: false },
             kind: EntryKind::Commit,
             after: Seq(0),
             behind: None,
@@ -229,6 +235,8 @@ mod tests {
             group: None,
             known: None,
             token: None,
+            live: &[],
+            next_known: false,
             taken: &[],
             behind_placed: true,
             mailbox_full: false,
@@ -236,7 +244,7 @@ mod tests {
         };
         let Decision::Place(first) = decide(&context, &op) else { panic!("refused") };
         assert_eq!(first.appended.received_at, Timestamp(1000));
-        let token = first.began;
+        let token = first.tokens.first().copied();
         op = AppendOp {
             kind: EntryKind::Application,
             after: Seq(1),

@@ -8,10 +8,13 @@ use std::{
     time::Duration,
 };
 
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::{Digest, Sha256};
+
 use crate::{
     error::{Malformed, Refusal},
     identity::{Authority, Chain, IdentityError, certificate::At, verify_chain},
-    ids::{AccountId, DeviceId, Epoch, GroupId, MailId, RootHash, Seq, TokenHash},
+    ids::{AccountId, AccountTag, DeviceId, Epoch, GroupId, MailId, RootHash, Seq, TokenHash},
     limits::{
         ACCOUNT_CONNECTIONS_MAX, APPEND_ID_DAYS, CONNECTION_BYTES_MAX, CONNECTION_GROUPS_MAX, CONNECTION_REQUESTS_MAX,
         ENTRIES_BYTES_TARGET, ENTRIES_PER_FRAME_MAX, KEY_PACKAGE_BYTES_MAX, KEY_PACKAGES_MAX, MAIL_PER_READ_MAX,
@@ -19,8 +22,10 @@ use crate::{
     },
     relay::{
         limiter::Limiter,
-        store::{AppendOp, StoreFault, StoreOp, StoreReply},
+        store::{AppendOp, OpenedRow, StoreFault, StoreOp, StoreReply},
+        tokens::{By, DEADLINE},
     },
+    secret::Secret32,
     time::Timestamp,
     wire::{
         Frame,
@@ -134,8 +139,10 @@ pub enum Output {
 struct Open {
     token: TokenHash,
     began: Seq,
-    /// Last entry that the token reads; none while it is the newest epoch's.
+    /// Last entry that the token reads; none while it has its rights.
     read_to: Option<Seq>,
+    /// When its rights may have ended: the store is asked again before more is delivered.
+    ask_again_at: Option<Timestamp>,
     /// The newest entry that this connection was told of.
     newest: Seq,
     /// Next entry to deliver; none without a subscription.
@@ -157,6 +164,7 @@ impl Open {
 struct Connection {
     account: AccountId,
     device: DeviceId,
+    personal: bool,
     groups: BTreeMap<GroupId, Open>,
     /// Bytes given to the driver and not yet reported as written.
     unwritten: usize,
@@ -172,20 +180,47 @@ struct Connection {
 #[derive(Debug)]
 enum Pending {
     Ready(ConnId),
-    Open { conn: ConnId, correlation: u32, open: relay::Open, token: TokenHash },
-    Append { conn: ConnId, correlation: u32, op: AppendOp },
-    Read { conn: ConnId, group: GroupId },
-    Publish { conn: ConnId, correlation: u32 },
-    Take { conn: ConnId, correlation: u32 },
+    Open {
+        conn: ConnId,
+        correlation: u32,
+        open: relay::Open,
+        token: TokenHash,
+    },
+    Append {
+        conn: ConnId,
+        correlation: u32,
+        op: AppendOp,
+    },
+    /// Whether a token still has its rights.
+    AskAgain {
+        conn: ConnId,
+        group: GroupId,
+        token: TokenHash,
+    },
+    Read {
+        conn: ConnId,
+        group: GroupId,
+    },
+    Publish {
+        conn: ConnId,
+        correlation: u32,
+    },
+    Take {
+        conn: ConnId,
+        correlation: u32,
+    },
     Mail(ConnId),
-    AckMail { conn: ConnId, correlation: u32 },
+    AckMail {
+        conn: ConnId,
+        correlation: u32,
+    },
     Expire,
 }
 
 const EXPIRE_EVERY: Duration = Duration::from_secs(3_600);
 
 /// The machine.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct RelayMachine {
     admission: Admission,
     connections: BTreeMap<ConnId, Connection>,
@@ -199,14 +234,45 @@ pub struct RelayMachine {
     expire_at: Option<Timestamp>,
     retention: Option<Duration>,
     notices: Limiter<(GroupId, AccountId)>,
+    commits: Limiter<(GroupId, AccountId)>,
+    /// Makes tags of accounts; it is not in the store.
+    tag_key: Secret32,
 }
 
 impl RelayMachine {
     /// A machine that lets nobody in until it is told whom, and keeps entries for `retention`
-    /// (default: [`RETENTION_DAYS`]).
+    /// (default: [`RETENTION_DAYS`]). `secret` stays the same for a deployment and is kept apart from
+    /// the store; the key of the tags of accounts comes from it.
     #[must_use]
-    pub fn new(retention: Option<Duration>) -> Self {
-        Self { retention, ..Self::default() }
+    pub fn new(retention: Option<Duration>, secret: &Secret32) -> Self {
+        let mut tag_key = Sha256::new();
+        tag_key.update(b"chancery relay accounts");
+        tag_key.update(secret.expose());
+        Self {
+            admission: Admission::default(),
+            connections: BTreeMap::new(),
+            subscribers: BTreeMap::new(),
+            devices: BTreeMap::new(),
+            held: BTreeMap::new(),
+            pending: BTreeMap::new(),
+            last_op: 0,
+            outputs: VecDeque::new(),
+            expire_at: None,
+            retention,
+            notices: Limiter::of_notices(),
+            commits: Limiter::of_commits(),
+            tag_key: Secret32::new(tag_key.finalize().into()),
+        }
+    }
+
+    /// Who an account is to a group's tokens: `HMAC-SHA-256(key, group || account)`, 16 bytes of it. (relay.token.4)
+    fn by(&self, group: GroupId, conn: ConnId) -> Option<By> {
+        let held = self.connections.get(&conn)?;
+        let mut mac = Hmac::<Sha256>::new_from_slice(self.tag_key.expose()).ok()?;
+        mac.update(group.as_bytes());
+        mac.update(held.account.as_bytes());
+        let tag = mac.finalize().into_bytes();
+        Some(By { tag: AccountTag(*tag.first_chunk()?), personal: held.personal })
     }
 
     /// Connections that have been let in.
@@ -225,7 +291,7 @@ impl RelayMachine {
             Input::Frame { conn, correlation, frame } => self.frame(conn, correlation, frame, now),
             Input::Disconnected { conn } => self.forget(conn),
             Input::Stored { op, reply } => self.stored(op, reply, now),
-            Input::Written { conn, bytes } => self.written(conn, bytes),
+            Input::Written { conn, bytes } => self.written(conn, bytes, now),
             Input::Admission(admission) => self.admit(admission),
         }
     }
@@ -289,10 +355,11 @@ impl RelayMachine {
     fn connected(&mut self, conn: ConnId, chain: Option<&Chain>, now: Timestamp) {
         let admitted = chain.ok_or(Refusal::CertificateMissing).and_then(|chain| self.verify(chain, now));
         match admitted {
-            Ok((account, device)) => {
+            Ok((account, device, personal)) => {
                 let connection = Connection {
                     account,
                     device,
+                    personal,
                     groups: BTreeMap::new(),
                     unwritten: 0,
                     requests: 0,
@@ -314,7 +381,7 @@ impl RelayMachine {
     }
 
     /// relay.admission.1: the chain verifies at this moment, its root is admitted, its account is not disabled.
-    fn verify(&self, chain: &Chain, now: Timestamp) -> Result<(AccountId, DeviceId), Refusal> {
+    fn verify(&self, chain: &Chain, now: Timestamp) -> Result<(AccountId, DeviceId, bool), Refusal> {
         let identity = verify_chain(chain, At::Moment(now)).map_err(|error| match error {
             IdentityError::Expired => Refusal::CertificateExpired,
             _ => Refusal::CertificateInvalid,
@@ -332,7 +399,7 @@ impl RelayMachine {
         if self.held.get(&identity.account()).is_some_and(|held| *held >= ACCOUNT_CONNECTIONS_MAX) {
             return Err(Refusal::TooMany);
         }
-        Ok((identity.account(), identity.device()))
+        Ok((identity.account(), identity.device(), identity.authority() == Authority::Personal))
     }
 
     /// relay.admission.2: an account that is disabled loses its connections at once.
@@ -391,7 +458,7 @@ impl RelayMachine {
         match frame {
             Ok(Frame::Open(open)) => {
                 let token = open.token.hash();
-                let request = StoreOp::Open { group: open.group, token };
+                let request = StoreOp::Open { group: open.group, token, by: self.by(open.group, conn) };
                 self.store(Pending::Open { conn, correlation, open, token }, request);
             }
             Ok(Frame::Close(close)) => {
@@ -460,11 +527,20 @@ impl RelayMachine {
             let retry_after_ms = u64::try_from(retry_after.as_millis()).unwrap_or(u64::MAX);
             return self.refuse(conn, correlation, Refusal::RateLimited { retry_after_ms });
         }
+        // relay.commits.2
+        if append.kind == EntryKind::Commit
+            && let Some(retry_after) = self.commits.take((append.group, account), now)
+        {
+            let retry_after_ms = u64::try_from(retry_after.as_millis()).unwrap_or(u64::MAX);
+            return self.refuse(conn, correlation, Refusal::RateLimited { retry_after_ms });
+        }
+        let Some(by) = self.by(append.group, conn) else { return };
         let open = self.connections.get(&conn).and_then(|held| held.groups.get(&append.group));
         let op = AppendOp {
             group: append.group,
             token: open.map(|open| open.token),
             author: account,
+            by,
             kind: append.kind,
             after: append.after,
             behind: append.behind,
@@ -489,19 +565,24 @@ impl RelayMachine {
                 }
             }
             (Pending::Open { conn, correlation, open, token }, StoreReply::Opened(row)) => match row {
-                Ok(row) => self.opened(conn, correlation, &open, token, row),
+                Ok(row) => self.opened(conn, correlation, &open, token, row, now),
                 Err(refusal) => self.refuse(conn, correlation, refusal),
             },
+            (Pending::AskAgain { conn, group, token }, StoreReply::Opened(row)) => {
+                self.asked_again(conn, group, token, row.ok(), now);
+            }
             (Pending::Append { conn, correlation, op }, StoreReply::Appended(row)) => match row {
                 Ok(row) => {
                     self.answer(conn, correlation, &Frame::Appended(row.appended));
                     if row.placed {
-                        self.placed(op, row.appended);
+                        self.placed(op, row.appended, now);
                     }
                 }
                 Err(refusal) => self.refuse(conn, correlation, refusal),
             },
-            (Pending::Read { conn, group }, StoreReply::Entries(entries)) => self.entries(conn, group, entries),
+            (Pending::Read { conn, group }, StoreReply::Entries(entries)) => {
+                self.entries(conn, group, entries, now);
+            }
             (Pending::Publish { conn, correlation }, StoreReply::Published(available)) => {
                 self.answer(conn, correlation, &Frame::Published(relay::Published { available }));
             }
@@ -529,7 +610,10 @@ impl RelayMachine {
             | Pending::Take { conn, correlation }
             | Pending::AckMail { conn, correlation } => self.refuse(conn, correlation, refusal),
             // Nobody waits for an answer to these: the client connects again and goes on from its cursor.
-            Pending::Ready(conn) | Pending::Read { conn, .. } | Pending::Mail(conn) => {
+            Pending::Ready(conn)
+            | Pending::Read { conn, .. }
+            | Pending::AskAgain { conn, .. }
+            | Pending::Mail(conn) => {
                 if self.connections.contains_key(&conn) {
                     self.outputs.push_back(Output::Close { conn, refusal });
                     self.forget(conn);
@@ -545,8 +629,12 @@ impl RelayMachine {
         correlation: u32,
         open: &relay::Open,
         token: TokenHash,
-        row: crate::relay::store::OpenedRow,
+        row: OpenedRow,
+        now: Timestamp,
     ) {
+        if row.confirmed_now {
+            self.confirmed(open.group, row.began.seq, now);
+        }
         let Some(connection) = self.connections.get_mut(&conn) else { return };
         let behind_began = row.began.seq.next();
         let from = match open.from {
@@ -565,34 +653,77 @@ impl RelayMachine {
         if known.is_none() && connection.groups.len() >= CONNECTION_GROUPS_MAX {
             return self.refuse(conn, correlation, Refusal::TooMany);
         }
-        // relay.open.1: the newest token that was shown counts; an older one does not take its place.
-        let newer = known.is_none_or(|known| known.began <= row.began.seq);
+        // relay.open.1: of the tokens that were shown the newest that may append counts, or if none may, the newest.
+        let rank = |may_append: bool, began: Seq| (may_append, began);
+        let newer = known.is_none_or(|known| {
+            rank(known.read_to.is_none(), known.began) <= rank(row.read_to.is_none(), row.began.seq)
+        });
         let next = from.or_else(|| known.and_then(|known| known.next));
         let reading = known.is_some_and(|known| known.reading);
         let newest = known.map_or(row.head.seq, |known| known.newest.max(row.head.seq));
         if newer {
-            let state = Open { token, began: row.began.seq, read_to: row.read_to, newest, next, reading };
+            let ask_again_at = row.ends_at.filter(|_| row.read_to.is_none());
+            let state = Open { token, began: row.began.seq, read_to: row.read_to, ask_again_at, newest, next, reading };
             connection.groups.insert(open.group, state);
             self.subscribers.entry(open.group).or_default().insert(conn);
         }
+        let may_append = connection.groups.get(&open.group).is_some_and(|open| open.read_to.is_none());
         let opened = relay::Opened {
             group: open.group,
             head: row.readable,
             began: row.began,
             newest_commit: row.newest_commit,
-            may_append: row.read_to.is_none(),
-            confirmed: false,
+            may_append,
+            confirmed: row.confirmed,
         };
         self.answer(conn, correlation, &Frame::Opened(opened));
-        self.deliver(conn, open.group);
+        self.deliver(conn, open.group, now);
+    }
+
+    /// A token was confirmed: those that began before it have a deadline from now on. (relay.token.6)
+    fn confirmed(&mut self, group: GroupId, began: Seq, now: Timestamp) {
+        let subscribers: Vec<ConnId> = self.subscribers.get(&group).into_iter().flatten().copied().collect();
+        for conn in subscribers {
+            let open = self.connections.get_mut(&conn).and_then(|held| held.groups.get_mut(&group));
+            if let Some(open) = open.filter(|open| open.began < began && open.read_to.is_none()) {
+                open.ask_again_at.get_or_insert(now.plus(DEADLINE));
+            }
+        }
+    }
+
+    /// Whether a subscription waits for the store to say that its token still has its rights; asks if it must.
+    fn asks_again(&mut self, conn: ConnId, group: GroupId, now: Timestamp) -> bool {
+        let open = self.connections.get_mut(&conn).and_then(|held| held.groups.get_mut(&group));
+        let Some(open) = open.filter(|open| open.ask_again_at.is_some_and(|at| at <= now)) else { return false };
+        if !open.reading {
+            open.reading = true;
+            let token = open.token;
+            self.store(Pending::AskAgain { conn, group, token }, StoreOp::Open { group, token, by: None });
+        }
+        true
+    }
+
+    fn asked_again(&mut self, conn: ConnId, group: GroupId, token: TokenHash, row: Option<OpenedRow>, now: Timestamp) {
+        let Some(connection) = self.connections.get_mut(&conn) else { return };
+        let Some(open) = connection.groups.get_mut(&group) else { return };
+        open.reading = false;
+        // Another token was shown meanwhile: what is said of this one counts no more.
+        if open.token == token {
+            open.ask_again_at = row.and_then(|row| row.ends_at.filter(|_| row.read_to.is_none()));
+            open.read_to = match row {
+                Some(row) => row.read_to,
+                // The group knows the token no more: nothing further is delivered.
+                None => Some(open.next.map_or(Seq(0), |next| Seq(next.0.saturating_sub(1)))),
+            };
+        }
+        self.deliver(conn, group, now);
     }
 
     /// A durable entry becomes visible: to subscribers that are up to date from memory, to others by their cursor.
-    fn placed(&mut self, op: AppendOp, appended: relay::Appended) {
+    fn placed(&mut self, op: AppendOp, appended: relay::Appended, now: Timestamp) {
         let seq = appended.head.seq;
         let devices: Vec<DeviceId> =
             op.bundle.iter().flat_map(|bundle| &bundle.welcomes).map(|welcome| welcome.device).collect();
-        let ends_epoch = op.bundle.is_some();
         let entry = Entry { seq, kind: op.kind, received_at: appended.received_at, body: op.body };
         let frame = Frame::Entries(relay::Entries { group: op.group, entries: vec![entry] });
         let bytes: Arc<[u8]> = frame.to_bytes(0).into();
@@ -603,10 +734,13 @@ impl RelayMachine {
             let room = connection.unwritten < CONNECTION_BYTES_MAX;
             let Some(open) = connection.groups.get_mut(&op.group) else { continue };
             open.newest = open.newest.max(seq);
-            // relay.token.1: a token reads up to the commit that ends its epoch.
-            if ends_epoch && open.read_to.is_none() && open.began < seq {
-                open.read_to = Some(seq);
+            // relay.token.1: a token reads on until its deadline.
+            if open.next.is_some() && self.asks_again(conn, op.group, now) {
+                continue;
             }
+            let Some(open) = self.connections.get_mut(&conn).and_then(|held| held.groups.get_mut(&op.group)) else {
+                continue;
+            };
             if open.reading || open.next != Some(seq) || seq > open.limit() || !room {
                 continue;
             }
@@ -626,7 +760,10 @@ impl RelayMachine {
 
     // --- deliveries by cursor ---
 
-    fn deliver(&mut self, conn: ConnId, group: GroupId) {
+    fn deliver(&mut self, conn: ConnId, group: GroupId, now: Timestamp) {
+        if self.asks_again(conn, group, now) {
+            return;
+        }
         let Some(connection) = self.connections.get_mut(&conn) else { return };
         // relay.memory.1: nothing is read for a connection that does not take what it has.
         if connection.unwritten >= CONNECTION_BYTES_MAX {
@@ -645,7 +782,7 @@ impl RelayMachine {
         self.store(Pending::Read { conn, group }, request);
     }
 
-    fn entries(&mut self, conn: ConnId, group: GroupId, entries: Result<Vec<Entry>, Refusal>) {
+    fn entries(&mut self, conn: ConnId, group: GroupId, entries: Result<Vec<Entry>, Refusal>, now: Timestamp) {
         let Some(open) = self.connections.get_mut(&conn).and_then(|held| held.groups.get_mut(&group)) else { return };
         open.reading = false;
         match entries {
@@ -654,7 +791,7 @@ impl RelayMachine {
                 open.next = Some(last.next());
                 let frame = Frame::Entries(relay::Entries { group, entries });
                 self.send(conn, Lane::Delivery, frame.to_bytes(0).into());
-                self.deliver(conn, group);
+                self.deliver(conn, group, now);
             }
             Err(refusal) => {
                 open.next = None;
@@ -663,7 +800,7 @@ impl RelayMachine {
         }
     }
 
-    fn written(&mut self, conn: ConnId, bytes: usize) {
+    fn written(&mut self, conn: ConnId, bytes: usize, now: Timestamp) {
         let Some(connection) = self.connections.get_mut(&conn) else { return };
         let before = connection.unwritten;
         connection.unwritten = before.saturating_sub(bytes);
@@ -675,7 +812,7 @@ impl RelayMachine {
         let lagging: Vec<GroupId> =
             connection.groups.iter().filter(|(_, open)| open.lags()).map(|(group, _)| *group).collect();
         for group in lagging {
-            self.deliver(conn, group);
+            self.deliver(conn, group, now);
         }
         self.read_mail(conn);
     }

@@ -7,7 +7,9 @@ pub mod log;
 pub mod machine;
 pub mod mailbox;
 pub mod store;
+pub mod tokens;
 
-pub use log::{AppendContext, Decision, GroupRow, TokenRow, decide};
+pub use log::{AppendContext, Decision, GroupRow, decide};
 pub use machine::{Admission, ConnId, Input, Lane, OpId, Output, RelayMachine};
 pub use store::{RelayStore, StoreFault, StoreOp, StoreReply};
+pub use tokens::{By, TokenRow};

@@ -5,6 +5,7 @@
 use crate::{
     error::Refusal,
     ids::{AccountId, AppendId, DeviceId, GroupId, MailId, RequestId, Seq, TokenHash},
+    relay::tokens::By,
     time::Timestamp,
     wire::{
         Blob,
@@ -52,6 +53,8 @@ pub enum StoreOp {
         group: GroupId,
         /// Hash of the token that was shown.
         token: TokenHash,
+        /// Who shows it, which may confirm it; none to only look.
+        by: Option<By>,
     },
     /// Appends by [`super::decide`]. Answer: `Appended`.
     Append(AppendOp),
@@ -116,11 +119,21 @@ pub enum StoreOp {
 }
 
 impl StoreOp {
-    /// Whether it changes nothing, so that it can be done on a full disk.
+    /// What is left of it on a full disk: a look at a token confirms nothing.
+    #[must_use]
+    pub fn without_writes(&self) -> Option<Self> {
+        match self {
+            Self::Open { group, token, .. } => Some(Self::Open { group: *group, token: *token, by: None }),
+            op => op.is_read().then(|| op.clone()),
+        }
+    }
+
+    /// Whether it changes nothing.
     #[must_use]
     pub fn is_read(&self) -> bool {
         match self {
-            Self::Open { .. } | Self::Read { .. } | Self::ReadMail { .. } => true,
+            Self::Open { by, .. } => by.is_none(),
+            Self::Read { .. } | Self::ReadMail { .. } => true,
             Self::PublishKeyPackages { packages, last_resort, .. } => packages.is_empty() && last_resort.is_none(),
             _ => false,
         }
@@ -136,6 +149,8 @@ pub struct AppendOp {
     pub token: Option<TokenHash>,
     /// The account behind the connection: it must have taken the KeyPackages of its Welcomes.
     pub author: AccountId,
+    /// The same account as the group's tokens know it.
+    pub by: By,
     /// What is appended.
     pub kind: EntryKind,
     /// The newest commit that the author has processed or skipped.
@@ -174,8 +189,14 @@ pub struct OpenedRow {
     pub head: Head,
     /// The newest commit of the group.
     pub newest_commit: Seq,
-    /// The last entry that the token may read; none if it is the newest epoch's, which reads on.
+    /// The last entry that the token may read; none while it has its rights, and reads on.
     pub read_to: Option<Seq>,
+    /// When its rights end, or ended.
+    pub ends_at: Option<Timestamp>,
+    /// Whether it is confirmed, and whether this has confirmed it.
+    pub confirmed: bool,
+    /// Whether it was not before.
+    pub confirmed_now: bool,
     /// Head at `read_to`, or the newest.
     pub readable: Head,
     /// The commit that began the token's epoch, with the head there.

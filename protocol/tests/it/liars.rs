@@ -110,23 +110,40 @@ fn a_made_up_epoch_raises_an_alarm_and_stops_nobody() {
 
 // proves mls.outcome.3
 #[test]
-fn a_garbage_commit_ends_the_group_and_everybody_is_told() {
+fn garbage_commits_by_an_insider_end_nothing() {
     let (mut net, desk) = desk(260);
+    net.tenant("cy");
+    net.invite("ana", desk, "cy");
     net.send("bo", desk, "before");
     net.settle();
-    let mut body = vec![0, 1, 0, 2];
-    push_vector(&mut body, desk.as_bytes());
-    body.extend_from_slice(&2u64.to_be_bytes());
-    body.push(3);
-    for part in [&[][..], &[1; 20], &[2; 80]] {
-        push_vector(&mut body, part);
+    net.cut("cy");
+    let mut after = Seq(3);
+    for round in 0..5_u8 {
+        let mut body = vec![0, 1, 0, 2];
+        push_vector(&mut body, desk.as_bytes());
+        body.extend_from_slice(&3u64.to_be_bytes());
+        body.push(3);
+        for part in [&[][..], &[round; 20], &[2; 80]] {
+            push_vector(&mut body, part);
+        }
+        let bundle = Some(Bundle { next_token: TokenHash([90 + round; 32]), welcomes: Vec::new() });
+        let kind = EntryKind::Commit;
+        net.inject("ana", Frame::Append(Append { group: desk, kind, after, behind: None, body: Blob(body), bundle }));
+        after = if round == 0 { Seq(5) } else { after.next() };
     }
-    let bundle = Some(Bundle { next_token: TokenHash([9; 32]), welcomes: Vec::new() });
-    let (kind, after) = (EntryKind::Commit, Seq(2));
-    net.inject("ana", Frame::Append(Append { group: desk, kind, after, behind: None, body: Blob(body), bundle }));
-    for name in ["ana", "bo"] {
-        assert_eq!(alarms(&mut net, name), [AlarmKind::Ended], "{name}");
-        assert_eq!(net.texts(name, desk), ["before"]);
+    net.send("ana", desk, "and so do we");
+    net.settle();
+    // Who slept, and who was there, goes on.
+    net.connect("cy");
+    net.settle();
+    net.send("cy", desk, "good morning");
+    net.tenant("di");
+    net.invite("bo", desk, "di");
+    net.send("di", desk, "hello");
+    net.settle();
+    for name in ["ana", "bo", "cy"] {
+        assert_eq!(alarms(&mut net, name), [], "{name}");
+        assert_eq!(net.texts(name, desk), ["before", "and so do we", "good morning", "hello"], "{name}");
     }
 }
 

@@ -58,7 +58,7 @@ impl Net {
         let mut net = Self {
             now,
             random: Random::new(bytes),
-            relay: RelayMachine::new(None),
+            relay: RelayMachine::new(None, &Secret32::new([7; 32])),
             store: MemoryStore::default(),
             issuing,
             admission,

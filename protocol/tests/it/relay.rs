@@ -24,6 +24,7 @@ const NOW: Timestamp = Timestamp(1_800_000_000_000);
 const GROUP: GroupId = GroupId([3; 32]);
 
 struct Relay {
+    now: Timestamp,
     machine: RelayMachine,
     store: MemoryStore,
     issuing: CertificateAuthority,
@@ -40,10 +41,11 @@ impl Relay {
     fn new() -> Self {
         let root = TenantRoot::create(Secret32::new([1; 32]), NOW).unwrap();
         let issuing = root.issuing(Secret32::new([2; 32]), NOW).unwrap();
-        let mut machine = RelayMachine::new(None);
+        let mut machine = RelayMachine::new(None, &Secret32::new([7; 32]));
         let admission = Admission { tenants: [issuing.root()].into(), ..Admission::default() };
         machine.handle(Input::Admission(admission), NOW);
         Self {
+            now: NOW,
             machine,
             store: MemoryStore::default(),
             issuing,
@@ -74,15 +76,15 @@ impl Relay {
     }
 
     fn input(&mut self, input: Input) {
-        self.machine.handle(input, NOW);
+        self.machine.handle(input, self.now);
         while let Some(output) = self.machine.poll() {
             match output {
                 Output::Store { op, request } => {
                     let reply = match &self.fault {
                         Some(fault) if !request.is_read() => Err(fault.clone()),
-                        _ => Ok(self.store.apply(&[request], NOW).unwrap().remove(0)),
+                        _ => Ok(self.store.apply(&[request], self.now).unwrap().remove(0)),
                     };
-                    self.machine.handle(Input::Stored { op, reply }, NOW);
+                    self.machine.handle(Input::Stored { op, reply }, self.now);
                 }
                 Output::Send { conn, lane, bytes } => {
                     let direction = if lane == Lane::Control { Direction::ToClient } else { Direction::Delivery };
@@ -91,7 +93,7 @@ impl Relay {
                     if self.slow {
                         *self.unwritten.entry(conn).or_default() += bytes.len();
                     } else {
-                        self.machine.handle(Input::Written { conn, bytes: bytes.len() }, NOW);
+                        self.machine.handle(Input::Written { conn, bytes: bytes.len() }, self.now);
                     }
                 }
                 Output::Close { conn, refusal } => {
@@ -269,8 +271,10 @@ fn each_bad_append_has_its_own_refusal_and_changes_nothing() {
     assert!(matches!(relay.ask(ana, commit(1, 2)), Frame::Appended(_)));
     assert_eq!(relay.refused(ana, message(1, b"y")), Refusal::Stale { newest_commit: Seq(3) });
     assert_eq!(relay.refused(ana, commit(1, 4)), Refusal::Conflict { newest_commit: Seq(3) });
-    // proves relay.append.6
-    assert_eq!(relay.refused(ana, message(3, b"y")), Refusal::TokenRefused);
+    // proves relay.append.9
+    let Frame::Append(mut known) = commit(3, 1) else { panic!() };
+    known.body = body(GROUP, 3, b"an epoch with the token of another");
+    assert_eq!(relay.refused(ana, Frame::Append(known)), Refusal::TokenRefused);
     // proves relay.append.1
     assert!(matches!(relay.ask(ana, message(1, b"x")), Frame::Appended(appended) if appended.head.seq == Seq(2)));
     // proves relay.header.1
@@ -315,36 +319,45 @@ fn each_bad_opening_has_its_own_refusal() {
     assert!(matches!(relay.open(ana, 1, Some(0)), Frame::Opened(opened) if opened.began.seq == Seq(1)));
 }
 
-// proves relay.token.1
+// proves relay.token.1, relay.token.4, relay.append.6
 #[test]
-fn a_token_reads_up_to_the_commit_that_ends_its_epoch_and_no_further() {
+fn a_token_reads_on_until_its_deadline_and_then_up_to_the_last_commit_made_with_it() {
     let mut relay = Relay::new();
     let ana = relay.ana();
     relay.found(ana);
     relay.open(ana, 1, None);
     let chain = relay.chain("bo", 12);
-    let bo = relay.connect(Some(chain));
+    let bo = relay.connect(Some(chain.clone()));
     relay.open(bo, 1, Some(0));
     relay.ask(ana, message(1, b"for both"));
     relay.ask(ana, commit(1, 2));
     relay.open(ana, 2, None);
+    relay.ask(ana, message(3, b"nobody else has followed yet"));
+    assert_eq!(seqs(&relay.take(bo)), [2, 3, 4]);
+    let chain = relay.chain("cy", 13);
+    let cy = relay.connect(Some(chain));
+    assert!(matches!(relay.open(cy, 2, Some(0)), Frame::Opened(opened) if opened.confirmed && opened.may_append));
+    relay.now = Timestamp(NOW.0 + 24 * 3_600_000 - 1);
+    assert!(matches!(relay.ask(bo, message(3, b"within the day")), Frame::Appended(_)));
+    assert_eq!(seqs(&relay.take(bo)), [5]);
+    // The connection stands, and the token has no rights any more: nothing further is delivered or taken.
+    relay.now = Timestamp(NOW.0 + 24 * 3_600_000);
     relay.ask(ana, message(3, b"not for bo"));
-    assert_eq!(seqs(&relay.take(bo)), [2, 3]);
+    assert!(seqs(&relay.take(bo)).is_empty());
+    assert_eq!(relay.refused(bo, message(3, b"too late")), Refusal::TokenRefused);
     // By cursor it is no more than that, either.
-    let again = {
-        let chain = relay.chain("bo", 12);
-        relay.connect(Some(chain))
-    };
+    let chain = relay.chain("bo", 12);
+    let again = relay.connect(Some(chain));
     assert!(
         matches!(relay.open(again, 1, Some(0)), Frame::Opened(opened) if opened.head.seq == Seq(3) && !opened.may_append)
     );
     assert_eq!(seqs(&relay.take(again)), [2, 3]);
     // proves relay.open.1
     relay.open(again, 2, None);
-    assert_eq!(seqs(&relay.take(again)), [4]);
-    relay.open(again, 1, None);
+    assert_eq!(seqs(&relay.take(again)), [4, 5, 6]);
+    assert!(matches!(relay.open(again, 1, None), Frame::Opened(opened) if opened.may_append));
     relay.ask(ana, message(3, b"still here"));
-    assert_eq!(seqs(&relay.take(again)), [5]);
+    assert_eq!(seqs(&relay.take(again)), [7]);
 }
 
 // proves relay.memory.1

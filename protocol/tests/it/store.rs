@@ -32,11 +32,20 @@ pub struct MemoryStore {
 }
 
 impl MemoryStore {
+    fn live(&self, group: GroupId) -> Vec<TokenRow> {
+        let rows = self.tokens.iter().filter(|((of, _), row)| *of == group && row.ends_at.is_none());
+        rows.map(|(_, row)| *row).collect()
+    }
+
     fn append(&mut self, op: &AppendOp, now: Timestamp) -> Result<AppendedRow, Refusal> {
         let id = append_id(op.group, op.kind, &op.body);
         let taken: Vec<PackageHash> =
             self.taken.iter().filter(|(_, by)| **by == op.author).map(|(hash, _)| *hash).collect();
+        let live = self.live(op.group);
+        let next = op.bundle.as_ref().map(|bundle| (op.group, bundle.next_token));
         let context = AppendContext {
+            live: &live,
+            next_known: next.is_some_and(|next| self.tokens.contains_key(&next)),
             group: self.groups.get(&op.group),
             known: self.ids.get(&id).copied(),
             token: op.token.and_then(|token| self.tokens.get(&(op.group, token))),
@@ -50,7 +59,7 @@ impl MemoryStore {
             Decision::Refuse(refusal) => Err(refusal),
             Decision::Place(placement) => {
                 self.groups.insert(op.group, placement.group);
-                for row in placement.ended.into_iter().chain(placement.began) {
+                for row in placement.tokens {
                     self.tokens.insert((op.group, row.hash), row);
                 }
                 for welcome in placement.welcomes {
@@ -72,8 +81,13 @@ impl MemoryStore {
 
     fn one(&mut self, op: &StoreOp, now: Timestamp) -> StoreReply {
         match op {
-            StoreOp::Open { group, token } => {
-                StoreReply::Opened(open(self.groups.get(group), self.tokens.get(&(*group, *token))))
+            StoreOp::Open { group, token, by } => {
+                let live = self.live(*group);
+                let token = self.tokens.get(&(*group, *token));
+                StoreReply::Opened(open(self.groups.get(group), token, &live, *by, now).map(|(opened, changed)| {
+                    self.tokens.extend(changed.into_iter().map(|row| ((*group, row.hash), row)));
+                    opened
+                }))
             }
             StoreOp::Append(op) => StoreReply::Appended(self.append(op, now)),
             StoreOp::Read { group, from, to, entries_max, bytes_max } => {

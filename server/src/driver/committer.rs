@@ -114,14 +114,16 @@ fn without_writes(
 ) -> Vec<Result<StoreReply, StoreFault>> {
     // What makes room comes first in the choice: without it a full store would stay full.
     let makes_room = |op: &StoreOp| matches!(op, StoreOp::Expire { .. } | StoreOp::AckMail { .. });
-    let choices: [&dyn Fn(&StoreOp) -> bool; 2] = [&|op| op.is_read() || makes_room(op), &StoreOp::is_read];
+    let with_room = |op: &StoreOp| if makes_room(op) { Some(op.clone()) } else { op.without_writes() };
+    let choices: [&dyn Fn(&StoreOp) -> Option<StoreOp>; 2] = [&with_room, &StoreOp::without_writes];
     for chosen in choices {
-        let some: Vec<StoreOp> = batch.iter().filter(|op| chosen(op)).cloned().collect();
+        let some: Vec<StoreOp> = batch.iter().filter_map(chosen).collect();
         match apply(store, &some, now) {
             Ok(replies) => {
                 let mut replies = replies.into_iter();
-                let answer =
-                    |op| if chosen(op) { replies.next().ok_or(StoreFault::Full) } else { Err(StoreFault::Full) };
+                let answer = |op| {
+                    if chosen(op).is_some() { replies.next().ok_or(StoreFault::Full) } else { Err(StoreFault::Full) }
+                };
                 return batch.iter().map(answer).collect();
             }
             Err(StoreFault::Full) => {}
@@ -206,7 +208,7 @@ mod tests {
         let (jobs, receiver) = channel();
         let (notices, mut heard) = tokio::sync::mpsc::unbounded_channel();
         let (failed, failure) = watch::channel(None);
-        let request = StoreOp::Open { group: GroupId([1; 32]), token: TokenHash([1; 32]) };
+        let request = StoreOp::Open { group: GroupId([1; 32]), token: TokenHash([1; 32]), by: None };
         for op in 1..=3 {
             jobs.send(Job { op: OpId(op), request: request.clone(), weight: 1 }).unwrap();
         }

@@ -4,11 +4,12 @@
 
 use chancery_protocol::{
     error::Refusal,
-    ids::{GroupId, HeadHash, PackageHash, Seq, TokenHash},
+    ids::{AccountTag, GroupId, HeadHash, PackageHash, Seq, TokenHash},
     limits::TOKENS_PER_GROUP_MAX,
     relay::{
-        log::{self, AppendContext, Decision, GroupRow, Placement, TokenRow, decide},
+        log::{self, AppendContext, Decision, GroupRow, Placement, decide},
         store::{AppendOp, AppendedRow, OpenedRow},
+        tokens::{By, TokenRow},
     },
     time::Timestamp,
     wire::{
@@ -30,10 +31,22 @@ pub(super) fn open(
     tx: &Transaction<'_>,
     group: GroupId,
     token: TokenHash,
+    by: Option<By>,
+    now: Timestamp,
 ) -> rusqlite::Result<Result<OpenedRow, Refusal>> {
-    let group = find_group(tx, group)?;
-    let token = group.as_ref().map(|group| find_token(tx, group.group_no, token)).transpose()?.flatten();
-    Ok(log::open(group.as_ref().map(|group| &group.row), token.as_ref()))
+    let Some(group) = find_group(tx, group)? else { return Ok(Err(Refusal::UnknownGroup)) };
+    let token = find_token(tx, group.group_no, token)?;
+    let live = match by {
+        Some(_) => live_tokens(tx, group.group_no)?,
+        None => Vec::new(),
+    };
+    match log::open(Some(&group.row), token.as_ref(), &live, by, now) {
+        Ok((opened, changed)) => {
+            changed.iter().try_for_each(|row| write_token(tx, group.group_no, row))?;
+            Ok(Ok(opened))
+        }
+        Err(refusal) => Ok(Err(refusal)),
+    }
 }
 
 pub(super) fn append(
@@ -51,6 +64,12 @@ pub(super) fn append(
         (Some(group), Some(hash)) => find_token(tx, group.group_no, hash)?,
         _ => None,
     };
+    let (live, next_known) = match (&group, &op.bundle) {
+        (Some(group), Some(bundle)) => {
+            (live_tokens(tx, group.group_no)?, find_token(tx, group.group_no, bundle.next_token)?.is_some())
+        }
+        _ => (Vec::new(), false),
+    };
     let welcomes = op.bundle.as_ref().map_or(&[][..], |bundle| bundle.welcomes.as_slice());
     let mut taken: Vec<PackageHash> = Vec::new();
     for welcome in welcomes {
@@ -62,6 +81,8 @@ pub(super) fn append(
         group: group.as_ref().map(|group| &group.row),
         known,
         token: token.as_ref(),
+        live: &live,
+        next_known,
         taken: &taken,
         behind_placed: match op.behind {
             Some(behind) => {
@@ -107,11 +128,10 @@ fn write(
             int(placement.appended.received_at.0),
             op.body.0
         ])?;
-    if let Some(token) = &placement.ended {
+    for token in &placement.tokens {
         write_token(tx, group_no, token)?;
     }
-    if let Some(token) = &placement.began {
-        write_token(tx, group_no, token)?;
+    if !placement.tokens.is_empty() {
         forget_old_tokens(tx, group_no)?;
     }
     for welcome in &placement.welcomes {
@@ -123,7 +143,7 @@ fn write(
 
 fn find_group(tx: &Transaction<'_>, group: GroupId) -> rusqlite::Result<Option<Numbered>> {
     tx.prepare_cached(
-        "SELECT group_no, head_seq, head_hash, received_at, newest_commit, token, first_seq
+        "SELECT group_no, head_seq, head_hash, received_at, newest_commit, first_seq
          FROM groups WHERE group_id = ?1",
     )?
     .query_row([group.as_bytes()], |row| {
@@ -133,8 +153,7 @@ fn find_group(tx: &Transaction<'_>, group: GroupId) -> rusqlite::Result<Option<N
                 head: Head { seq: Seq(uint(row.get(1)?)), hash: HeadHash(row.get(2)?) },
                 received_at: Timestamp(uint(row.get(3)?)),
                 newest_commit: Seq(uint(row.get(4)?)),
-                token: TokenHash(row.get(5)?),
-                first: Seq(uint(row.get(6)?)),
+                first: Seq(uint(row.get(5)?)),
             },
         })
     })
@@ -150,12 +169,12 @@ fn write_group(
     let sql = match before {
         Some(_) => {
             "UPDATE groups SET head_seq = :head_seq, head_hash = :head_hash, received_at = :received_at,
-             newest_commit = :newest_commit, token = :token, first_seq = :first_seq
+             newest_commit = :newest_commit, first_seq = :first_seq
              WHERE group_id = :group_id RETURNING group_no"
         }
         None => {
-            "INSERT INTO groups (group_id, head_seq, head_hash, received_at, newest_commit, token, first_seq)
-             VALUES (:group_id, :head_seq, :head_hash, :received_at, :newest_commit, :token, :first_seq)
+            "INSERT INTO groups (group_id, head_seq, head_hash, received_at, newest_commit, first_seq)
+             VALUES (:group_id, :head_seq, :head_hash, :received_at, :newest_commit, :first_seq)
              RETURNING group_no"
         }
     };
@@ -166,51 +185,69 @@ fn write_group(
             ":head_hash": row.head.hash.as_bytes(),
             ":received_at": int(row.received_at.0),
             ":newest_commit": int(row.newest_commit.0),
-            ":token": row.token.as_bytes(),
             ":first_seq": int(row.first.0),
         },
         |row| row.get(0),
     )
 }
 
-fn find_token(tx: &Transaction<'_>, group_no: i64, hash: TokenHash) -> rusqlite::Result<Option<TokenRow>> {
-    tx.prepare_cached(
-        "SELECT made_seq, made_hash, ended_seq, ended_hash FROM tokens WHERE group_no = ?1 AND hash = ?2",
-    )?
-    .query_row(params![group_no, hash.as_bytes()], |row| {
-        let ended: (Option<i64>, Option<[u8; 32]>) = (row.get(2)?, row.get(3)?);
-        let ended_at = match ended {
-            (Some(seq), Some(hash)) => Some(Head { seq: Seq(uint(seq)), hash: HeadHash(hash) }),
-            _ => None,
-        };
-        let made_at = Head { seq: Seq(uint(row.get(0)?)), hash: HeadHash(row.get(1)?) };
-        Ok(TokenRow { hash, made_at, ended_at })
+const TOKEN_COLUMNS: &str =
+    "hash, parent, made_seq, made_hash, last_commit_seq, last_commit_hash, committer, committer_personal, ends_at";
+
+fn token_row(row: &Row<'_>) -> rusqlite::Result<TokenRow> {
+    let last: (Option<i64>, Option<[u8; 32]>) = (row.get(4)?, row.get(5)?);
+    let by: (Option<[u8; 16]>, Option<bool>) = (row.get(6)?, row.get(7)?);
+    let head = |seq: i64, hash: [u8; 32]| Head { seq: Seq(uint(seq)), hash: HeadHash(hash) };
+    Ok(TokenRow {
+        hash: TokenHash(row.get(0)?),
+        parent: row.get::<_, Option<[u8; 32]>>(1)?.map(TokenHash),
+        made_at: head(row.get(2)?, row.get(3)?),
+        last_commit: last.0.zip(last.1).map(|(seq, hash)| head(seq, hash)),
+        by: by.0.zip(by.1).map(|(tag, personal)| By { tag: AccountTag(tag), personal }),
+        ends_at: row.get::<_, Option<i64>>(8)?.map(|at| Timestamp(uint(at))),
     })
-    .optional()
 }
 
-/// A client may name the hash of an earlier token again; the row then begins anew.
+fn find_token(tx: &Transaction<'_>, group_no: i64, hash: TokenHash) -> rusqlite::Result<Option<TokenRow>> {
+    tx.prepare_cached(&format!("SELECT {TOKEN_COLUMNS} FROM tokens WHERE group_no = ?1 AND hash = ?2"))?
+        .query_row(params![group_no, hash.as_bytes()], token_row)
+        .optional()
+}
+
+/// The tokens without a deadline: few, by the rules of `tokens.rs`.
+fn live_tokens(tx: &Transaction<'_>, group_no: i64) -> rusqlite::Result<Vec<TokenRow>> {
+    tx.prepare_cached(&format!("SELECT {TOKEN_COLUMNS} FROM tokens WHERE group_no = ?1 AND ends_at IS NULL"))?
+        .query_map([group_no], token_row)?
+        .collect()
+}
+
 fn write_token(tx: &Transaction<'_>, group_no: i64, token: &TokenRow) -> rusqlite::Result<()> {
-    tx.prepare_cached(
-        "INSERT INTO tokens (group_no, hash, made_seq, made_hash, ended_seq, ended_hash)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT (group_no, hash) DO UPDATE SET
-         made_seq = excluded.made_seq, made_hash = excluded.made_hash, ended_seq = excluded.ended_seq, ended_hash = excluded.ended_hash",
-    )?
+    tx.prepare_cached(&format!(
+        "INSERT INTO tokens (group_no, {TOKEN_COLUMNS}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)
+         ON CONFLICT (group_no, hash) DO UPDATE SET parent = excluded.parent, last_commit_seq = excluded.last_commit_seq,
+         last_commit_hash = excluded.last_commit_hash, committer = excluded.committer,
+         committer_personal = excluded.committer_personal, ends_at = excluded.ends_at"
+    ))?
     .execute(params![
         group_no,
         token.hash.as_bytes(),
+        token.parent.map(|hash| hash.0),
         int(token.made_at.seq.0),
         token.made_at.hash.0,
-        token.ended_at.map(|head| int(head.seq.0)),
-        token.ended_at.map(|head| head.hash.0)
+        token.last_commit.map(|head| int(head.seq.0)),
+        token.last_commit.map(|head| head.hash.0),
+        token.by.map(|by| by.tag.0),
+        token.by.map(|by| by.personal),
+        token.ends_at.map(|at| int(at.0))
     ])?;
     Ok(())
 }
 
+/// Of the tokens with a deadline the newest stay; those without one are never forgotten.
 fn forget_old_tokens(tx: &Transaction<'_>, group_no: i64) -> rusqlite::Result<()> {
     tx.prepare_cached(
-        "DELETE FROM tokens WHERE group_no = ?1 AND token_no <=
-         (SELECT token_no FROM tokens WHERE group_no = ?1 ORDER BY token_no DESC LIMIT 1 OFFSET ?2)",
+        "DELETE FROM tokens WHERE group_no = ?1 AND ends_at IS NOT NULL AND token_no <=
+         (SELECT token_no FROM tokens WHERE group_no = ?1 AND ends_at IS NOT NULL ORDER BY token_no DESC LIMIT 1 OFFSET ?2)",
     )?
     .execute(params![group_no, int(TOKENS_PER_GROUP_MAX as u64)])?;
     Ok(())

@@ -15,11 +15,12 @@ use core::time::Duration;
 
 use chancery_protocol::{
     error::Refusal,
-    ids::{AccountId, DeviceId, GroupId, MailId, RequestId, Seq, TokenHash},
+    ids::{AccountId, AccountTag, DeviceId, GroupId, MailId, RequestId, Seq, TokenHash},
     limits::{KEY_PACKAGE_TAKES_PER_TARGET_DAY_MAX, KEY_PACKAGES_MAX, TOKENS_PER_GROUP_MAX},
     relay::{
         RelayStore, StoreFault, StoreOp, StoreReply,
         store::{AppendOp, AppendedRow, OpenedRow},
+        tokens::By,
     },
     time::Timestamp,
     wire::{
@@ -50,8 +51,8 @@ macro_rules! store_conformance {
             what_does_not_follow_the_newest_commit_is_refused
             of_two_commits_for_one_place_one_wins
             an_unknown_group_and_a_wrong_token_are_refused
-            an_old_token_reads_up_to_the_commit_that_ended_it
-            the_oldest_tokens_go
+            a_token_loses_its_rights_a_day_after_its_successor_was_confirmed
+            the_oldest_tokens_go_and_those_with_rights_stay
             reads_are_dense_and_bounded
             a_losing_bundle_leaves_nothing_behind
             one_refused_append_does_not_stop_the_batch
@@ -92,6 +93,10 @@ fn token(n: u16) -> TokenHash {
     TokenHash(hash)
 }
 
+fn by(account: AccountId) -> By {
+    By { tag: AccountTag([account.0[0]; 16]), personal: false }
+}
+
 fn apply(store: &mut impl RelayStore, op: StoreOp, now: Timestamp) -> StoreReply {
     let mut replies = store.apply(&[op], now).expect("the store works");
     assert_eq!(replies.len(), 1, "one reply for each operation");
@@ -103,6 +108,7 @@ fn application(shown: Option<TokenHash>, after: u64, body: &[u8]) -> AppendOp {
         group: GROUP,
         token: shown,
         author: ANA,
+        by: by(ANA),
         kind: EntryKind::Application,
         after: Seq(after),
         behind: None,
@@ -129,7 +135,16 @@ fn found(store: &mut impl RelayStore) -> Head {
 }
 
 fn open(store: &mut impl RelayStore, shown: TokenHash) -> Result<OpenedRow, Refusal> {
-    match apply(store, StoreOp::Open { group: GROUP, token: shown }, NOW) {
+    open_as(store, shown, ANA, NOW)
+}
+
+fn open_as(
+    store: &mut impl RelayStore,
+    shown: TokenHash,
+    who: AccountId,
+    now: Timestamp,
+) -> Result<OpenedRow, Refusal> {
+    match apply(store, StoreOp::Open { group: GROUP, token: shown, by: Some(by(who)) }, now) {
         StoreReply::Opened(answer) => answer,
         other => panic!("{other:?} does not answer Open"),
     }
@@ -251,31 +266,51 @@ pub fn an_unknown_group_and_a_wrong_token_are_refused(subject: &mut impl Subject
     assert_eq!(append(store, &application(None, 1, b"a"), NOW), Err(Refusal::NotOpen));
 }
 
-pub fn an_old_token_reads_up_to_the_commit_that_ended_it(subject: &mut impl Subject) {
-    let store = &mut subject.open();
+pub fn a_token_loses_its_rights_a_day_after_its_successor_was_confirmed(subject: &mut impl Subject) {
+    let mut first = subject.open();
+    let store = &mut first;
     found(store);
     append(store, &application(Some(token(1)), 1, b"a"), NOW).unwrap();
     let ended = append(store, &commit(Some(token(1)), 1, b"b", token(2), vec![]), NOW).unwrap().appended.head;
-    append(store, &application(Some(token(2)), 3, b"c"), NOW).unwrap();
-    let opened = open(store, token(1)).unwrap();
-    assert_eq!((opened.read_to, opened.readable, opened.began.seq), (Some(Seq(3)), ended, Seq(1)));
-    assert_eq!(open(store, token(2)).unwrap().began, ended);
-    assert_eq!(append(store, &application(Some(token(1)), 3, b"d"), NOW), Err(Refusal::TokenRefused));
+    let opened = open(store, token(2)).unwrap();
+    assert_eq!((opened.began, opened.confirmed), (ended, false), "its committer does not confirm it");
+    let opened = open_as(store, token(1), LI, NOW).unwrap();
+    assert_eq!((opened.read_to, opened.began.seq), (None, Seq(1)), "until then the first one keeps its rights");
+    append(store, &application(Some(token(1)), 3, b"c"), NOW).unwrap();
+    let opened = open_as(store, token(2), LI, NOW).unwrap();
+    assert_eq!((opened.confirmed, opened.confirmed_now), (true, true));
+    assert!(!open_as(store, token(2), LI, NOW).unwrap().confirmed_now);
+    let before = Timestamp(NOW.plus(DAY).0 - 1);
+    append(store, &application(Some(token(1)), 3, b"d"), before).unwrap();
+    drop(first);
+    let store = &mut subject.open();
+    let refused = append(store, &application(Some(token(1)), 3, b"e"), NOW.plus(DAY));
+    assert_eq!(refused, Err(Refusal::TokenRefused));
+    let opened = open_as(store, token(1), LI, NOW.plus(DAY)).unwrap();
+    assert_eq!(
+        (opened.read_to, opened.readable),
+        (Some(ended.seq), ended),
+        "it still leads to the commit made with it"
+    );
+    append(store, &application(Some(token(2)), 3, b"f"), NOW.plus(DAY)).unwrap();
 }
 
-pub fn the_oldest_tokens_go(subject: &mut impl Subject) {
+pub fn the_oldest_tokens_go_and_those_with_rights_stay(subject: &mut impl Subject) {
     let store = &mut subject.open();
     found(store);
-    let newest = u16::try_from(TOKENS_PER_GROUP_MAX).unwrap() + 1;
+    let newest = u16::try_from(TOKENS_PER_GROUP_MAX).unwrap() + 3;
     let commits: Vec<StoreOp> = (2..=newest)
         .map(|n| StoreOp::Append(commit(Some(token(n - 1)), u64::from(n) - 1, &n.to_be_bytes(), token(n), vec![])))
         .collect();
     for reply in store.apply(&commits, NOW).unwrap() {
         assert!(matches!(reply, StoreReply::Appended(Ok(_))), "{reply:?}");
     }
-    assert_eq!(open(store, token(1)), Err(Refusal::TokenRefused));
-    assert!(open(store, token(2)).is_ok());
-    assert!(open(store, token(newest)).is_ok());
+    assert_eq!(open(store, token(2)), Err(Refusal::TokenRefused));
+    let walking = open(store, token(3)).unwrap();
+    assert_eq!(walking.read_to, Some(Seq(4)), "each leads to the next");
+    for live in [1, newest] {
+        assert_eq!(open(store, token(live)).unwrap().read_to, None);
+    }
 }
 
 pub fn reads_are_dense_and_bounded(subject: &mut impl Subject) {
@@ -468,7 +503,7 @@ pub fn everything_is_there_after_opening_again(subject: &mut impl Subject) {
     let store = &mut subject.open();
     assert_eq!(append(store, &op, NOW).unwrap().appended, placed);
     assert_eq!(open(store, token(2)).unwrap().head, placed.head);
-    assert_eq!(open(store, token(1)).unwrap().read_to, Some(Seq(2)));
+    assert_eq!(open(store, token(1)).unwrap().read_to, None);
     assert_eq!(read(store, 1, 9).unwrap().len(), 2);
     assert_eq!(mail(store, LIS_PHONE, 0), waiting);
     assert_eq!(take(store, 2), Ok(second));

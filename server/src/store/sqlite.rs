@@ -17,7 +17,7 @@ use crate::store::{
     packages,
 };
 
-const SCHEMA: Schema = Schema { application: 0x4348_5231, version: 1, sql: include_str!("schema.sql") };
+const SCHEMA: Schema = Schema { application: 0x4348_5231, version: 2, sql: include_str!("schema.sql") };
 
 /// Traces of devices carry the hour only.
 const TRACE_GRAIN_MS: u64 = 3_600_000;
@@ -99,7 +99,7 @@ impl RelayStore for SqliteStore {
 
 fn run_one(tx: &Transaction<'_>, op: &StoreOp, now: Timestamp) -> rusqlite::Result<StoreReply> {
     Ok(match op {
-        StoreOp::Open { group, token } => StoreReply::Opened(appends::open(tx, *group, *token)?),
+        StoreOp::Open { group, token, by } => StoreReply::Opened(appends::open(tx, *group, *token, *by, now)?),
         StoreOp::Append(op) => StoreReply::Appended(appends::append(tx, op, now)?),
         StoreOp::Read { group, from, to, entries_max, bytes_max } => {
             StoreReply::Entries(appends::read(tx, *group, *from, *to, *entries_max, *bytes_max)?)

@@ -66,7 +66,8 @@ async fn each_fault_has_its_refusal_and_connection_and_group_survive() {
     assert_eq!(ana.append(application(1, b"a")).await, Err(Refusal::Stale { newest_commit: Seq(2) }));
     let conflict = ana.append(commit(1, b"other", &token(3), vec![])).await;
     assert_eq!(conflict, Err(Refusal::Conflict { newest_commit: Seq(2) }));
-    assert_eq!(ana.append(application(2, b"a")).await, Err(Refusal::TokenRefused));
+    let again = ana.append(commit(2, b"third", &token(1), vec![])).await;
+    assert_eq!(again, Err(Refusal::TokenRefused), "an epoch with the token of another");
     let mut elsewhere = application(2, b"a");
     elsewhere.group = GroupId([1; 32]);
     assert_eq!(ana.append(elsewhere).await, Err(Refusal::HeaderMismatch));

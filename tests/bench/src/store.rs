@@ -10,8 +10,8 @@ use std::{
 };
 
 use chancery_protocol::{
-    ids::{AccountId, GroupId, Seq, TokenHash},
-    relay::{RelayStore, StoreOp, StoreReply, store::AppendOp},
+    ids::{AccountId, AccountTag, GroupId, Seq, TokenHash},
+    relay::{By, RelayStore, StoreOp, StoreReply, store::AppendOp},
     wire::{
         Blob,
         relay::{Bundle, EntryKind},
@@ -48,6 +48,7 @@ fn append(number: u32, kind: EntryKind, counter: u64) -> StoreOp {
         group,
         token: (!founds).then_some(TOKEN),
         author: AccountId([1; 32]),
+        by: By { tag: AccountTag([1; 16]), personal: false },
         kind,
         after: Seq(u64::from(!founds)),
         behind: None,

@@ -37,11 +37,12 @@ impl RelayDisk {
 
     /// Runs operations; with `full`, those that would write are refused.
     pub fn apply(&mut self, ops: &[StoreOp], full: bool, now: Timestamp) -> Vec<Result<StoreReply, StoreFault>> {
-        ops.iter().map(|op| if full && !op.is_read() { Err(StoreFault::Full) } else { self.one(op, now) }).collect()
+        let possible = |op: &StoreOp| if full { op.without_writes() } else { Some(op.clone()) };
+        ops.iter().map(|op| self.one(possible(op).ok_or(StoreFault::Full)?, now)).collect()
     }
 
-    fn one(&mut self, op: &StoreOp, now: Timestamp) -> Result<StoreReply, StoreFault> {
-        let op = self.spoil(op.clone());
+    fn one(&mut self, op: StoreOp, now: Timestamp) -> Result<StoreReply, StoreFault> {
+        let op = self.spoil(op);
         let reply = self.run(&op, now)?;
         if !op.is_read() {
             self.log.push((op, now));
@@ -55,7 +56,6 @@ impl RelayDisk {
             match (self.bug, self.store.groups.get(&append.group)) {
                 (Some(Bug::NoCompareAndSwap), Some(row)) => {
                     append.after = row.newest_commit;
-                    append.token = Some(row.token);
                 }
                 (Some(Bug::NoPredecessor), _) => append.behind = None,
                 _ => {}

@@ -3,10 +3,10 @@
 use chancery_protocol::{
     error::Refusal,
     identity::{Chain, DeviceKey, Role, TenantRoot},
-    ids::{AccountId, DeviceId, GroupId, MailId, PackageHash, Seq, TokenHash},
+    ids::{AccountId, AccountTag, DeviceId, GroupId, MailId, PackageHash, Seq, TokenHash},
     relay::{
-        Admission, AppendContext, ConnId, Decision, GroupRow, Input, OpId, Output, RelayMachine, StoreFault, StoreOp,
-        StoreReply, TokenRow, decide,
+        Admission, AppendContext, By, ConnId, Decision, GroupRow, Input, OpId, Output, RelayMachine, StoreFault,
+        StoreOp, StoreReply, TokenRow, decide,
         mailbox::{DevicePackages, hand_out},
         store::{AppendOp, AppendedRow, OpenedRow},
     },
@@ -27,11 +27,11 @@ const TOKEN: TokenHash = TokenHash([5; 32]);
 
 fn group() -> GroupRow {
     let head = Head::empty(GROUP).append(EntryKind::Commit, NOW, b"founding");
-    GroupRow { head, received_at: NOW, newest_commit: Seq(1), token: TOKEN, first: Seq(1) }
+    GroupRow { head, received_at: NOW, newest_commit: Seq(1), first: Seq(1) }
 }
 
 fn token(group: &GroupRow) -> TokenRow {
-    TokenRow { hash: TOKEN, made_at: group.head, ended_at: None }
+    TokenRow { hash: TOKEN, parent: None, made_at: group.head, last_commit: None, by: None, ends_at: None }
 }
 
 fn welcome(package: u8) -> WelcomeCopy {
@@ -43,6 +43,7 @@ fn commit(welcomes: Vec<WelcomeCopy>) -> AppendOp {
         group: GROUP,
         token: Some(TOKEN),
         author: AccountId([6; 32]),
+        by: By { tag: AccountTag([6; 16]), personal: false },
         kind: EntryKind::Commit,
         after: Seq(1),
         behind: None,
@@ -58,6 +59,8 @@ fn judged(taken: &[PackageHash], now: Timestamp, op: &AppendOp) -> Decision {
         group: Some(&group),
         known,
         token: Some(&token),
+        live: &[token],
+        next_known: false,
         taken,
         behind_placed: true,
         mailbox_full: false,
@@ -119,7 +122,7 @@ fn chain() -> (Chain, Admission) {
 
 impl Relay {
     fn new() -> Self {
-        let mut machine = RelayMachine::new(None);
+        let mut machine = RelayMachine::new(None, &Secret32::new([7; 32]));
         machine.handle(Input::Admission(chain().1), NOW);
         Self(machine)
     }
@@ -177,7 +180,17 @@ fn nothing_is_acknowledged_or_delivered_before_the_store_has_it() {
     let head = group().head;
     let open = Open { group: GROUP, token: AccessToken::new([4; 32]), from: Some(Seq(0)) };
     let opening = stores(relay.ask(Frame::Open(open)));
-    let row = OpenedRow { head, newest_commit: Seq(1), read_to: None, readable: head, began: head, first: Seq(1) };
+    let row = OpenedRow {
+        head,
+        newest_commit: Seq(1),
+        read_to: None,
+        readable: head,
+        began: head,
+        ends_at: None,
+        confirmed: false,
+        confirmed_now: false,
+        first: Seq(1),
+    };
     relay.stored(opening[0].0, Ok(StoreReply::Opened(Ok(row))));
 
     let append = |body: &[u8]| {
@@ -207,7 +220,17 @@ fn a_subscription_from_before_what_is_left_is_told_so() {
     let opening = stores(relay.ask(Frame::Open(open)));
     let head = Head { seq: Seq(90), ..group().head };
     let began = group().head;
-    let row = OpenedRow { head, newest_commit: Seq(1), read_to: None, readable: head, began, first: Seq(50) };
+    let row = OpenedRow {
+        head,
+        newest_commit: Seq(1),
+        read_to: None,
+        readable: head,
+        began,
+        ends_at: None,
+        confirmed: false,
+        confirmed_now: false,
+        first: Seq(50),
+    };
     let said = relay.stored(opening[0].0, Ok(StoreReply::Opened(Ok(row))));
     assert_eq!(said, [Frame::Refused(Refusal::Gone { first: Seq(50) })]);
 }

@@ -5,6 +5,7 @@
 use chancery_protocol::{
     client::Input,
     relay::{ConnId, Input as RelayInput, Lane, OpId, Output as RelayOutput, RelayMachine, StoreFault, StoreOp},
+    secret::Secret32,
     wire::{
         Direction, Frame,
         frame::take_frame,
@@ -175,7 +176,7 @@ impl World {
 
     pub(super) fn start_relay(&mut self) {
         self.relay_wake = None;
-        let mut relay = RelayMachine::new(None);
+        let mut relay = RelayMachine::new(None, &Secret32::new([7; 32]));
         relay.handle(RelayInput::Admission(self.admission.clone()), self.now);
         self.relay = Some(relay);
         self.drain_relay();
