@@ -5,7 +5,7 @@
 use crate::{
     client::{
         api::{AlarmKind, Event, GroupStatus, Message, message_key},
-        machine::{ClientMachine, Opening, RETRY_AFTER},
+        machine::{ClientMachine, Opening, RETRY_AFTER, Request},
         record::{ChainRecord, Follow},
     },
     error::Refusal,
@@ -32,9 +32,12 @@ enum Stop {
 
 impl ClientMachine {
     pub(super) fn opened(&mut self, opened: &Opened, asked: Head) {
+        // While a newer token is being shown, appends would count as made with the older one.
+        let shows = |request: &Request| matches!(request, Request::Open(group, _) if *group == opened.group);
+        let newer_shown = self.requests.values().any(shows);
         let Some(slot) = self.groups.get_mut(&opened.group) else { return };
         slot.opening = Opening::Open;
-        slot.may_append = opened.may_append;
+        slot.may_append = opened.may_append && !newer_shown && !slot.show_token;
         if !slot.record.placed {
             // A joiner's first sight is the baseline.
             slot.record.placed = true;
@@ -66,8 +69,8 @@ impl ClientMachine {
                 "the relay has lost or changed entries that this device has read",
             );
         }
-        // mls.outcome.3: behind the newest commit, and still not allowed to append: an older token may be.
-        if !opened.may_append && asked.seq > Seq(0) && asked.seq >= opened.newest_commit {
+        // mls.outcome.3: nothing is left to read with this token, and it may not append: an older one may.
+        if !opened.may_append && asked.seq > Seq(0) && asked.seq >= told.seq {
             let Some(slot) = self.groups.get_mut(&opened.group) else { return };
             if slot.tokens_tried < slot.epochs.len() {
                 slot.tokens_tried += 1;

@@ -23,6 +23,18 @@ pub enum OpenError {
         /// The newest schema of this release.
         known: i64,
     },
+    /// An earlier release has written it, and this one does not convert it.
+    #[error(
+        "{file} has schema {found}, this release needs {known}: use the release that wrote it, or begin with an empty folder"
+    )]
+    SchemaOlder {
+        /// Name of the file.
+        file: String,
+        /// Its schema.
+        found: i64,
+        /// The schema of this release.
+        known: i64,
+    },
     /// It belongs to another program, or is a different file of this one.
     #[error("{0} is not the database that belongs here: check the paths in the configuration")]
     Foreign(String),
@@ -94,6 +106,8 @@ pub(crate) fn open(path: &Path, schema: Schema, sharing: Sharing) -> Result<Conn
         return Err(OpenError::Foreign(file));
     } else if found > schema.version {
         return Err(OpenError::SchemaNewer { file, found, known: schema.version });
+    } else if found < schema.version {
+        return Err(OpenError::SchemaOlder { file, found, known: schema.version });
     }
     transaction.commit().map_err(failed)?;
     Ok(connection)

@@ -3,7 +3,7 @@
 use chancery_tests::world::{Bug, INVARIANTS, Outcome, Setting, operations, run};
 
 /// Seeds of the normal test run.
-const SEEDS: u64 = 150;
+const SEEDS: u64 = 1_000;
 /// Seeds within which a seeded bug must be found.
 const SEEDS_PER_BUG: u64 = 2_000;
 
@@ -13,10 +13,17 @@ fn run_seed(seed: u64, setting: Setting) -> Outcome {
 
 #[test]
 fn no_seed_breaks_a_promise() {
-    for seed in 0..SEEDS {
-        let outcome = run_seed(seed, Setting::default());
-        assert!(outcome.violation.is_none(), "seed {seed}:\n{}", outcome.story.join("\n"));
-    }
+    let threads = std::thread::available_parallelism().map_or(1, usize::from) as u64;
+    std::thread::scope(|scope| {
+        for first in 0..threads {
+            scope.spawn(move || {
+                for seed in (first..SEEDS).step_by(usize::try_from(threads).unwrap()) {
+                    let outcome = run_seed(seed, Setting::default());
+                    assert!(outcome.violation.is_none(), "seed {seed}:\n{}", outcome.story.join("\n"));
+                }
+            });
+        }
+    });
 }
 
 #[test]
