@@ -107,6 +107,9 @@ fn commit(store: &mut impl RelayStore, batch: &[StoreOp], now: Timestamp) -> Vec
     }
 }
 
+/// What is done of an operation, if anything.
+type Choice<'a> = &'a dyn Fn(&StoreOp) -> Option<StoreOp>;
+
 fn without_writes(
     store: &mut impl RelayStore,
     batch: &[StoreOp],
@@ -115,7 +118,7 @@ fn without_writes(
     // What makes room comes first in the choice: without it a full store would stay full.
     let makes_room = |op: &StoreOp| matches!(op, StoreOp::Expire { .. } | StoreOp::AckMail { .. });
     let with_room = |op: &StoreOp| if makes_room(op) { Some(op.clone()) } else { op.without_writes() };
-    let choices: [&dyn Fn(&StoreOp) -> Option<StoreOp>; 2] = [&with_room, &StoreOp::without_writes];
+    let choices: [Choice<'_>; 2] = [&with_room, &StoreOp::without_writes];
     for chosen in choices {
         let some: Vec<StoreOp> = batch.iter().filter_map(chosen).collect();
         match apply(store, &some, now) {
