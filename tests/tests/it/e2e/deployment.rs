@@ -6,6 +6,8 @@ use chancery_client::{Client, Error, EventId, FileKey, GroupId, HostEvent};
 use chancery_server::{Admin, Config, InitOptions, Server, init};
 use tempfile::TempDir;
 
+use crate::proxy::Proxy;
+
 /// How long anything may take here; a machine under load is slow, a hang is a failure.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -20,9 +22,20 @@ impl Deployment {
     }
 
     pub async fn with(change: impl FnOnce(&mut Config)) -> Self {
+        Self::reached_at(Vec::new(), change).await
+    }
+
+    /// A relay whose tickets name the proxy, so that every client comes through it.
+    pub async fn behind(proxy: &Proxy) -> Self {
+        let deployment = Self::reached_at(vec![proxy.address()], |_| {}).await;
+        proxy.forward_to(deployment.server.as_ref().unwrap().local_addr());
+        deployment
+    }
+
+    async fn reached_at(public: Vec<SocketAddr>, change: impl FnOnce(&mut Config)) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let listen = SocketAddr::from(([127, 0, 0, 1], 0));
-        init(&dir.path().join("relay"), &InitOptions { listen, public: Vec::new() }).unwrap();
+        init(&dir.path().join("relay"), &InitOptions { listen, public }).unwrap();
         let mut deployment = Self { dir, server: None };
         let mut config = deployment.config();
         change(&mut config);
