@@ -187,6 +187,20 @@ impl ClientMachine {
         seed: [u8; 32],
         _now: Timestamp,
     ) -> Result<Self, ClientFault> {
+        Self::open_with(Core::new(Random::new(seed)), key, chain, rows)
+    }
+
+    /// As [`Self::open`], with a core that the caller has made: how tests give it crypto that repeats. No shipped code
+    /// calls it.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_with(
+        core: Core,
+        key: DeviceKey,
+        chain: Chain,
+        rows: impl IntoIterator<Item = (Space, Vec<u8>, Vec<u8>)>,
+    ) -> Result<Self, ClientFault> {
         let identity = verify_chain(&chain, At::NotBefore).map_err(|_| broken("certificate"))?;
         if identity.public_key() != key.public() {
             return Err(broken("certificate"));
@@ -251,7 +265,7 @@ impl ClientMachine {
             groups.insert(id, slot);
         }
         Ok(Self {
-            core: Core::new(Random::new(seed)),
+            core,
             key,
             chain,
             identity,

@@ -3,6 +3,7 @@
 //! This module does not know relays, connections or outboxes.
 
 pub mod charter;
+mod crypto;
 pub mod group;
 pub mod judge;
 pub mod key_package;

@@ -12,9 +12,9 @@ use openmls::{
         ProtocolVersion, RequiredCapabilitiesExtension, SenderRatchetConfiguration, UnknownExtension,
     },
 };
-use openmls_rust_crypto::RustCrypto;
 use openmls_traits::{
     OpenMlsProvider,
+    crypto::OpenMlsCrypto,
     random::OpenMlsRand,
     signatures::{Signer, SignerError},
     types::{Ciphersuite, SignatureScheme},
@@ -23,7 +23,7 @@ use openmls_traits::{
 use crate::{
     identity::{Chain, DeviceKey},
     limits::{CHAIN_BYTES_MAX, CHAIN_CERTIFICATES_MAX, FORWARD_DISTANCE_MAX, IN_FLIGHT_MAX},
-    mls::{charter::CHARTER_EXTENSION, state::STATE_EXTENSION, storage::Storage},
+    mls::{charter::CHARTER_EXTENSION, crypto::Crypto, state::STATE_EXTENSION, storage::Storage},
     secret::Random,
     wire::{
         Blob,
@@ -43,7 +43,7 @@ pub const NOTICE_LABEL: &str = "chancery notice";
 
 /// What every use of OpenMLS shares: crypto and the caller's randomness.
 pub struct Core {
-    crypto: RustCrypto,
+    crypto: Crypto,
     rand: Rand,
 }
 
@@ -78,14 +78,21 @@ impl Core {
     /// Takes the generator; HPKE inside OpenMLS draws from the operating system besides.
     #[must_use]
     pub fn new(random: Random) -> Self {
-        Self { crypto: RustCrypto::default(), rand: Rand(Mutex::new(random)) }
+        Self { crypto: Crypto::default(), rand: Rand(Mutex::new(random)) }
+    }
+
+    /// Takes the generator and another crypto, so that a test can repeat or watch what HPKE and the rest do. No shipped
+    /// code calls it.
+    #[must_use]
+    pub fn with_crypto(crypto: Box<dyn OpenMlsCrypto>, random: Random) -> Self {
+        Self { crypto: Crypto::new(crypto), rand: Rand(Mutex::new(random)) }
     }
 
     pub(super) fn with<'a>(&'a self, storage: &'a Storage) -> Provider<'a> {
         Provider { core: self, storage }
     }
 
-    pub(super) fn crypto(&self) -> &RustCrypto {
+    pub(super) fn crypto(&self) -> &Crypto {
         &self.crypto
     }
 
@@ -105,7 +112,7 @@ pub(super) struct Provider<'a> {
 }
 
 impl OpenMlsProvider for Provider<'_> {
-    type CryptoProvider = RustCrypto;
+    type CryptoProvider = Crypto;
     type RandProvider = Rand;
     type StorageProvider = Storage;
 
@@ -113,7 +120,7 @@ impl OpenMlsProvider for Provider<'_> {
         self.storage
     }
 
-    fn crypto(&self) -> &RustCrypto {
+    fn crypto(&self) -> &Crypto {
         &self.core.crypto
     }
 

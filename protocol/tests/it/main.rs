@@ -11,5 +11,6 @@ mod healing;
 mod liars;
 mod net;
 mod relay;
+mod repeat;
 mod store;
 mod talk;

@@ -1,17 +1,22 @@
 //! One relay and some clients in one process; frames are delivered in a seeded order, connections and clients can fail.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
 
 use chancery_protocol::{
     client::{ClientMachine, Command, CommandId, Event, Input, Message, Output, Reply, Space, message_key},
     identity::{CertificateAuthority, Chain, DeviceKey, PersonalRoot, TenantRoot},
     ids::{AccountId, GroupId, Seq},
-    mls::Class,
+    mls::{Class, Core},
     relay::{Admission, ConnId, Input as RelayInput, Lane, Output as RelayOutput, RelayMachine, RelayStore},
     secret::{Random, Secret32},
     time::Timestamp,
     wire::{Direction, Frame, decode_exact, frame::take_frame, relay::Append},
 };
+use chancery_test_crypto::{Tap, TestCrypto};
+use sha2::{Digest, Sha256};
 
 use crate::store::MemoryStore;
 
@@ -22,6 +27,7 @@ pub struct Node {
     chain: Chain,
     pub account: AccountId,
     rows: Rows,
+    tap: Arc<dyn Tap>,
     machine: ClientMachine,
     conn: Option<ConnId>,
     /// Frames on their way to this client, by lane.
@@ -45,6 +51,13 @@ pub struct Net {
     pub tamper: Option<fn(&mut Frame)>,
     /// Every append that reached the relay.
     pub appends: Vec<Append>,
+    /// Over all bytes that reached the relay.
+    pub trace: Sha256,
+}
+
+/// A core that repeats: HPKE is seeded, too.
+fn core(seed: [u8; 32], tap: &Arc<dyn Tap>) -> Core {
+    Core::with_crypto(Box::new(TestCrypto::tapped(seed, tap.clone())), Random::new(seed))
 }
 
 impl Net {
@@ -67,6 +80,7 @@ impl Net {
             last_command: 0,
             tamper: None,
             appends: Vec::new(),
+            trace: Sha256::new(),
         };
         net.relay.handle(RelayInput::Admission(net.admission.clone()), now);
         net
@@ -93,12 +107,14 @@ impl Net {
 
     fn node(&mut self, name: &str, seed: [u8; 32], chain: Chain) {
         let key = DeviceKey::from_seed(Secret32::new(seed)).unwrap();
-        let machine = ClientMachine::open(key, chain.clone(), [], self.random.bytes(), self.now).unwrap();
+        let tap: Arc<dyn Tap> = Arc::new(());
+        let machine = ClientMachine::open_with(core(self.random.bytes(), &tap), key, chain.clone(), []).unwrap();
         let node = Node {
             seed,
             chain,
             account: machine.identity().account(),
             rows: Rows::new(),
+            tap,
             machine,
             conn: None,
             lanes: BTreeMap::new(),
@@ -151,7 +167,7 @@ impl Net {
             .map(|((space, key), value)| (*space, key.clone(), value.clone()))
             .collect();
         let key = DeviceKey::from_seed(Secret32::new(node.seed)).unwrap();
-        node.machine = ClientMachine::open(key, node.chain.clone(), rows, seed, self.now).unwrap();
+        node.machine = ClientMachine::open_with(core(seed, &node.tap), key, node.chain.clone(), rows).unwrap();
     }
 
     /// The process dies, its disk loses the private keys by which it opens the paths of commits, and it starts again.
@@ -300,6 +316,7 @@ impl Net {
                 let take = count.min(node.up.len());
                 let frames: Vec<_> = node.up.drain(..take).collect();
                 for (correlation, frame) in frames {
+                    self.trace.update(frame.to_bytes(correlation));
                     if let Frame::Append(append) = &frame {
                         self.appends.push(append.clone());
                     }

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
+    process::Command,
 };
 
 use chancery_protocol::wire::frame::FRAMES;
@@ -27,7 +28,7 @@ const LAYERS: &[&[&str]] = &[
 
 /// Which of our crates each crate may depend on, tests included.
 const CRATES: &[(&str, &[&str])] = &[
-    ("protocol", &[]),
+    ("protocol", &["chancery-test-crypto"]),
     ("protocol/quic", &["chancery-protocol"]),
     ("server", &["chancery-protocol", "chancery-quic"]),
     ("client-sdk", &["chancery-protocol", "chancery-quic"]),
@@ -170,13 +171,14 @@ fn imports_are_found_however_they_are_written() {
 
 #[test]
 fn only_the_mls_module_names_openmls() {
-    let allowed = |path: &str| path.starts_with("protocol/src/mls/") || path == "tests/tests/it/tidy.rs";
+    let crypto = |path: &str| path.starts_with("tests/crypto/");
+    let allowed =
+        |path: &str| path.starts_with("protocol/src/mls/") || crypto(path) || path == "tests/tests/it/tidy.rs";
     for file in sources().into_iter().filter(|file| !allowed(&file.path)) {
         assert!(!without_comments(&file.text).contains("openmls"), "{} names openmls", file.path);
     }
-    for file in
-        manifests().into_iter().filter(|file| !matches!(file.path.as_str(), "Cargo.toml" | "protocol/Cargo.toml"))
-    {
+    let allowed = |path: &str| matches!(path, "Cargo.toml" | "protocol/Cargo.toml") || crypto(path);
+    for file in manifests().into_iter().filter(|file| !allowed(&file.path)) {
         assert!(!file.text.contains("openmls"), "{} names openmls", file.path);
     }
 }
@@ -195,6 +197,36 @@ fn crates_depend_on_what_lies_below_them_only() {
         let chancery = text.lines().filter_map(|line| line.strip_prefix("name = \"chancery-"));
         let known = CRATES.iter().any(|(folder, _)| *path == format!("{folder}/Cargo.toml"));
         assert!(known || path.starts_with("tests/") || path.starts_with("fuzz/") || chancery.count() == 0, "{path}");
+    }
+}
+
+/// HPKE whose keys are not random is for tests: no feature and no dependency leads to it from what ships, and nothing
+/// that ships gives the machines a crypto of its own.
+#[test]
+fn the_crypto_of_tests_is_in_nothing_that_ships() {
+    let shipped: Vec<&str> = CRATES.iter().map(|(folder, _)| *folder).collect();
+    let mut tree = Command::new(env!("CARGO"));
+    tree.current_dir(root()).args(["tree", "--offline", "--locked", "--edges", "normal,build", "--all-features"]);
+    let mut names = 0;
+    for file in manifests() {
+        let folder = file.path.trim_end_matches("Cargo.toml").trim_end_matches('/');
+        if shipped.contains(&folder) {
+            let name = file.text.lines().find_map(|line| line.strip_prefix("name = ")).unwrap().trim_matches('"');
+            tree.args(["--package", name]);
+            names += 1;
+        }
+    }
+    assert_eq!(names, shipped.len());
+    let output = tree.output().unwrap();
+    let printed = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(printed.contains("chancery-protocol"), "{printed}");
+    assert!(!printed.contains("chancery-test"), "{printed}");
+    for file in sources().into_iter().filter(|file| !is_test(&file.path) && !file.path.starts_with("tests/")) {
+        let code = without_comments(without_tests(&file.text));
+        let made = matches!(file.path.as_str(), "protocol/src/mls/profile.rs" | "protocol/src/client/machine.rs");
+        let (crypto, open) = (code.matches("Core::with_crypto(").count(), code.matches("open_with(").count());
+        assert!(made || crypto + open == 0, "{} chooses its crypto", file.path);
     }
 }
 
