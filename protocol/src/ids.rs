@@ -87,6 +87,8 @@ byte_ids! {
     HeadHash, 32, "a head";
     /// SHA-256 over the bytes of an envelope.
     EnvelopeHash, 32, "an envelope hash";
+    /// A node of a Merkle tree: of a leaf, of a subtree, or the root.
+    MerkleHash, 32, "a Merkle hash";
     /// A message, chosen at random by its author.
     MessageId, 16, "a message id";
     /// A request that may be repeated with the same effect.

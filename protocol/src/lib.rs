@@ -11,6 +11,7 @@ pub mod error;
 pub mod identity;
 pub mod ids;
 pub mod limits;
+pub mod merkle;
 pub mod mls;
 pub mod relay;
 pub mod rows;

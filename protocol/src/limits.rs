@@ -81,3 +81,14 @@ pub const RETENTION_DAYS: u64 = 30;
 pub const APPEND_ID_DAYS: u64 = 7;
 /// Days that a relay keeps rows which tie a device to a moment.
 pub const TRACE_DAYS: u64 = 7;
+
+/// Most entries of a Merkle log: the tiles of C2SP tlog-tiles then have five levels.
+pub const LOG_SIZE_MAX: u64 = (1 << 40) - 1;
+/// Longest entry of a Merkle log, in bytes.
+pub const LOG_ENTRY_BYTES_MAX: usize = 1024;
+/// Longest checkpoint, all its signatures included, in bytes.
+pub const CHECKPOINT_BYTES_MAX: usize = 16 * 1024;
+/// Most signature lines of a checkpoint.
+pub const CHECKPOINT_SIGNATURES_MAX: usize = 16;
+/// Longest origin of a log or name of a key that signs checkpoints, in bytes of UTF-8.
+pub const LOG_NAME_BYTES_MAX: usize = 255;

@@ -5,10 +5,12 @@
 
 pub mod chain;
 pub mod charter;
+pub mod checkpoint;
 pub mod device_name;
 pub mod envelope;
 pub mod frame;
 pub mod group_state;
+pub mod merkle;
 pub mod mls_header;
 pub mod mutate;
 pub mod ticket;
@@ -31,10 +33,12 @@ pub struct Target {
 pub const TARGETS: &[Target] = &[
     Target { name: "chain", run: chain::run },
     Target { name: "charter", run: charter::run },
+    Target { name: "checkpoint", run: checkpoint::run },
     Target { name: "device_name", run: device_name::run },
     Target { name: "envelope", run: envelope::run },
     Target { name: "frame", run: frame::run },
     Target { name: "group_state", run: group_state::run },
+    Target { name: "merkle", run: merkle::run },
     Target { name: "mls_header", run: mls_header::run },
     Target { name: "ticket", run: ticket::run },
 ];
@@ -59,6 +63,10 @@ pub fn seed_of(path: &str, vector: &Vector) -> Option<(String, Vec<u8>)> {
         "device_name" => ("device_name", text("uri").as_bytes().to_vec()),
         "ticket" => ("ticket", text("ticket").as_bytes().to_vec()),
         "chain" => ("chain", chain::seed(&vector.input)),
+        "checkpoint" => ("checkpoint", text("note").as_bytes().to_vec()),
+        "log_path" | "entry_bundle" | "merkle_inclusion" | "merkle_consistency" => {
+            ("merkle", merkle::seed(&vector.kind, &vector.input))
+        }
         _ => return None,
     };
     // Long seeds only slow the fuzzer down.

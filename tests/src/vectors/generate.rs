@@ -6,6 +6,7 @@
 mod frames;
 mod identity;
 mod log;
+mod merkle;
 mod mls;
 
 use std::collections::BTreeMap;
@@ -46,6 +47,7 @@ pub fn all() -> BTreeMap<String, Vector> {
     let mut set = Set::default();
     frames::add(&mut set);
     log::add(&mut set);
+    merkle::add(&mut set);
     mls::add(&mut set);
     identity::add(&mut set);
     set.vectors

@@ -7,6 +7,7 @@ pub mod generate;
 pub mod json;
 mod replay;
 mod replay_identity;
+mod replay_merkle;
 
 use std::collections::BTreeMap;
 
@@ -120,6 +121,12 @@ pub fn run(kind: &str, input: &Value) -> Result<Outcome, String> {
         "chain" => replay_identity::chain(input),
         "signature" => replay_identity::signature(input),
         "ticket" => replay_identity::ticket(input),
+        "merkle_root" => replay_merkle::root(input),
+        "merkle_inclusion" => replay_merkle::inclusion(input),
+        "merkle_consistency" => replay_merkle::consistency(input),
+        "log_path" => replay_merkle::path(input),
+        "entry_bundle" => replay_merkle::bundle(input),
+        "checkpoint" => replay_merkle::checkpoint(input),
         _ => Err(format!("no vector is of kind {kind:?}")),
     }
 }

@@ -19,7 +19,8 @@ const LINES_MAX: usize = 1_000;
 /// machines among them, do not know one another.
 const LAYERS: &[&[&str]] = &[
     &["limits", "ids", "time", "rows"],
-    &["secret", "error", "merkle"],
+    &["secret", "error"],
+    &["merkle"],
     &["wire"],
     &["identity"],
     &["mls"],

@@ -54,6 +54,11 @@ fn every_frame_type_and_every_outcome_has_a_vector() {
         ("chain", "size encoding path validity name key authority"),
         ("signature", "signature"),
         ("ticket", "prefix damaged"),
+        ("merkle_inclusion", "proof"),
+        ("merkle_consistency", "split proof"),
+        ("log_path", "path"),
+        ("entry_bundle", "bundle"),
+        ("checkpoint", "size note origin signature"),
     ];
     for (kind, refusals) in layers {
         for layer in refusals.split(' ').chain(["ok"]) {
