@@ -9,7 +9,7 @@ use std::sync::{
 };
 
 use chancery_protocol::{
-    client::{Command, GroupSummary, MemberSummary, Message, Reply},
+    client::{Command, GroupSummary, MemberSummary, Message, Reply, StateChange},
     identity::Ticket,
     ids::{AccountId, EventId, GroupId, MessageId, Seq},
     mls::charter::Class,
@@ -37,7 +37,7 @@ const PAGE_MAX: usize = 1_000;
 
 /// One device in its groups. Clones are handles to the same client; all calls may run at the same time.
 ///
-/// Calls that change a group (`create_group`, `invite`, `remove`, `leave`, `flush`) wait for the relay, for as long as it
+/// Calls that change a group (`create_group`, `invite`, `rename`, `leave`, ...) and `flush` wait for the relay, for as long as it
 /// takes: give them a timeout. Dropping such a call does not take back what it asked for; the wish is kept and is
 /// carried out when the connection is back.
 ///
@@ -205,6 +205,40 @@ impl Client {
     /// As [`Client::invite`]; `NotAllowed` also for the own account, which leaves instead.
     pub async fn remove(&self, group: GroupId, account: AccountId) -> Result<(), Error> {
         self.command_at_relay(Command::Remove { group, account }).await.map(|_| ())
+    }
+
+    /// Gives the group another name and returns when it has it. Members alone see it.
+    ///
+    /// # Errors
+    /// `UnknownGroup`; `Invalid` for a name that is empty or too long; `NotAllowed` if the group has administrators and
+    /// this account is none; `Refused`, `NotEnrolled`, `Storage`, `StorageFull`.
+    pub async fn rename(&self, group: GroupId, name: &str) -> Result<(), Error> {
+        self.change(group, StateChange::Name(name.to_owned())).await
+    }
+
+    /// Makes a member an administrator and returns when it is one. From the first one on, administrators alone add
+    /// people and change the group; whoever names the first becomes one, too. If all of them leave, the group goes on
+    /// without anybody who may: appoint another before you leave, or [`Client::found_anew`].
+    ///
+    /// # Errors
+    /// `UnknownGroup`; `NotAllowed` if the account is no member, or the group has administrators and the own account is
+    /// none; `Invalid` if there are too many; `Refused`, `NotEnrolled`, `Storage`, `StorageFull`.
+    pub async fn appoint(&self, group: GroupId, account: AccountId) -> Result<(), Error> {
+        self.change(group, StateChange::Appoint(account)).await
+    }
+
+    /// Makes an administrator, who may be the own account, a member like others and returns when it is one. Without any
+    /// administrator every member may add people and change the group.
+    ///
+    /// # Errors
+    /// `UnknownGroup`; `NotAllowed` if the account is no administrator, or the own account is none; `Refused`,
+    /// `NotEnrolled`, `Storage`, `StorageFull`.
+    pub async fn dismiss(&self, group: GroupId, account: AccountId) -> Result<(), Error> {
+        self.change(group, StateChange::Dismiss(account)).await
+    }
+
+    async fn change(&self, group: GroupId, change: StateChange) -> Result<(), Error> {
+        self.command_at_relay(Command::Change { group, change }).await.map(|_| ())
     }
 
     /// Asks to be removed and returns when the wish stands in the group's log. The next member online carries it out;

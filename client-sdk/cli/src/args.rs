@@ -113,6 +113,30 @@ pub(crate) enum GroupVerb {
         /// As `group members` prints it
         address: String,
     },
+    /// Give a group another name
+    #[command(after_help = exit::HELP)]
+    Rename {
+        /// Name of the group, or 8 or more digits of its id
+        group: String,
+        /// Its name from then on, seen by members only
+        name: String,
+    },
+    /// Make a member an administrator: they alone invite people and change the group
+    #[command(after_help = exit::HELP)]
+    Appoint {
+        /// Name of the group, or 8 or more digits of its id
+        group: String,
+        /// As `group members` prints it
+        address: String,
+    },
+    /// Make an administrator a member like others; without any, everybody may invite
+    #[command(after_help = exit::HELP)]
+    Dismiss {
+        /// Name of the group, or 8 or more digits of its id
+        group: String,
+        /// As `group members` prints it
+        address: String,
+    },
     /// Found a group that cannot be healed anew, with the same name and people
     #[command(after_help = exit::HELP)]
     Refound {

@@ -46,6 +46,23 @@ pub(crate) async fn obey(session: &Session, output: &Output, verb: &GroupVerb) -
             session.within(KEPT, client.remove(group, account)).await?;
             changed(output, "removed", group, Some(address))
         }
+        GroupVerb::Rename { group, name } => {
+            let group = session.group(group).await?;
+            session.within(KEPT, client.rename(group, name)).await?;
+            changed(output, "renamed", group, None)
+        }
+        GroupVerb::Appoint { group, address } => {
+            let group = session.group(group).await?;
+            let account = member(session, group, address).await?;
+            session.within(KEPT, client.appoint(group, account)).await?;
+            changed(output, "appointed", group, Some(address))
+        }
+        GroupVerb::Dismiss { group, address } => {
+            let group = session.group(group).await?;
+            let account = member(session, group, address).await?;
+            session.within(KEPT, client.dismiss(group, account)).await?;
+            changed(output, "dismissed", group, Some(address))
+        }
         GroupVerb::Refound { group, without } => {
             let group = session.group(group).await?;
             let mut accounts = Vec::new();

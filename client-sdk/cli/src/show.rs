@@ -86,13 +86,14 @@ impl Output {
         self.line(
             || {
                 let own = if member.own { "  (this device)" } else { "" };
-                format!("{}  {role:<7}  device {}{own}", escape(&address), short(&device))
+                let administrator = if member.administrator { "  administrator" } else { "" };
+                format!("{}  {role:<7}  device {}{administrator}{own}", escape(&address), short(&device))
             },
             || {
                 json!({
                     "address": address, "account": member.account.to_string(), "authority": authority(&member.authority),
                     "handle": member.handle.as_ref().map(Handle::as_str), "device": device, "role": role,
-                    "own": member.own,
+                    "own": member.own, "administrator": member.administrator,
                 })
             },
         )
@@ -172,6 +173,8 @@ fn group_of_event(event: &Event) -> Option<GroupId> {
         | Event::Joined { group, .. }
         | Event::MemberAdded { group, .. }
         | Event::MemberRemoved { group, .. }
+        | Event::Renamed { group, .. }
+        | Event::AdministratorsChanged { group, .. }
         | Event::Leaving { group, .. }
         | Event::Left { group }
         | Event::Removed { group }
@@ -213,6 +216,10 @@ fn sentence(event: &Event, client: &Client) -> String {
         Event::MemberStuck { account, .. } => {
             format!("a device of {} cannot follow the group and will be added again", who(&None, account))
         }
+        Event::Renamed { name, .. } => format!("the group is called {name} from here on"),
+        Event::AdministratorsChanged { appointed, dismissed, .. } => {
+            format!("administrators: {} appointed, {} dismissed", appointed.len(), dismissed.len())
+        }
         Event::MemberReadded { account, by, .. } => {
             format!("a device of {} was added again by {}", who(&None, account), who(&None, by))
         }
@@ -240,6 +247,14 @@ fn event_object(number: u64, event: &Event, client: &Client) -> Value {
             "member_removed",
             json!({ "member": who(handle, account), "account": account.to_string(), "by": by.to_string() }),
         ),
+        Event::Renamed { name, by, .. } => ("renamed", json!({ "name": name, "by": by.to_string() })),
+        Event::AdministratorsChanged { appointed, dismissed, by, .. } => {
+            let ids = |accounts: &[AccountId]| accounts.iter().map(ToString::to_string).collect::<Vec<_>>();
+            (
+                "administrators_changed",
+                json!({ "appointed": ids(appointed), "dismissed": ids(dismissed), "by": by.to_string() }),
+            )
+        }
         Event::Leaving { account, .. } => ("leaving", json!({ "account": account.to_string() })),
         Event::Left { .. } => ("left", json!({})),
         Event::Removed { .. } => ("removed", json!({})),

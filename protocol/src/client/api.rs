@@ -54,6 +54,13 @@ pub enum Command {
         /// The group.
         group: GroupId,
     },
+    /// Changes the group's name or its administrators. Done when the commit is merged.
+    Change {
+        /// The group.
+        group: GroupId,
+        /// What.
+        change: StateChange,
+    },
     /// Sends a text. Done with `Message` when it is safe in the outbox; `Event::Sent` follows.
     Send {
         /// The group.
@@ -78,6 +85,18 @@ pub enum Command {
     },
     /// Done when nothing waits in outbox and intents and every group is read up to the head that the relay told.
     Flush,
+}
+
+/// What members change about a group as such. (`spec/mls-profile.md#roles`)
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum StateChange {
+    /// Its name, 1 to 256 bytes of UTF-8.
+    Name(String),
+    /// One more administrator, who is a member. With the first one, whoever names it becomes one, too.
+    Appoint(AccountId),
+    /// One administrator fewer. Without any, every member may add people and change the state.
+    Dismiss(AccountId),
 }
 
 /// Outcome of a command.
@@ -149,6 +168,8 @@ pub struct MemberSummary {
     pub role: Role,
     /// Whether it is this device.
     pub own: bool,
+    /// Whether its account administers the group.
+    pub administrator: bool,
 }
 
 /// A message in history.
@@ -282,6 +303,26 @@ pub enum Event {
         /// By whom.
         by: AccountId,
     },
+    /// The group has another name.
+    Renamed {
+        /// The group.
+        group: GroupId,
+        /// Its name from here on.
+        name: String,
+        /// By whom.
+        by: AccountId,
+    },
+    /// The group has other administrators.
+    AdministratorsChanged {
+        /// The group.
+        group: GroupId,
+        /// Who has become one.
+        appointed: Vec<AccountId>,
+        /// Who is none any more.
+        dismissed: Vec<AccountId>,
+        /// By whom.
+        by: AccountId,
+    },
     /// An account asks to be removed; some client will do it.
     Leaving {
         /// The group.
@@ -393,6 +434,9 @@ pub enum ClientFault {
     /// The account is not in the group.
     #[error("the account is not a member")]
     NoSuchMember,
+    /// The account administers nothing here.
+    #[error("the account is not an administrator of the group")]
+    NotAdministrator,
     /// Removing one's own account: leave instead.
     #[error("a member leaves by `leave`, not by removing itself")]
     RemoveSelf,

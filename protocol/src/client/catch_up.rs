@@ -340,6 +340,7 @@ impl ClientMachine {
             let handle = handle(&merged.before, *account);
             self.tell(&Event::MemberRemoved { group: id, account: *account, handle, by });
         }
+        self.tell_state(id, merged, &after.state);
         self.readded(id, merged);
         self.forget_chains(id, &after.leaves.keys().copied().collect::<Vec<_>>());
         // Alone at last: nobody is left who could remove this account.

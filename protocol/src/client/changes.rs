@@ -35,6 +35,24 @@ pub(super) fn internal(error: impl core::fmt::Display) -> ClientFault {
     ClientFault::Internal(error.to_string())
 }
 
+/// A name that a group can have.
+pub(super) fn named(name: &str) -> Result<(), ClientFault> {
+    match name.len() {
+        0 => Err(ClientFault::NameEmpty),
+        1..=GROUP_NAME_BYTES_MAX => Ok(()),
+        _ => Err(ClientFault::TooLarge { what: "the name", max: GROUP_NAME_BYTES_MAX }),
+    }
+}
+
+/// The group, if this device is a member that may change it.
+pub(super) fn active(slot: Option<&GroupSlot>) -> Result<&Group, ClientFault> {
+    let slot = slot.ok_or(ClientFault::UnknownGroup)?;
+    match (&slot.group, slot.record.status) {
+        (Some(group), GroupStatus::Active) => Ok(group),
+        _ => Err(ClientFault::NotMember),
+    }
+}
+
 fn commit_fault(error: CommitError) -> ClientFault {
     match error {
         CommitError::Judged(rule) => ClientFault::Forbidden(rule.to_string()),
@@ -44,12 +62,7 @@ fn commit_fault(error: CommitError) -> ClientFault {
 
 impl ClientMachine {
     pub(super) fn create_group(&mut self, id: CommandId, class: Class, name: String) -> Result<(), ClientFault> {
-        if name.is_empty() {
-            return Err(ClientFault::NameEmpty);
-        }
-        if name.len() > GROUP_NAME_BYTES_MAX {
-            return Err(ClientFault::TooLarge { what: "the name", max: GROUP_NAME_BYTES_MAX });
-        }
+        named(&name)?;
         let tenant = match (class, self.identity.authority()) {
             (Class::Personal, Authority::Personal) => None,
             (Class::Work | Class::Escrowed, Authority::Tenant(root)) => Some(root),
@@ -98,16 +111,8 @@ impl ClientMachine {
         Ok(group_id)
     }
 
-    fn active(&self, id: GroupId) -> Result<&Group, ClientFault> {
-        let slot = self.groups.get(&id).ok_or(ClientFault::UnknownGroup)?;
-        match (&slot.group, slot.record.status) {
-            (Some(group), GroupStatus::Active) => Ok(group),
-            _ => Err(ClientFault::NotMember),
-        }
-    }
-
     pub(super) fn invite(&mut self, id: CommandId, group: GroupId, account: AccountId) -> Result<(), ClientFault> {
-        if self.active(group)?.view().accounts().contains(&account) {
+        if active(self.groups.get(&group))?.view().accounts().contains(&account) {
             return Err(ClientFault::AlreadyMember);
         }
         let request = self.core.random().map(RequestId).map_err(internal)?;
@@ -119,7 +124,7 @@ impl ClientMachine {
         if account == self.identity.account() {
             return Err(ClientFault::RemoveSelf);
         }
-        if !self.active(group)?.view().accounts().contains(&account) {
+        if !active(self.groups.get(&group))?.view().accounts().contains(&account) {
             return Err(ClientFault::NoSuchMember);
         }
         self.intend(group, IntentKind::Remove { account }, Some(id));
@@ -132,7 +137,7 @@ impl ClientMachine {
         group: GroupId,
         now: Timestamp,
     ) -> Result<Option<Reply>, ClientFault> {
-        let alone = self.active(group)?.view().accounts().len() == 1;
+        let alone = active(self.groups.get(&group))?.view().accounts().len() == 1;
         if alone {
             // Nobody is left who could remove this account: the group ends with it.
             if let Some(slot) = self.groups.get_mut(&group) {
@@ -278,7 +283,16 @@ impl ClientMachine {
                     return true;
                 }
                 let removes = slot.group.as_ref().map(|group| group.view().devices(account)).unwrap_or_default();
-                self.make_commit(id, order, &Change { removes, ..Change::default() });
+                let state = self.state_without(id, account);
+                self.make_commit(id, order, &Change { removes, state, ..Change::default() });
+                true
+            }
+            IntentKind::State(ref change) => {
+                if slot.sent.is_empty() {
+                    let own = self.identity.account();
+                    let state = slot.group.as_ref().map(|group| change.apply(&group.view().state, own));
+                    self.make_commit(id, order, &Change { state, ..Change::default() });
+                }
                 true
             }
         }
@@ -478,13 +492,15 @@ impl ClientMachine {
         let Some(slot) = self.groups.get(&id) else { return };
         let Some(group) = slot.group.as_ref() else { return };
         let accounts = group.view().accounts();
+        let (state, own) = (&group.view().state, self.identity.account());
         let fulfilled: Vec<u64> = slot
             .intents
             .iter()
-            .filter(|(_, intent)| match intent.what {
-                IntentKind::Add { account, .. } => accounts.contains(&account),
-                IntentKind::Remove { account } => !accounts.contains(&account),
-                IntentKind::Readd { device, .. } => !slot.record.stuck_members.iter().any(|(one, _)| *one == device),
+            .filter(|(_, intent)| match &intent.what {
+                IntentKind::Add { account, .. } => accounts.contains(account),
+                IntentKind::Remove { account } => !accounts.contains(account),
+                IntentKind::Readd { device, .. } => !slot.record.stuck_members.iter().any(|(one, _)| one == device),
+                IntentKind::State(change) => change.apply(state, own) == *state,
                 // Any commit begins an epoch with keys of its own.
                 IntentKind::Renew => true,
             })

@@ -295,6 +295,10 @@ impl ClientMachine {
         let gone = |account: &AccountId| without.contains(account);
         let mut state = GroupState { guests: Vec::new(), ..view.state.clone() };
         state.administrators.retain(|account| !gone(account));
+        // mls.founding.3: whoever founds it brings the people in, and could not as one who administers nothing.
+        if !view.state.administrators.is_empty() && !state.administrators.contains(&own) {
+            state.administrators.push(own);
+        }
         let founded = self.found(id, charter, state)?;
         for account in people {
             let request = self.core.random().map(RequestId).map_err(internal)?;

@@ -348,6 +348,7 @@ impl ClientMachine {
             Command::Invite { group, account } => self.invite(id, group, account).map(|()| None),
             Command::Remove { group, account } => self.remove(id, group, account).map(|()| None),
             Command::Leave { group } => self.leave(id, group, now),
+            Command::Change { group, change } => self.change_state(id, group, change).map(|()| None),
             Command::Send { group, text } => self.send_text(group, text, now).map(|id| Some(Reply::Message(id))),
             Command::FoundAnew { group, without } => self.found_anew(id, group, &without).map(|()| None),
             Command::Groups => Ok(Some(Reply::Groups(self.groups.iter().map(summary).collect()))),
@@ -363,6 +364,7 @@ impl ClientMachine {
         let slot = self.groups.get(&group).ok_or(ClientFault::UnknownGroup)?;
         let group = slot.group.as_ref().ok_or(ClientFault::NotMember)?;
         let own = self.key.device();
+        let administrators = &group.view().state.administrators;
         let mut members: Vec<MemberSummary> = group
             .view()
             .leaves
@@ -374,6 +376,7 @@ impl ClientMachine {
                 device: leaf.identity.device(),
                 role: leaf.identity.role(),
                 own: leaf.identity.device() == own,
+                administrator: administrators.contains(&leaf.identity.account()),
             })
             .collect();
         members.sort_by(|a, b| (&a.handle, a.account, a.device).cmp(&(&b.handle, b.account, b.device)));

@@ -11,10 +11,11 @@ pub mod machine;
 mod outbox;
 mod packages;
 mod record;
+mod roles;
 
 pub use api::{
     AlarmKind, ClientFault, Command, CommandId, Event, GroupStatus, GroupSummary, Input, MemberSummary, Message,
-    Output, Reply, message_key,
+    Output, Reply, StateChange, message_key,
 };
 pub use machine::ClientMachine;
 

@@ -5,7 +5,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    client::api::{AlarmKind, CommandId, GroupStatus},
+    client::api::{AlarmKind, CommandId, GroupStatus, StateChange},
     ids::{AccountId, DeviceId, EnvelopeHash, EventId, GroupId, MessageId, RequestId, Seq},
     limits::IN_FLIGHT_MAX,
     mls::charter::Class,
@@ -217,6 +217,8 @@ pub(super) enum IntentKind {
     },
     /// Renew this device's keys.
     Renew,
+    /// Another name, or other administrators.
+    State(StateChange),
 }
 
 pub(super) fn group_row(group: GroupId, record: Option<&GroupRecord>) -> RowWrite {

@@ -142,6 +142,7 @@ fn changing(before: &GroupView, commit: &CommitView, after: &GroupView) -> Resul
     }
     let administrators = &before.state.administrators;
     let restricted = adds_account || before.state != after.state;
+    // mls.roles.3: those who are named count whether they are in the group or not.
     if restricted && !administrators.is_empty() && !administrators.contains(&committer) {
         return Err(Rule::Administrators);
     }

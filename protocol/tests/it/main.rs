@@ -12,5 +12,6 @@ mod liars;
 mod net;
 mod relay;
 mod repeat;
+mod roles;
 mod store;
 mod talk;
