@@ -129,8 +129,8 @@ impl Client {
             .parse()
             .map_err(|error: chancery_protocol::identity::TicketError| Error::Invalid(error.to_string()))?;
         let keys = self.ask(|answer| Job::Prepare(Box::new(ticket.clone()), answer)).await?;
-        let chain = net::redeem(&ticket, &keys, self.inner.config.connect_timeout).await?;
-        let enrolment = keys.enrolled(&ticket, chain, wall_clock())?;
+        let granted = net::redeem(&ticket, &keys, self.inner.config.connect_timeout).await?;
+        let enrolment = keys.enrolled(&ticket, granted, wall_clock())?;
         let identity = enrolment.identity()?;
         self.ask(|answer| Job::Finish(Box::new(enrolment), answer)).await?;
         Ok(self.inner.identity.get_or_init(|| identity).clone())

@@ -2,16 +2,15 @@
 //!
 //! This module does not enrol; `net::enrol` asks and `driver` stores.
 
-use std::net::SocketAddr;
-
 use chancery_protocol::{
     identity::{
         Authority, Chain, DeviceIdentity, DeviceKey, Handle, PersonalRoot, Ticket, TicketKind, certificate::At,
         verify_chain,
     },
-    ids::{AccountId, DeviceId, RootHash, SpkiPin},
+    ids::{AccountId, DeviceId, RootHash},
     secret::Secret32,
     time::Timestamp,
+    wire::registrar::Place,
 };
 use serde::{Deserialize, Serialize};
 
@@ -75,10 +74,10 @@ impl Identity {
 /// What is stored once a device is enrolled. It holds secrets.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Enrolment {
-    /// Where the relay listens.
-    pub(crate) addresses: Vec<SocketAddr>,
-    /// The relay's key.
-    pub(crate) server: SpkiPin,
+    /// Where the relay is.
+    pub(crate) relay: Place,
+    /// Where the registrar is: the same, or another server.
+    pub(crate) registrar: Place,
     /// The organisation that runs the relay.
     pub(crate) tenant: RootHash,
     /// The device's certificate.
@@ -135,7 +134,8 @@ impl EnrolmentKeys {
     }
 
     /// Turns the registrar's answer into an enrolment, if it certifies this device under the ticket's organisation.
-    pub(crate) fn enrolled(self, ticket: &Ticket, chain: Chain, now: Timestamp) -> Result<Enrolment, Error> {
+    pub(crate) fn enrolled(self, ticket: &Ticket, granted: Granted, now: Timestamp) -> Result<Enrolment, Error> {
+        let Granted { chain, relay } = granted;
         let device = verify_chain(&chain, At::Moment(now)).map_err(|error| unusable(&error.to_string()))?;
         let expected = match ticket.kind {
             TicketKind::Account => Authority::Tenant(ticket.tenant),
@@ -148,13 +148,26 @@ impl EnrolmentKeys {
             return Err(unusable("it is for another device"));
         }
         Ok(Enrolment {
-            addresses: ticket.addresses.clone(),
-            server: ticket.server,
+            // identity.enrol.2
+            relay: relay.unwrap_or_else(|| ticket_place(ticket)),
+            registrar: ticket_place(ticket),
             tenant: ticket.tenant,
             chain,
             keys: self,
         })
     }
+}
+
+/// What a registrar has answered.
+pub(crate) struct Granted {
+    /// The device's certificate.
+    pub(crate) chain: Chain,
+    /// The relay, if it is another server than the registrar.
+    pub(crate) relay: Option<Place>,
+}
+
+fn ticket_place(ticket: &Ticket) -> Place {
+    Place { addresses: ticket.addresses.clone(), pin: ticket.server }
 }
 
 fn unusable(why: &str) -> Error {
@@ -166,7 +179,10 @@ fn unusable(why: &str) -> Error {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
-    use chancery_protocol::identity::{CertificateAuthority, Role, TenantRoot};
+    use chancery_protocol::{
+        identity::{CertificateAuthority, Role, TenantRoot},
+        ids::SpkiPin,
+    };
 
     use super::*;
 
@@ -175,6 +191,10 @@ mod tests {
     fn issuing(seed: u8) -> CertificateAuthority {
         let root = TenantRoot::create(Secret32::new([seed; 32]), NOW).unwrap();
         root.issuing(Secret32::new([seed + 1; 32]), NOW).unwrap()
+    }
+
+    fn granted(chain: Chain) -> Granted {
+        Granted { chain, relay: None }
     }
 
     fn ticket(kind: TicketKind, tenant: RootHash) -> Ticket {
@@ -197,7 +217,7 @@ mod tests {
         let keys = keys(TicketKind::Account);
         let chain =
             issuing.certify(&"李雷".parse().unwrap(), keys.device_key().unwrap().public(), Role::Human, NOW).unwrap();
-        let enrolment = keys.enrolled(&ticket(TicketKind::Account, issuing.root()), chain, NOW).unwrap();
+        let enrolment = keys.enrolled(&ticket(TicketKind::Account, issuing.root()), granted(chain), NOW).unwrap();
         let identity = enrolment.identity().unwrap();
         assert_eq!(identity.address, "李雷");
         assert_eq!(identity.resolve("李雷").unwrap(), identity.account);
@@ -213,7 +233,7 @@ mod tests {
         let keys = keys(TicketKind::Personal);
         let chain = keys.personal_chain().unwrap();
         assert_eq!(chain, keys.personal_chain().unwrap());
-        let enrolment = keys.enrolled(&ticket(TicketKind::Personal, RootHash([4; 32])), chain, NOW).unwrap();
+        let enrolment = keys.enrolled(&ticket(TicketKind::Personal, RootHash([4; 32])), granted(chain), NOW).unwrap();
         let identity = enrolment.identity().unwrap();
         assert_eq!(identity.resolve(&identity.address).unwrap(), identity.account);
         assert!(identity.resolve("ana").unwrap_err().to_string().contains("personal account"));
@@ -226,7 +246,8 @@ mod tests {
         let foreign = theirs.certify(&"ana".parse().unwrap(), key.public(), Role::Human, NOW).unwrap();
         let other = ours.certify(&"ana".parse().unwrap(), issuing_key().public(), Role::Human, NOW).unwrap();
         for chain in [foreign, other, Chain(Vec::new())] {
-            let refused = keys(TicketKind::Account).enrolled(&ticket(TicketKind::Account, ours.root()), chain, NOW);
+            let ticket = ticket(TicketKind::Account, ours.root());
+            let refused = keys(TicketKind::Account).enrolled(&ticket, granted(chain), NOW);
             assert_eq!(refused.err().unwrap().code(), "not_allowed");
         }
     }

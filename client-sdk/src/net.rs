@@ -8,13 +8,12 @@ mod session;
 #[cfg(test)]
 mod tests;
 
-use std::{future::Future, net::SocketAddr, sync::Arc, sync::mpsc::Sender, time::Duration};
+use std::{future::Future, sync::Arc, sync::mpsc::Sender, time::Duration};
 
 use chancery_protocol::{
     error::Refusal,
     identity::{Chain, DeviceKey},
-    ids::SpkiPin,
-    wire::Frame,
+    wire::{Frame, registrar::Place},
 };
 use chancery_quic::{Protocol, connect};
 use tokio::{
@@ -85,8 +84,7 @@ pub(crate) enum NetCommand {
 
 /// Whom to connect to, and as whom.
 pub(crate) struct Target {
-    addresses: Vec<SocketAddr>,
-    server: SpkiPin,
+    relay: Place,
     chain: Chain,
     key: DeviceKey,
 }
@@ -95,12 +93,7 @@ impl Target {
     /// # Errors
     /// `Internal` if the stored key is none.
     pub(crate) fn of(enrolment: &Enrolment) -> Result<Self, Error> {
-        Ok(Self {
-            addresses: enrolment.addresses.clone(),
-            server: enrolment.server,
-            chain: enrolment.chain.clone(),
-            key: enrolment.keys.device_key()?,
-        })
+        Ok(Self { relay: enrolment.relay.clone(), chain: enrolment.chain.clone(), key: enrolment.keys.device_key()? })
     }
 }
 
@@ -176,7 +169,7 @@ impl Network {
         self.state.send_replace(ConnectionState::Connecting);
         let connecting = tokio::time::timeout(
             self.connect_timeout,
-            connect(&target.addresses, target.server, Some((&target.chain, &target.key)), Protocol::Relay),
+            connect(&target.relay.addresses, target.relay.pin, Some((&target.chain, &target.key)), Protocol::Relay),
         );
         let lost = match self.unless_interrupted(connecting).await {
             Work::Interrupted => return,

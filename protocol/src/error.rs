@@ -131,6 +131,12 @@ pub enum Refusal {
     /// 26: too many commits of this group wait for another account to confirm one.
     #[error("too many commits of this group wait until another member has followed one: try again later")]
     Unconfirmed,
+    /// 27: this device was revoked; other devices of its account go on.
+    #[error("this device was revoked: enrol anew in another folder")]
+    DeviceRevoked,
+    /// 28: the account has as many devices as it may.
+    #[error("the account has as many devices as it may have: revoke one that is not used any more")]
+    DeviceLimit,
 }
 
 impl Refusal {
@@ -165,6 +171,8 @@ impl Refusal {
             Self::AppendedAndGone => 24,
             Self::OutOfOrder => 25,
             Self::Unconfirmed => 26,
+            Self::DeviceRevoked => 27,
+            Self::DeviceLimit => 28,
         }
     }
 
@@ -178,6 +186,7 @@ impl Refusal {
                 | Self::CertificateExpired
                 | Self::CertificateForeign
                 | Self::AccountDisabled
+                | Self::DeviceRevoked
         )
     }
 

@@ -89,6 +89,8 @@ byte_ids! {
     EnvelopeHash, 32, "an envelope hash";
     /// A node of a Merkle tree: of a leaf, of a subtree, or the root.
     MerkleHash, 32, "a Merkle hash";
+    /// What tells histories of a registrar's orders apart.
+    OrderHash, 32, "an order hash";
     /// A message, chosen at random by its author.
     MessageId, 16, "a message id";
     /// A request that may be repeated with the same effect.
@@ -122,6 +124,8 @@ numbers! {
     Seq;
     /// MLS epoch of a group.
     Epoch;
+    /// Place of a registrar's order, dense from 1. Zero means "before the first".
+    OrderSeq;
     /// A Welcome in a mailbox, unique within one relay.
     MailId;
     /// Place in the stream of events that a client hands to its host, from 1.

@@ -60,6 +60,8 @@ pub const MAILBOX_MAX: usize = 4096;
 pub const MAIL_PER_READ_MAX: usize = 16;
 /// KeyPackages that one account may take from one account in a day.
 pub const KEY_PACKAGE_TAKES_PER_TARGET_DAY_MAX: u32 = 1_000;
+/// Orders in one frame of a registrar to its relay.
+pub const ORDERS_PER_FRAME_MAX: usize = 10_000;
 /// Addresses in a ticket.
 pub const TICKET_ADDRESSES_MAX: usize = 8;
 /// Longest ticket string, in bytes.

@@ -2,19 +2,23 @@
 //!
 //! This module does not speak to the server: a running one notices changes by itself, within about a second.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 
 use chancery_protocol::{
     identity::{Handle, Ticket, TicketKind, certificate::root_hash, issue::server_certificate},
-    ids::{AccountId, RootHash, SpkiPin},
+    ids::{AccountId, DeviceId, RootHash, SpkiPin},
     time::Timestamp,
 };
 
 use crate::{
     clock::Clock,
     config::Config,
+    init::reachable,
     keys::{self, KeyFileError},
-    registrar::store::{AccountRow, RegistrarStore},
+    registrar::{
+        devices::DeviceRow,
+        store::{AccountRow, RegistrarStore},
+    },
     store::OpenError,
 };
 
@@ -31,6 +35,12 @@ pub enum AdminError {
     /// It is cut off.
     #[error("the account {0} is disabled")]
     Disabled(Handle),
+    /// No such device.
+    #[error("there is no device {0}: `device list NAME` shows those of an account")]
+    UnknownDevice(DeviceId),
+    /// The registrar is another node.
+    #[error("this is a relay without a registrar: accounts and devices are administered where the registrar is")]
+    NoRegistrar,
     /// The server's address is not known yet.
     #[error("the server has not chosen its port yet: start it once, or set `listen` or `public` in the configuration")]
     NoAddress,
@@ -65,8 +75,11 @@ impl Admin {
     /// Opens the registrar's database of a deployment.
     ///
     /// # Errors
-    /// If it, or the server's key, or the issuing certificates cannot be read.
+    /// `NoRegistrar`; or if it, or the server's key, or the issuing certificates cannot be read.
     pub fn open(config: &Config) -> Result<Self, AdminError> {
+        if !config.role.is_registrar() {
+            return Err(AdminError::NoRegistrar);
+        }
         let chain = keys::read_pem(&config.issuing_chain())?;
         let tenant = chain.last().and_then(|root| root_hash(root).ok()).ok_or(AdminError::Certificate)?;
         let key = keys::read_key(&config.server_key(), "server")?;
@@ -93,9 +106,17 @@ impl Admin {
     /// # Errors
     /// `Exists`, `NoAddress`, and what goes wrong.
     pub fn add_account(&mut self, handle: &Handle) -> Result<Ticket, AdminError> {
+        self.add_account_with(handle, None)
+    }
+
+    /// As [`Self::add_account`], with another number of devices than the configuration says.
+    ///
+    /// # Errors
+    /// As [`Self::add_account`].
+    pub fn add_account_with(&mut self, handle: &Handle, devices_max: Option<u32>) -> Result<Ticket, AdminError> {
         // Before anything is written: an account without a ticket would only puzzle.
         let addresses = self.addresses()?;
-        if !self.store.add_account(handle, handle.account(self.tenant), self.clock.now())? {
+        if !self.store.add_account(handle, handle.account(self.tenant), devices_max, self.clock.now())? {
             return Err(AdminError::Exists(handle.clone()));
         }
         self.make_ticket(Some(handle), addresses)
@@ -128,7 +149,7 @@ impl Admin {
     /// # Errors
     /// `Unknown`, and what goes wrong.
     pub fn disable(&mut self, handle: &Handle) -> Result<(), AdminError> {
-        let known = self.store.disable(handle, self.clock.now())?;
+        let known = self.store.disable(handle, handle.account(self.tenant), self.clock.now())?;
         if known { Ok(()) } else { Err(AdminError::Unknown(handle.to_string())) }
     }
 
@@ -139,6 +160,43 @@ impl Admin {
     pub fn disable_personal(&mut self, account: AccountId) -> Result<(), AdminError> {
         let known = self.store.disable_personal(RootHash(account.0), self.clock.now())?;
         if known { Ok(()) } else { Err(AdminError::Unknown(account.to_string())) }
+    }
+
+    /// Lets an account in again. Groups that have removed it meanwhile must invite it again.
+    ///
+    /// # Errors
+    /// `Unknown`, and what goes wrong.
+    pub fn enable(&mut self, handle: &Handle) -> Result<(), AdminError> {
+        let known = self.store.enable(handle, handle.account(self.tenant))?;
+        if known { Ok(()) } else { Err(AdminError::Unknown(handle.to_string())) }
+    }
+
+    /// Lets a personal account in again.
+    ///
+    /// # Errors
+    /// `Unknown`, and what goes wrong.
+    pub fn enable_personal(&mut self, account: AccountId) -> Result<(), AdminError> {
+        let known = self.store.enable_personal(RootHash(account.0))?;
+        if known { Ok(()) } else { Err(AdminError::Unknown(account.to_string())) }
+    }
+
+    /// The devices of an account, revoked ones included.
+    ///
+    /// # Errors
+    /// `Unknown`, and what goes wrong.
+    pub fn devices(&self, handle: &Handle) -> Result<Vec<DeviceRow>, AdminError> {
+        match self.store.disabled_at(handle)? {
+            None => Err(AdminError::Unknown(handle.to_string())),
+            Some(_) => Ok(self.store.devices(handle)?),
+        }
+    }
+
+    /// Cuts one device off for good, within about a second; the others of its account go on. Returns whose it was.
+    ///
+    /// # Errors
+    /// `UnknownDevice`, and what goes wrong.
+    pub fn revoke(&mut self, device: DeviceId) -> Result<Handle, AdminError> {
+        self.store.revoke(device, self.clock.now())?.ok_or(AdminError::UnknownDevice(device))
     }
 
     /// All accounts.
@@ -169,14 +227,7 @@ impl Admin {
             let kept = std::fs::read_to_string(self.config.address_file()).map_err(|_| AdminError::NoAddress)?;
             address = kept.trim().parse().map_err(|_| AdminError::NoAddress)?;
         }
-        // "All interfaces" is nowhere to connect to; on the same machine the loopback interface is one of them.
-        if address.ip().is_unspecified() {
-            address.set_ip(match address {
-                SocketAddr::V4(_) => IpAddr::V4(Ipv4Addr::LOCALHOST),
-                SocketAddr::V6(_) => IpAddr::V6(Ipv6Addr::LOCALHOST),
-            });
-        }
-        Ok(vec![address])
+        Ok(vec![reachable(address)])
     }
 
     fn make_ticket(&mut self, handle: Option<&Handle>, addresses: Vec<SocketAddr>) -> Result<Ticket, AdminError> {
@@ -214,7 +265,11 @@ mod tests {
         admin.disable(&ana).unwrap();
         assert!(matches!(admin.ticket(&ana), Err(AdminError::Disabled(_))));
         let rows = admin.list().unwrap();
-        assert!(matches!(rows.as_slice(), [row] if row.disabled_at.is_some() && row.handle == Some(ana)));
+        assert!(matches!(rows.as_slice(), [row] if row.disabled_at.is_some() && row.handle == Some(ana.clone())));
+        admin.enable(&ana).unwrap();
+        assert!(admin.ticket(&ana).is_ok() && admin.devices(&ana).unwrap().is_empty());
+        assert!(matches!(admin.devices(&"bo".parse().unwrap()), Err(AdminError::Unknown(_))));
+        assert!(matches!(admin.revoke(DeviceId([1; 32])), Err(AdminError::UnknownDevice(_))));
     }
 
     #[test]

@@ -1,18 +1,21 @@
-//! The command line: `init`, `serve`, `account`.
+//! The command line: `init`, `serve`, `account`, `device`.
 //!
 //! This module does not do the work; it says what was done, or what to do next.
 
-use std::{ffi::OsString, net::SocketAddr, path::PathBuf};
+use std::{ffi::OsString, net::SocketAddr, num::NonZeroU32, path::PathBuf};
 
 use chancery_protocol::{
     identity::{Handle, Ticket},
-    ids::AccountId,
+    ids::{AccountId, DeviceId},
     time::Timestamp,
 };
 use clap::{Args, Parser, Subcommand};
 use serde_json::{Value, json};
 
-use crate::{Admin, Config, InitOptions, Server, init, log, registrar::store::AccountRow};
+use crate::{
+    Admin, Clock, Config, InitOptions, NodeReport, Server, init, init_apart, log,
+    registrar::{devices::DeviceRow, store::AccountRow},
+};
 
 const EXIT_CODES: &str = "Exit codes: 0 done; 1 not done, the message says what to do; 2 wrong usage; \
      3 the store failed while serving: start again, and look at the disk.";
@@ -37,6 +40,12 @@ enum Command {
         /// Address that devices connect to, for tickets; may be repeated
         #[arg(long)]
         public: Vec<SocketAddr>,
+        /// UDP address of a registrar on a machine of its own; makes a folder for each
+        #[arg(long)]
+        registrar_listen: Option<SocketAddr>,
+        /// Address that devices enrol at, for tickets; may be repeated
+        #[arg(long, requires = "registrar_listen")]
+        registrar_public: Vec<SocketAddr>,
         /// Print one JSON object
         #[arg(long)]
         json: bool,
@@ -52,6 +61,9 @@ enum Command {
     /// Accounts and tickets; works while the server runs
     #[command(subcommand)]
     Account(Account),
+    /// Devices of accounts; works while the server runs
+    #[command(subcommand)]
+    Device(Device),
 }
 
 #[derive(Debug, Args)]
@@ -76,6 +88,9 @@ enum Account {
     Add {
         /// Name of the account, such as ana or 李雷
         handle: Handle,
+        /// How many devices it may have, if not as many as the configuration says
+        #[arg(long)]
+        devices: Option<NonZeroU32>,
         #[command(flatten)]
         common: Common,
     },
@@ -100,6 +115,31 @@ enum Account {
     Disable {
         /// Name of the account, or the id of a personal account
         handle: String,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Let a disabled account in again
+    Enable {
+        /// Name of the account, or the id of a personal account
+        handle: String,
+        #[command(flatten)]
+        common: Common,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum Device {
+    /// List the devices of an account
+    List {
+        /// Name of the account
+        handle: Handle,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Cut a device off for good, at once; the others of its account go on
+    Revoke {
+        /// Id of the device, from `device list`
+        device: DeviceId,
         #[command(flatten)]
         common: Common,
     },
@@ -128,9 +168,16 @@ pub fn run_cli(args: impl IntoIterator<Item = OsString>) -> u8 {
         }
     };
     let ended = match cli.command {
-        Command::Init { dir, listen, public, json } => run_init(&dir, &InitOptions { listen, public }, json),
+        Command::Init { dir, listen, public, registrar_listen, registrar_public, json } => {
+            let options = InitOptions { listen, public };
+            match registrar_listen {
+                None => run_init(&dir, &options, json),
+                Some(listen) => run_init_apart(&dir, &options, &InitOptions { listen, public: registrar_public }, json),
+            }
+        }
         Command::Serve { place, json } => run_serve(&place, json),
         Command::Account(command) => run_account(command),
+        Command::Device(command) => run_device(command),
     };
     match ended {
         Ok(()) => 0,
@@ -144,31 +191,70 @@ pub fn run_cli(args: impl IntoIterator<Item = OsString>) -> u8 {
 fn run_init(dir: &std::path::Path, options: &InitOptions, as_json: bool) -> Result<(), Ended> {
     let report = init(dir, options)?;
     if as_json {
-        let keys: Vec<Value> = report
-            .keys
-            .iter()
-            .map(|(path, advice)| json!({ "file": path.display().to_string(), "advice": advice }))
-            .collect();
         say(&json!({
             "config": report.config.display().to_string(),
             "tenant": report.tenant.to_string(),
             "server": report.server.to_string(),
-            "keys": keys,
+            "keys": keys_json(&report.keys),
         })
         .to_string());
         return Ok(());
     }
     say(&format!("Organisation (root hash): {}", report.tenant));
     say(&format!("Server (pin):             {}", report.server));
-    say("Keys, each readable by you alone:");
-    for (path, advice) in &report.keys {
-        say(&format!("  {}\n      {advice}.", path.display()));
-    }
+    say_keys(&report.keys);
     let config = report.config.display();
     say(&format!(
         "Next:\n  chancery-relay serve --config {config}\n  chancery-relay account add NAME --config {config}"
     ));
     Ok(())
+}
+
+fn run_init_apart(
+    dir: &std::path::Path,
+    relay: &InitOptions,
+    registrar: &InitOptions,
+    as_json: bool,
+) -> Result<(), Ended> {
+    let report = init_apart(dir, relay, registrar)?;
+    if as_json {
+        let node = |node: &NodeReport| {
+            json!({
+                "dir": node.dir.display().to_string(),
+                "config": node.config.display().to_string(),
+                "server": node.server.to_string(),
+            })
+        };
+        say(&json!({
+            "tenant": report.tenant.to_string(),
+            "relay": node(&report.relay),
+            "registrar": node(&report.registrar),
+            "keys": keys_json(&report.keys),
+        })
+        .to_string());
+        return Ok(());
+    }
+    say(&format!("Organisation (root hash): {}", report.tenant));
+    say(&format!("Relay (pin):              {}", report.relay.server));
+    say(&format!("Registrar (pin):          {}", report.registrar.server));
+    say_keys(&report.keys);
+    say(&format!(
+        "Next: move {} to the relay's machine and {} to the registrar's, and on each\n  chancery-relay serve --config config.toml",
+        report.relay.dir.display(),
+        report.registrar.dir.display(),
+    ));
+    Ok(())
+}
+
+fn keys_json(keys: &[(PathBuf, &'static str)]) -> Vec<Value> {
+    keys.iter().map(|(path, advice)| json!({ "file": path.display().to_string(), "advice": advice })).collect()
+}
+
+fn say_keys(keys: &[(PathBuf, &'static str)]) {
+    say("Keys, each readable by you alone:");
+    for (path, advice) in keys {
+        say(&format!("  {}\n      {advice}.", path.display()));
+    }
 }
 
 fn run_serve(place: &Place, as_json: bool) -> Result<(), Ended> {
@@ -226,9 +312,9 @@ fn stop_signal() -> std::io::Result<impl Future<Output = ()>> {
 
 fn run_account(command: Account) -> Result<(), Ended> {
     match command {
-        Account::Add { handle, common } => {
+        Account::Add { handle, devices, common } => {
             let mut admin = open(&common)?;
-            let ticket = admin.add_account(&handle)?;
+            let ticket = admin.add_account_with(&handle, devices.map(NonZeroU32::get))?;
             print_ticket(&admin, &ticket, Some(&handle), &common);
         }
         Account::Ticket { handle, common } => {
@@ -259,6 +345,40 @@ fn run_account(command: Account) -> Result<(), Ended> {
                 say(&json!({ "disabled": handle }).to_string());
             } else {
                 say(&format!("{handle} is disabled: a running relay cuts it off within a second"));
+            }
+        }
+        Account::Enable { handle, common } => {
+            let mut admin = open(&common)?;
+            match handle.parse::<AccountId>() {
+                Ok(account) => admin.enable_personal(account)?,
+                Err(_) => admin.enable(&handle.parse()?)?,
+            }
+            if common.json {
+                say(&json!({ "enabled": handle }).to_string());
+            } else {
+                say(&format!("{handle} is let in again; groups that removed it must invite it again"));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn run_device(command: Device) -> Result<(), Ended> {
+    match command {
+        Device::List { handle, common } => {
+            let rows = open(&common)?.devices(&handle)?;
+            if common.json {
+                say(&json!({ "devices": rows.iter().map(device_json).collect::<Vec<_>>() }).to_string());
+            } else {
+                rows.iter().for_each(|row| say(&device_text(row)));
+            }
+        }
+        Device::Revoke { device, common } => {
+            let handle = open(&common)?.revoke(device)?;
+            if common.json {
+                say(&json!({ "revoked": device.to_string(), "handle": handle.as_str() }).to_string());
+            } else {
+                say(&format!("a device of {handle} is revoked: a running relay cuts it off within a second"));
             }
         }
     }
@@ -292,6 +412,7 @@ fn row_json(row: &AccountRow) -> Value {
         "account": row.account.to_string(),
         "kind": if row.handle.is_some() { "tenant" } else { "personal" },
         "devices": row.devices,
+        "devices_max": row.devices_max,
         "created_at_ms": row.created_at.0,
         "disabled_at_ms": row.disabled_at.map(|at: Timestamp| at.0),
     })
@@ -303,6 +424,22 @@ fn row_text(row: &AccountRow) -> String {
         Some(handle) => format!("{state:<9} {handle}  ({} devices)", row.devices),
         None => format!("{state:<9} personal {}", row.account),
     }
+}
+
+fn device_json(row: &DeviceRow) -> Value {
+    json!({
+        "device": row.device.to_string(),
+        "enrolled_at_ms": row.enrolled_at.0,
+        "issued_at_ms": row.issued_at.0,
+        "not_after_ms": row.not_after.0,
+        "revoked_at_ms": row.revoked_at.map(|at: Timestamp| at.0),
+    })
+}
+
+fn device_text(row: &DeviceRow) -> String {
+    let state = if row.revoked_at.is_some() { "revoked" } else { "active" };
+    let days = row.not_after.since(Clock::default().now()).as_secs() / 86_400;
+    format!("{state:<9} {}  (certificate: {days} days left)", row.device)
 }
 
 #[allow(clippy::print_stdout, reason = "this is the command's output")]

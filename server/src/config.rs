@@ -3,20 +3,29 @@
 //! This module does not read environment variables: what is not in the file is the default.
 
 use std::{
+    fmt::Display,
     net::SocketAddr,
     path::{Path, PathBuf},
+    str::FromStr,
 };
 
-use chancery_protocol::limits::TICKET_ADDRESSES_MAX;
-use serde::Deserialize;
+use chancery_protocol::{
+    ids::{RootHash, SpkiPin},
+    limits::TICKET_ADDRESSES_MAX,
+    wire::registrar::Place,
+};
+use serde::{Deserialize, Deserializer, de::Error as _};
 
-/// The configuration of a node that is relay and registrar.
+/// The configuration of a node that is relay, registrar, or both.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
     /// Folder of the configuration file; relative paths begin here. Not in the file.
     #[serde(skip)]
     pub dir: PathBuf,
+    /// What this node is; default `all`. A relay alone needs `relay.tenant` and `relay.registrar`, a registrar alone
+    /// `registrar.relay`.
+    pub role: NodeRole,
     /// UDP address that is listened on; default `0.0.0.0:4433`. Port 0: a free one, chosen once and kept in the file
     /// `address`. Wrong: clients do not get through, or the relay does not start.
     pub listen: SocketAddr,
@@ -33,6 +42,32 @@ pub struct Config {
     pub relay: RelayConfig,
     /// The registrar's files.
     pub registrar: RegistrarConfig,
+}
+
+/// What a node is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NodeRole {
+    /// Relay and registrar in one process, behind one address.
+    All,
+    /// A relay, whose registrar is another node.
+    Relay,
+    /// A registrar, whose relay is another node.
+    Registrar,
+}
+
+impl NodeRole {
+    /// Whether it serves groups.
+    #[must_use]
+    pub fn is_relay(self) -> bool {
+        self != Self::Registrar
+    }
+
+    /// Whether it makes identities.
+    #[must_use]
+    pub fn is_registrar(self) -> bool {
+        self != Self::Relay
+    }
 }
 
 /// What is logged, and how.
@@ -85,6 +120,16 @@ pub struct RelayConfig {
     /// Days that entries are kept; default 30. Shorter: devices that were away for longer lose messages. Longer: more
     /// disk.
     pub retention_days: u16,
+    /// Root hash of the organisation; needed with role `relay`, otherwise the issuing certificates say it. Wrong: no
+    /// device is let in.
+    #[serde(deserialize_with = "id")]
+    pub tenant: Option<RootHash>,
+    /// Pin of the registrar, which may say who is cut off; needed with role `relay`. Wrong: the registrar is turned away,
+    /// and a relay that never heard it lets nobody in.
+    #[serde(deserialize_with = "id")]
+    pub registrar: Option<SpkiPin>,
+    /// What the registrar has said, with role `relay`; default `relay/orders.db`.
+    pub orders: PathBuf,
 }
 
 /// The registrar's files.
@@ -95,14 +140,50 @@ pub struct RegistrarConfig {
     pub database: PathBuf,
     /// Folder with the issuing key and its certificates; default `registrar/keys`.
     pub keys: PathBuf,
+    /// TLS key with role `registrar`; default `registrar/server.key`. The relay and tickets pin it: with another key the
+    /// relay must be told, and devices cannot renew their certificates.
+    pub server_key: PathBuf,
     /// Days that a ticket can be redeemed; default 7. Longer: a lost ticket is dangerous for longer.
     pub ticket_days: u16,
+    /// Devices that an account may have; default 10. Too low: people cannot link their devices. Too high: a lost ticket
+    /// or device brings more devices in before somebody notices.
+    pub devices_max: u32,
+    /// The relay; needed with role `registrar`. Wrong: devices do not find it, and it does not hear who is cut off.
+    pub relay: Option<RelayPlace>,
+}
+
+/// Where the relay of a registrar is.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RelayPlace {
+    /// UDP addresses, best first; devices are told them, too.
+    pub addresses: Vec<SocketAddr>,
+    /// Pin of its TLS key.
+    #[serde(deserialize_with = "required_id")]
+    pub pin: SpkiPin,
+}
+
+impl RelayPlace {
+    /// As devices are told it.
+    #[must_use]
+    pub fn place(&self) -> Place {
+        Place { addresses: self.addresses.clone(), pin: self.pin }
+    }
+}
+
+fn required_id<'de, D: Deserializer<'de>, T: FromStr<Err: Display>>(from: D) -> Result<T, D::Error> {
+    String::deserialize(from)?.parse().map_err(D::Error::custom)
+}
+
+fn id<'de, D: Deserializer<'de>, T: FromStr<Err: Display>>(from: D) -> Result<Option<T>, D::Error> {
+    required_id(from).map(Some)
 }
 
 impl Default for Config {
     fn default() -> Self {
         Self {
             dir: PathBuf::new(),
+            role: NodeRole::All,
             listen: SocketAddr::from(([0, 0, 0, 0], 4433)),
             public: Vec::new(),
             metrics: None,
@@ -133,13 +214,23 @@ impl Default for RelayConfig {
             server_key: "relay/server.key".into(),
             max_page_count: None,
             retention_days: 30,
+            tenant: None,
+            registrar: None,
+            orders: "relay/orders.db".into(),
         }
     }
 }
 
 impl Default for RegistrarConfig {
     fn default() -> Self {
-        Self { database: "registrar/registrar.db".into(), keys: "registrar/keys".into(), ticket_days: 7 }
+        Self {
+            database: "registrar/registrar.db".into(),
+            keys: "registrar/keys".into(),
+            server_key: "registrar/server.key".into(),
+            ticket_days: 7,
+            devices_max: 10,
+            relay: None,
+        }
     }
 }
 
@@ -190,6 +281,24 @@ impl Config {
         if config.registrar.ticket_days == 0 || config.relay.retention_days == 0 {
             return Err("`ticket_days` and `retention_days` must be 1 or more".into());
         }
+        if config.registrar.devices_max == 0 {
+            return Err("`devices_max` must be 1 or more: disable an account that shall have no device".into());
+        }
+        match config.role {
+            NodeRole::All => {}
+            NodeRole::Relay if config.relay.tenant.is_none() || config.relay.registrar.is_none() => {
+                return Err("a relay alone needs `relay.tenant` and `relay.registrar`: `init` prints both".into());
+            }
+            NodeRole::Registrar if config.registrar.relay.is_none() => {
+                return Err("a registrar alone needs `[registrar.relay]` with `addresses` and `pin`".into());
+            }
+            NodeRole::Relay | NodeRole::Registrar => {}
+        }
+        if let Some(relay) = &config.registrar.relay
+            && (relay.addresses.is_empty() || relay.addresses.len() > TICKET_ADDRESSES_MAX)
+        {
+            return Err(format!("`registrar.relay.addresses` has one to {TICKET_ADDRESSES_MAX} addresses"));
+        }
         Ok(config)
     }
 
@@ -208,7 +317,16 @@ impl Config {
     /// Where the server's TLS key is.
     #[must_use]
     pub fn server_key(&self) -> PathBuf {
-        self.dir.join(&self.relay.server_key)
+        match self.role {
+            NodeRole::Registrar => self.dir.join(&self.registrar.server_key),
+            NodeRole::All | NodeRole::Relay => self.dir.join(&self.relay.server_key),
+        }
+    }
+
+    /// Where a relay keeps what the registrar of another node has said.
+    #[must_use]
+    pub fn orders_database(&self) -> PathBuf {
+        self.dir.join(&self.relay.orders)
     }
 
     /// Where the issuing key is.
@@ -245,9 +363,11 @@ mod tests {
 
     #[test]
     fn what_the_example_comments_out_is_accepted_when_it_is_switched_on() {
-        let text = EXAMPLE.replace("# metrics", "metrics").replace("# max_page_count", "max_page_count");
-        let config = Config::parse(&text).unwrap();
+        let example = |line: &str| line.starts_with("# ") && (line.contains(" = ") || line.starts_with("# ["));
+        let text: Vec<&str> = EXAMPLE.lines().map(|line| if example(line) { &line[2..] } else { line }).collect();
+        let config = Config::parse(&text.join("\n")).unwrap();
         assert!(config.metrics.is_some() && config.relay.max_page_count.is_some());
+        assert!(config.relay.tenant.is_some() && config.relay.registrar.is_some() && config.registrar.relay.is_some());
     }
 
     #[test]
@@ -256,5 +376,9 @@ mod tests {
         assert!(Config::parse("[relay]\npath = 1").unwrap_err().contains("path"));
         assert!(Config::parse("metrics = \"0.0.0.0:9464\"").unwrap_err().contains("loopback"));
         assert!(Config::parse("[registrar]\nticket_days = 0").is_err());
+        assert!(Config::parse("[registrar]\ndevices_max = 0").is_err());
+        assert!(Config::parse("role = \"relay\"").unwrap_err().contains("relay.tenant"));
+        assert!(Config::parse("role = \"registrar\"").unwrap_err().contains("registrar.relay"));
+        assert!(Config::parse("[relay]\ntenant = \"12\"").unwrap_err().contains("64 lower-case"));
     }
 }

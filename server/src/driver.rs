@@ -8,6 +8,7 @@ mod admission;
 mod committer;
 pub(crate) mod connection;
 pub(crate) mod enrolment;
+pub(crate) mod orders;
 mod writer;
 
 use std::{

@@ -26,6 +26,8 @@ const CONNECTIONS: &str = "chancery_connections";
 const DELIVERIES: &str = "chancery_deliveries_total";
 /// Bytes of frames, by direction.
 const BYTES: &str = "chancery_frame_bytes_total";
+/// Lines between registrars and relays of other processes.
+const LINES: &str = "chancery_registrar_lines";
 /// Requests on the enrolment protocol, by outcome.
 const ENROLMENTS: &str = "chancery_enrolments_total";
 
@@ -70,6 +72,11 @@ pub(crate) fn sent(bytes: usize) {
 
 pub(crate) fn received(bytes: usize) {
     counter!(BYTES, "direction" => "received").increment(bytes as u64);
+}
+
+/// A line between registrar and relay stands, or is gone.
+pub(crate) fn line(stands: bool) {
+    gauge!(LINES).set(if stands { 1.0 } else { 0.0 });
 }
 
 pub(crate) fn enrolment(outcome: &'static str) {

@@ -1,4 +1,4 @@
-//! A running node: relay and registrar behind one socket.
+//! A running node: relay, registrar, or both behind one socket.
 //!
 //! This module does not read the command line; [`crate::cli`] does.
 
@@ -14,7 +14,7 @@ use std::{
 };
 
 use chancery_protocol::{
-    identity::{CertificateAuthority, DeviceKey, IssueError},
+    identity::{CertificateAuthority, DeviceKey, IssueError, issue::server_certificate},
     ids::{RootHash, SpkiPin},
     relay::{ConnId, RelayMachine},
 };
@@ -26,15 +26,16 @@ use tokio::{
 
 use crate::{
     clock::Clock,
-    config::Config,
+    config::{Config, NodeRole, RelayPlace},
     driver::{
         AdmissionWatch, Committer, Driver, FRAMES_WAITING_KIB, FRAMES_WAITING_MAX, Notice,
         connection::{self, ToMachine},
-        enrolment::{self, Desk},
+        enrolment::{self, Desk, RelayLine},
+        orders::OrdersDesk,
     },
     keys::{self, KeyFileError},
     metrics,
-    registrar::{Registrar, store::RegistrarStore},
+    registrar::{Policy, Registrar, push::Line, store::RegistrarStore},
     store::{OpenError, SqliteOptions, SqliteStore},
 };
 
@@ -63,6 +64,12 @@ pub enum StartError {
     /// The metrics page cannot be served.
     #[error("metrics cannot be served: {0}: change `metrics` in the configuration")]
     Metrics(io::Error),
+    /// A relay alone whose configuration names no organisation.
+    #[error("the configuration does not name the organisation: set `relay.tenant`")]
+    NoTenant,
+    /// A registrar alone whose configuration names no relay.
+    #[error("the configuration does not name the relay: set `registrar.relay`")]
+    NoRelay,
     /// A thread, a file or the registrar's first reading failed.
     #[error("the server could not start: {0}")]
     Io(#[from] io::Error),
@@ -76,14 +83,48 @@ pub struct Server {
     metrics_addr: Option<SocketAddr>,
     tenant: RootHash,
     listener: Arc<Listener>,
-    notices: mpsc::UnboundedSender<Notice>,
-    failed: watch::Receiver<Option<String>>,
     accepting: Task<()>,
-    driving: Task<()>,
+    relay: Option<Relay>,
+    line: Option<Task<()>>,
     metrics: Option<Task<()>>,
-    committer: Option<JoinHandle<()>>,
     /// Each connection's task holds the other end's sender; it closes with the last one.
     alive: mpsc::Receiver<()>,
+}
+
+/// The relay's half of a node.
+#[derive(Debug)]
+struct Relay {
+    notices: mpsc::UnboundedSender<Notice>,
+    failed: watch::Receiver<Option<String>>,
+    driving: Task<()>,
+    committer: Option<JoinHandle<()>>,
+}
+
+impl Relay {
+    /// Opens the database and starts the machine; it lets nobody in until it is told whom.
+    fn start(config: &Config, key: &DeviceKey, clock: &Clock) -> Result<(Self, ToMachine), StartError> {
+        let options = SqliteOptions { path: config.relay_database(), max_page_count: config.relay.max_page_count };
+        let store = SqliteStore::open(&options)?;
+        let (notices, heard) = mpsc::unbounded_channel();
+        let (events, happened) = mpsc::channel(FRAMES_WAITING_MAX);
+        let (announce, failed) = watch::channel(None);
+        let (committer, thread) = Committer::start(store, clock.clone(), notices.clone(), announce)?;
+        let retention = Duration::from_secs(u64::from(config.relay.retention_days) * 86_400);
+        let driver = Driver::new(RelayMachine::new(Some(retention), key.seed()), clock.clone(), committer);
+        let driving = tokio::spawn(driver.run(happened, heard));
+        let machine =
+            ToMachine { events, notices: notices.clone(), room: Arc::new(Semaphore::new(FRAMES_WAITING_KIB)) };
+        Ok((Self { notices, failed, driving, committer: Some(thread) }, machine))
+    }
+
+    async fn stop(&mut self) {
+        // If the driver has ended already, there is nothing to stop.
+        let _ = self.notices.send(Notice::Stop);
+        let _ = (&mut self.driving).await;
+        if let Some(thread) = self.committer.take() {
+            let _ = tokio::task::spawn_blocking(move || thread.join().is_ok()).await;
+        }
+    }
 }
 
 impl Server {
@@ -94,55 +135,57 @@ impl Server {
     pub async fn start(config: Config) -> Result<Self, StartError> {
         let clock = Clock::default();
         let key = keys::read_key(&config.server_key(), "server")?;
-        let issuing = keys::read_seed(&config.issuing_key(), "issuing")?;
-        let authority = CertificateAuthority::restore(issuing, keys::read_pem(&config.issuing_chain())?)?;
-        let tenant = authority.root();
-        let options = SqliteOptions { path: config.relay_database(), max_page_count: config.relay.max_page_count };
-        let store = SqliteStore::open(&options)?;
-        let open_registrar = || RegistrarStore::open(&config.registrar_database());
-
-        let (listener, local_addr) = listen(&config, &key, &clock).await?;
-        let (notices, heard) = mpsc::unbounded_channel();
-        let (events, happened) = mpsc::channel(FRAMES_WAITING_MAX);
-        let (announce, failed) = watch::channel(None);
-        let admission = AdmissionWatch::start(open_registrar()?, tenant, notices.clone())?;
-        let registrar = Arc::new(Registrar::new(open_registrar()?, authority, listener.pin()));
+        let authority = if config.role.is_registrar() { Some(read_authority(&config)?) } else { None };
+        let tenant = match (&authority, config.relay.tenant) {
+            (Some(authority), _) => authority.root(),
+            (None, Some(tenant)) => tenant,
+            (None, None) => return Err(StartError::NoTenant),
+        };
+        let (mut relay, machine) = match config.role.is_relay() {
+            true => Relay::start(&config, &key, &clock).map(|(relay, machine)| (Some(relay), Some(machine)))?,
+            false => (None, None),
+        };
+        let (listener, local_addr) = match listen(&config, &key, &clock).await {
+            Ok(listening) => listening,
+            Err(error) => {
+                if let Some(relay) = &mut relay {
+                    relay.stop().await;
+                }
+                return Err(error);
+            }
+        };
+        let notices = relay.as_ref().map(|relay| &relay.notices);
+        let orders = match (config.role, config.relay.registrar, notices) {
+            (NodeRole::Relay, Some(registrar), Some(notices)) => {
+                Some(OrdersDesk::open(&config.orders_database(), tenant, registrar, notices.clone())?)
+            }
+            _ => None,
+        };
+        let (desk, line) = match authority {
+            Some(authority) => {
+                let (desk, line) = open_desk(&config, authority, &key, &listener, notices, &clock)?;
+                (Some(desk), line)
+            }
+            None => (None, None),
+        };
         let (metrics_addr, metrics) = match config.metrics {
             Some(address) => {
                 metrics::serve(address).await.map(|(at, task)| (Some(at), Some(task))).map_err(StartError::Metrics)?
             }
             None => (None, None),
         };
-        let (committer, thread) = Committer::start(store, clock.clone(), notices.clone(), announce)?;
-        let retention = Duration::from_secs(u64::from(config.relay.retention_days) * 86_400);
-        let driver = Driver::new(RelayMachine::new(Some(retention), key.seed()), clock.clone(), committer);
-        let driving = tokio::spawn(driver.run(happened, heard));
-
-        let machine =
-            ToMachine { events, notices: notices.clone(), room: Arc::new(Semaphore::new(FRAMES_WAITING_KIB)) };
         let (guard, alive) = mpsc::channel(1);
         let door = Door {
             machine,
-            desk: Desk { registrar, admission, clock },
+            orders,
+            desk,
             enrolments: Arc::new(Semaphore::new(config.limits.enrolments)),
             last_conn: Arc::new(AtomicU64::new(0)),
             _guard: guard,
         };
         let accepting = tokio::spawn(accept(Arc::clone(&listener), door));
-        tracing::info!("the relay is serving");
-        Ok(Self {
-            local_addr,
-            metrics_addr,
-            tenant,
-            listener,
-            notices,
-            failed,
-            accepting,
-            driving,
-            metrics,
-            committer: Some(thread),
-            alive,
-        })
+        tracing::info!("the {} is serving", name(config.role));
+        Ok(Self { local_addr, metrics_addr, tenant, listener, accepting, relay, line, metrics, alive })
     }
 
     /// Where it listens.
@@ -170,9 +213,11 @@ impl Server {
     }
 
     /// Waits for the failure after which nothing more is served, and says what it was. The process must end then:
-    /// after a failed write nobody knows what is on the disk until it is opened anew.
+    /// after a failed write nobody knows what is on the disk until it is opened anew. A registrar has none: it answers
+    /// that its store failed, and tries again.
     pub async fn failed(&mut self) -> String {
-        match self.failed.wait_for(Option::is_some).await {
+        let Some(relay) = &mut self.relay else { return std::future::pending().await };
+        match relay.failed.wait_for(Option::is_some).await {
             Ok(reason) => reason.clone().unwrap_or_default(),
             // The committer's thread holds the sender; if it is gone without a word, it has panicked.
             Err(_) => "the store's thread has ended".to_owned(),
@@ -182,19 +227,20 @@ impl Server {
     /// Stops: takes no new connections, finishes what the store was given, tells every peer, folds in the log.
     pub async fn shutdown(mut self) {
         self.accepting.abort();
+        let _ = (&mut self.accepting).await;
         self.listener.stop();
-        // If the driver has ended already, there is nothing to stop.
-        let _ = self.notices.send(Notice::Stop);
-        let _ = (&mut self.driving).await;
-        if let Some(thread) = self.committer.take() {
-            let _ = tokio::task::spawn_blocking(move || thread.join().is_ok()).await;
+        if let Some(relay) = &mut self.relay {
+            relay.stop().await;
         }
         let _ = tokio::time::timeout(STOP_PATIENCE, self.alive.recv()).await;
+        if let Some(line) = &mut self.line {
+            let _ = tokio::time::timeout(STOP_PATIENCE, line).await;
+        }
         self.listener.close(CloseCode::ShuttingDown, STOP_PATIENCE).await;
         if let Some(task) = &self.metrics {
             task.abort();
         }
-        tracing::info!("the relay has stopped");
+        tracing::info!("the {} has stopped", if self.relay.is_some() { "relay" } else { "registrar" });
     }
 }
 
@@ -202,12 +248,50 @@ impl Drop for Server {
     fn drop(&mut self) {
         self.accepting.abort();
         self.listener.abort(CloseCode::ShuttingDown);
-        // After a shutdown nobody listens any more.
-        let _ = self.notices.send(Notice::Stop);
+        if let Some(relay) = &self.relay {
+            // After a shutdown nobody listens any more.
+            let _ = relay.notices.send(Notice::Stop);
+        }
         if let Some(task) = &self.metrics {
             task.abort();
         }
     }
+}
+
+fn name(role: NodeRole) -> &'static str {
+    if role.is_relay() { "relay" } else { "registrar" }
+}
+
+fn read_authority(config: &Config) -> Result<CertificateAuthority, StartError> {
+    let key = keys::read_key(&config.issuing_key(), "issuing")?;
+    Ok(CertificateAuthority::of_key(Box::new(key), keys::read_pem(&config.issuing_chain())?)?)
+}
+
+/// The registrar's half of a node. It tells the relay who is let in: within the process, or by its line.
+fn open_desk(
+    config: &Config,
+    authority: CertificateAuthority,
+    key: &DeviceKey,
+    listener: &Listener,
+    notices: Option<&mpsc::UnboundedSender<Notice>>,
+    clock: &Clock,
+) -> Result<(Desk, Option<Task<()>>), StartError> {
+    let open = || RegistrarStore::open(&config.registrar_database());
+    let tenant = authority.root();
+    let relay = config.registrar.relay.as_ref().filter(|_| !config.role.is_relay()).map(RelayPlace::place);
+    let (line, task) = match (notices, &relay) {
+        (Some(notices), _) => (RelayLine::Here(AdmissionWatch::start(open()?, tenant, notices.clone())?), None),
+        (None, Some(relay)) => {
+            let (certificate, _) = server_certificate(key, clock.now())?;
+            let key = DeviceKey::from_seed(key.seed().clone()).map_err(io::Error::other)?;
+            let (line, task) = Line::start(open()?, relay.clone(), key, certificate);
+            (RelayLine::Apart(line), Some(task))
+        }
+        (None, None) => return Err(StartError::NoRelay),
+    };
+    let policy = Policy { devices_max: config.registrar.devices_max, relay };
+    let registrar = Arc::new(Registrar::new(open()?, authority, listener.pin(), policy));
+    Ok((Desk { registrar, line, clock: clock.clone() }, task))
 }
 
 /// Listens; for port 0 on the port of the last time if it is free, so that tickets stay good.
@@ -217,7 +301,12 @@ async fn listen(config: &Config, key: &DeviceKey, clock: &Clock) -> Result<(Arc<
         connections_per_address_max: config.limits.connections_per_address,
         retry_above: config.limits.retry_above,
     };
-    let bind = |address| Listener::bind(address, key, clock.now(), limits);
+    let protocols: &[Protocol] = match config.role {
+        NodeRole::All => &[Protocol::Relay, Protocol::Enrol],
+        NodeRole::Relay => &[Protocol::Relay, Protocol::Orders],
+        NodeRole::Registrar => &[Protocol::Enrol],
+    };
+    let bind = |address| Listener::bind_for(protocols, address, key, clock.now(), limits);
     let kept: Option<SocketAddr> = fs::read_to_string(config.address_file())
         .ok()
         .and_then(|text| text.trim().parse().ok())
@@ -246,8 +335,9 @@ async fn listen(config: &Config, key: &DeviceKey, clock: &Clock) -> Result<(Arc<
 /// What a new connection needs.
 #[derive(Clone)]
 struct Door {
-    machine: ToMachine,
-    desk: Desk,
+    machine: Option<ToMachine>,
+    orders: Option<OrdersDesk>,
+    desk: Option<Desk>,
     enrolments: Arc<Semaphore>,
     last_conn: Arc<AtomicU64>,
     _guard: mpsc::Sender<()>,
@@ -261,14 +351,21 @@ async fn accept(listener: Arc<Listener>, door: Door) {
 
 async fn let_in(arrival: Arrival, door: Door) {
     let Ok(peer) = arrival.handshake().await else { return };
-    match peer.protocol {
-        Protocol::Relay => {
-            let conn = ConnId(door.last_conn.fetch_add(1, Ordering::Relaxed));
-            connection::serve(conn, peer, door.machine.clone()).await;
+    match (peer.protocol, &door.machine, &door.orders, &door.desk) {
+        // relay.orders.5: before the registrar has spoken once, nobody knows who is cut off. Devices try again.
+        (Protocol::Relay, Some(_), Some(orders), _) if !orders.has_heard() => {
+            peer.connection.abort(CloseCode::ShuttingDown);
         }
-        Protocol::Enrol => match door.enrolments.try_acquire() {
-            Ok(_place) => enrolment::serve(peer.connection, door.desk.clone()).await,
+        (Protocol::Relay, Some(machine), ..) => {
+            let conn = ConnId(door.last_conn.fetch_add(1, Ordering::Relaxed));
+            connection::serve(conn, peer, machine.clone()).await;
+        }
+        (Protocol::Enrol, .., Some(desk)) => match door.enrolments.try_acquire() {
+            Ok(_place) => enrolment::serve(peer, desk.clone()).await,
             Err(_) => peer.connection.abort(CloseCode::Refused),
         },
+        (Protocol::Orders, _, Some(orders), _) => orders.serve(peer).await,
+        // The handshake offers what this node serves, and nothing else.
+        _ => peer.connection.abort(CloseCode::Refused),
     }
 }

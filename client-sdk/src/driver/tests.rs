@@ -24,7 +24,7 @@ use chancery_protocol::{
 use tokio::sync::{Semaphore, mpsc::UnboundedReceiver, mpsc::unbounded_channel};
 
 use super::{machine::Machine, *};
-use crate::{keys::KeyUnavailable, store::Row};
+use crate::{identity::Granted, keys::KeyUnavailable, store::Row};
 
 /// Persists what it is told to send, counts its rows when it opens, and makes one event of each `Input::Frames`.
 struct Fake {
@@ -155,7 +155,7 @@ async fn prepare(running: &Running, ticket: Ticket) -> Result<EnrolmentKeys, Err
 async fn enrol(running: &Running) -> Result<(), Error> {
     let keys = prepare(running, ticket(3)).await?;
     let chain = keys.personal_chain()?;
-    let enrolment = keys.enrolled(&ticket(3), chain, wall_clock())?;
+    let enrolment = keys.enrolled(&ticket(3), Granted { chain, relay: None }, wall_clock())?;
     ask(&running.jobs, |answer| Job::Finish(Box::new(enrolment), answer)).await
 }
 

@@ -8,18 +8,21 @@ use chancery_protocol::{
     identity::{Chain, Purpose, Ticket, TicketKind},
     wire::{
         Blob, Frame,
-        relay::{Admit, Enrol},
+        registrar::{Admit, Enrol},
     },
 };
 use chancery_quic::{CloseCode, ConnectError, Protocol, connect};
 
-use crate::{error::Error, identity::EnrolmentKeys};
+use crate::{
+    error::Error,
+    identity::{EnrolmentKeys, Granted},
+};
 
-/// Shows the ticket to the registrar and returns the chain of this device.
+/// Shows the ticket to the registrar and returns the chain of this device, and where its relay is.
 ///
 /// # Errors
 /// `Offline`, `Refused`; `NotAllowed` if another server answers than the ticket names.
-pub(crate) async fn redeem(ticket: &Ticket, keys: &EnrolmentKeys, patience: Duration) -> Result<Chain, Error> {
+pub(crate) async fn redeem(ticket: &Ticket, keys: &EnrolmentKeys, patience: Duration) -> Result<Granted, Error> {
     let (request, own_chain) = request(ticket, keys)?;
     tokio::time::timeout(patience, exchange(ticket, &request, own_chain))
         .await
@@ -44,15 +47,17 @@ fn request(ticket: &Ticket, keys: &EnrolmentKeys) -> Result<(Frame, Option<Chain
     })
 }
 
-async fn exchange(ticket: &Ticket, request: &Frame, own_chain: Option<Chain>) -> Result<Chain, Error> {
+async fn exchange(ticket: &Ticket, request: &Frame, own_chain: Option<Chain>) -> Result<Granted, Error> {
     let connection = connect(&ticket.addresses, ticket.server, None, Protocol::Enrol).await.map_err(connect_error)?;
     let (mut writer, mut reader) = connection.open_enrolment().await.map_err(|error| offline(&error.to_string()))?;
     writer.write(&[Arc::from(request.to_bytes(1))]).await.map_err(|error| offline(&error.to_string()))?;
     let answer = reader.next().await.map_err(|error| offline(&error.to_string()))?;
     connection.close(CloseCode::Done).await;
     match (answer.map(|taken| taken.frame), own_chain) {
-        (Some(Ok(Frame::Enrolled(enrolled))), None) => Ok(Chain(enrolled.chain)),
-        (Some(Ok(Frame::Admitted(_))), Some(chain)) => Ok(chain),
+        (Some(Ok(Frame::Enrolled(enrolled))), None) => {
+            Ok(Granted { chain: Chain(enrolled.chain), relay: enrolled.relay })
+        }
+        (Some(Ok(Frame::Admitted(admitted))), Some(chain)) => Ok(Granted { chain, relay: admitted.relay }),
         (Some(Ok(Frame::NotEnrolled(refusal))), _) => Err(Error::Refused(refusal)),
         (None, _) => Err(offline("the server closed the connection without an answer")),
         _ => Err(offline("the server gave an answer that cannot be read")),

@@ -11,7 +11,8 @@ use chancery_protocol::{
     time::Timestamp,
     wire::{
         Frame,
-        relay::{Admitted, Enrolled, Ready},
+        registrar::{Admitted, Enrolled},
+        relay::Ready,
     },
 };
 use chancery_quic::{CloseCode, FrameReader, FrameWriter, ListenLimits, Listener, Peer, Protocol};
@@ -76,7 +77,8 @@ async fn a_personal_ticket_admits_a_device_that_comes_back_after_a_lost_connecti
     let client = open(dir.path()).await;
     assert_eq!(client.wait_online().await, Err(Error::NotEnrolled));
     let text = server.ticket.to_string();
-    let (identity, ()) = tokio::join!(client.enroll(&text), server.answer_ticket(|_| Frame::Admitted(Admitted)));
+    let (identity, ()) =
+        tokio::join!(client.enroll(&text), server.answer_ticket(|_| Frame::Admitted(Admitted { relay: None })));
     let identity = identity.unwrap();
     assert_eq!(identity.address, format!("personal:{}", identity.account));
 
@@ -132,7 +134,7 @@ async fn a_ticket_whose_answer_was_lost_is_redeemed_again_with_the_same_key() {
             assert!(verify_signature(&enrol.device_key, Purpose::Enrol, &message, &enrol.proof));
             let chain = issuing.certify(&"李雷".parse().unwrap(), &enrol.device_key, Role::Human, now).unwrap();
             asked.push(frame);
-            Frame::Enrolled(Enrolled { chain: chain.0 })
+            Frame::Enrolled(Enrolled { chain: chain.0, relay: None })
         })
     );
     assert_eq!(result.unwrap().address, "李雷");

@@ -166,6 +166,24 @@ impl Connection {
         Ok((FrameWriter::new(send), FrameReader::new(receive, Direction::ToRegistrar)))
     }
 
+    /// Registrar, `chancery-orders/1`: the stream for orders and their answers.
+    ///
+    /// # Errors
+    /// If the connection is gone.
+    pub async fn open_orders(&self) -> Result<(FrameWriter, FrameReader), StreamError> {
+        let (send, receive) = self.connection.open_bi().await?;
+        Ok((FrameWriter::new(send), FrameReader::new(receive, Direction::OrdersAnswer)))
+    }
+
+    /// Relay, `chancery-orders/1`: waits for the registrar's one stream.
+    ///
+    /// # Errors
+    /// If the connection is gone.
+    pub async fn accept_orders(&self) -> Result<(FrameWriter, FrameReader), StreamError> {
+        let (send, receive) = self.connection.accept_bi().await?;
+        Ok((FrameWriter::new(send), FrameReader::new(receive, Direction::Orders)))
+    }
+
     /// Where the peer is. Not for logs.
     #[must_use]
     pub fn peer_address(&self) -> SocketAddr {

@@ -31,24 +31,32 @@ pub enum Protocol {
     Relay,
     /// `chancery-enrol/1`: somebody with a ticket and a registrar.
     Enrol,
+    /// `chancery-orders/1`: a registrar and a relay of another process.
+    Orders,
 }
 
 /// ALPN of [`Protocol::Relay`].
 pub const ALPN_RELAY: &[u8] = b"chancery/1";
 /// ALPN of [`Protocol::Enrol`].
 pub const ALPN_ENROL: &[u8] = b"chancery-enrol/1";
+/// ALPN of [`Protocol::Orders`].
+pub const ALPN_ORDERS: &[u8] = b"chancery-orders/1";
 
 impl Protocol {
+    /// All of them.
+    pub const ALL: &[Self] = &[Self::Relay, Self::Enrol, Self::Orders];
+
     /// The protocol's name in the handshake.
     #[must_use]
     pub const fn alpn(self) -> &'static [u8] {
         match self {
             Self::Relay => ALPN_RELAY,
             Self::Enrol => ALPN_ENROL,
+            Self::Orders => ALPN_ORDERS,
         }
     }
 
     fn from_alpn(name: &[u8]) -> Option<Self> {
-        [Self::Relay, Self::Enrol].into_iter().find(|protocol| protocol.alpn() == name)
+        Self::ALL.iter().copied().find(|protocol| protocol.alpn() == name)
     }
 }

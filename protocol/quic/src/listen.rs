@@ -121,13 +121,28 @@ fn endpoint_config(key: &DeviceKey) -> EndpointConfig {
 }
 
 impl Listener {
-    /// Listens on `address` (port 0: any free one) with this key. Must be called within a Tokio runtime.
+    /// Listens on `address` (port 0: any free one) with this key, for every protocol. Must be called within a Tokio
+    /// runtime.
     ///
     /// # Errors
     /// See [`BindError`].
     pub fn bind(address: SocketAddr, key: &DeviceKey, now: Timestamp, limits: ListenLimits) -> Result<Self, BindError> {
+        Self::bind_for(Protocol::ALL, address, key, now, limits)
+    }
+
+    /// As [`Self::bind`], for some protocols; a handshake for another one fails.
+    ///
+    /// # Errors
+    /// See [`BindError`].
+    pub fn bind_for(
+        protocols: &[Protocol],
+        address: SocketAddr,
+        key: &DeviceKey,
+        now: Timestamp,
+        limits: ListenLimits,
+    ) -> Result<Self, BindError> {
         let (certificate, pin) = server_certificate(key, now).map_err(|error| BindError::Key(error.to_string()))?;
-        let tls = server_config(key, certificate).map_err(|error| BindError::Key(error.to_string()))?;
+        let tls = server_config(key, certificate, protocols).map_err(|error| BindError::Key(error.to_string()))?;
         let mut config = ServerConfig::with_crypto(Arc::new(tls));
         config.transport_config(transport::server());
         let refused = |source| BindError::Socket { address, source };

@@ -54,14 +54,18 @@ fn private_key(key: &DeviceKey) -> PrivateKeyDer<'static> {
     PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.to_pkcs8().to_vec()))
 }
 
-/// The server's side. Clients are asked for a certificate on both protocols; who enrols has none yet.
-pub(crate) fn server_config(key: &DeviceKey, certificate: Blob) -> Result<QuicServerConfig, TlsError> {
+/// The server's side. Clients are asked for a certificate on every protocol; who enrols has none yet.
+pub(crate) fn server_config(
+    key: &DeviceKey,
+    certificate: Blob,
+    protocols: &[Protocol],
+) -> Result<QuicServerConfig, TlsError> {
     let provider = provider();
     let mut config = rustls::ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_protocol_versions(&[&TLS13])?
         .with_client_cert_verifier(Arc::new(Possession { provider }))
         .with_single_cert(vec![CertificateDer::from(certificate.0)], private_key(key))?;
-    config.alpn_protocols = vec![Protocol::Relay.alpn().to_vec(), Protocol::Enrol.alpn().to_vec()];
+    config.alpn_protocols = protocols.iter().map(|protocol| protocol.alpn().to_vec()).collect();
     // wire.tls.1: a resumed session skips the client verifier, so that a disabled account would come back.
     config.send_tls13_tickets = 0;
     config.session_storage = Arc::new(NoServerSessionStorage {});

@@ -1,15 +1,15 @@
 //! Issuing: a tenant's root and issuing key, a personal account's root, device certificates.
 //!
-//! This module does not decide who gets a certificate; the registrar does. Keys are seeds that the caller draws.
+//! This module does not decide who gets a certificate; the registrar does. Keys are seeds that the caller draws, or live
+//! behind an [`IssuerKey`].
 //! `spec/identity.md#certificates`.
 
 use core::time::Duration;
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, PKCS_ED25519, PublicKeyData, SanType, SerialNumber, SignatureAlgorithm,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
+    KeyUsagePurpose, PKCS_ED25519, PublicKeyData, SanType, SerialNumber, SignatureAlgorithm, SigningKey,
 };
-use rustls_pki_types::PrivatePkcs8KeyDer;
 use sha2::{Digest, Sha256};
 
 use crate::{
@@ -52,10 +52,32 @@ pub struct TenantRoot {
     authority: CertificateAuthority,
 }
 
+/// A key that signs certificates and does not show itself: in memory ([`DeviceKey`]), or in a device that keeps it.
+pub trait IssuerKey: Send + Sync {
+    /// The Ed25519 public key, 32 bytes of RFC 8032.
+    fn public(&self) -> &[u8; 32];
+
+    /// Signs the DER of a certificate's content (RFC 5280, TBSCertificate).
+    ///
+    /// # Errors
+    /// If the key cannot be reached.
+    fn sign_certificate(&self, content: &[u8]) -> Result<Vec<u8>, IssueError>;
+}
+
+impl IssuerKey for DeviceKey {
+    fn public(&self) -> &[u8; 32] {
+        Self::public(self)
+    }
+
+    fn sign_certificate(&self, content: &[u8]) -> Result<Vec<u8>, IssueError> {
+        Ok(self.sign_x509(content))
+    }
+}
+
 /// A key that signs certificates, with its own certificate and those above it.
 pub struct CertificateAuthority {
     name: &'static str,
-    seed: Secret32,
+    key: Box<dyn IssuerKey>,
     chain: Vec<Blob>,
     root: RootHash,
 }
@@ -92,22 +114,22 @@ impl TenantRoot {
     /// # Errors
     /// If the certificate cannot be made.
     pub fn issuing(&self, seed: Secret32, now: Timestamp) -> Result<CertificateAuthority, IssueError> {
-        let pair = key_pair(&seed)?;
-        let params = authority_params(ISSUING, pair.public_key_raw(), 0, now);
-        let certificate = params.signed_by(&pair, &self.authority.issuer()?)?;
+        let key = from_seed(seed)?;
+        let params = authority_params(ISSUING, key.public(), 0, now);
+        let certificate = params.signed_by(&RawKey(*key.public()), &self.authority.issuer())?;
         let mut chain = vec![Blob(certificate.der().to_vec())];
         chain.extend(self.authority.chain.iter().cloned());
-        Ok(CertificateAuthority { name: ISSUING, seed, chain, root: self.authority.root })
+        Ok(CertificateAuthority { name: ISSUING, key: Box::new(key), chain, root: self.authority.root })
     }
 }
 
 impl CertificateAuthority {
     fn self_signed(seed: Secret32, name: &'static str, path_len: u8, now: Timestamp) -> Result<Self, IssueError> {
-        let pair = key_pair(&seed)?;
-        let certificate = authority_params(name, pair.public_key_raw(), path_len, now).self_signed(&pair)?;
+        let key = from_seed(seed)?;
+        let certificate = authority_params(name, key.public(), path_len, now).self_signed(&Signer(&key))?;
         let der = Blob(certificate.der().to_vec());
         let root = root_hash(&der).map_err(|error| IssueError(error.to_string()))?;
-        Ok(Self { name, seed, chain: vec![der], root })
+        Ok(Self { name, key: Box::new(key), chain: vec![der], root })
     }
 
     /// A tenant's issuing authority from what was stored: the seed and the certificates, own first, root last.
@@ -115,9 +137,17 @@ impl CertificateAuthority {
     /// # Errors
     /// If the last certificate does not parse.
     pub fn restore(seed: Secret32, chain: Vec<Blob>) -> Result<Self, IssueError> {
+        Self::of_key(Box::new(from_seed(seed)?), chain)
+    }
+
+    /// As [`Self::restore`], with a key that lives elsewhere.
+    ///
+    /// # Errors
+    /// If the last certificate does not parse.
+    pub fn of_key(key: Box<dyn IssuerKey>, chain: Vec<Blob>) -> Result<Self, IssueError> {
         let last = chain.last().ok_or_else(|| IssueError("no certificate".to_owned()))?;
         let root = root_hash(last).map_err(|error| IssueError(error.to_string()))?;
-        Ok(Self { name: ISSUING, seed, chain, root })
+        Ok(Self { name: ISSUING, key, chain, root })
     }
 
     /// Own certificate first, root last.
@@ -132,10 +162,9 @@ impl CertificateAuthority {
         self.root
     }
 
-    fn issuer(&self) -> Result<Issuer<'_, KeyPair>, IssueError> {
+    fn issuer(&self) -> Issuer<'_, Signer<'_>> {
         // An issuer is its name and its key; the other parameters do not enter what it signs.
-        let pair = key_pair(&self.seed)?;
-        Ok(Issuer::new(authority_params(self.name, pair.public_key_raw(), 0, Timestamp(0)), pair))
+        Issuer::new(authority_params(self.name, self.key.public(), 0, Timestamp(0)), Signer(&*self.key))
     }
 
     /// Certifies a device of a tenant account for [`DEVICE_VALIDITY`].
@@ -169,7 +198,7 @@ impl CertificateAuthority {
             vec![SanType::URI(name.to_uri().try_into().map_err(|_| IssueError("the name is not ASCII".to_owned()))?)];
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-        let certificate = params.signed_by(&RawKey(*device_key), &self.issuer()?)?;
+        let certificate = params.signed_by(&RawKey(*device_key), &self.issuer())?;
         let mut chain = vec![Blob(certificate.der().to_vec())];
         chain.extend(self.chain.iter().cloned());
         Ok(Chain(chain))
@@ -216,7 +245,7 @@ pub fn server_certificate(key: &DeviceKey, now: Timestamp) -> Result<(Blob, Spki
     params.subject_alt_names =
         vec![SanType::DnsName("chancery.invalid".to_owned().try_into().map_err(|_| IssueError("name".to_owned()))?)];
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-    let certificate = params.self_signed(&key_pair(key.seed())?)?;
+    let certificate = params.self_signed(&Signer(key))?;
     let der = Blob(certificate.der().to_vec());
     let pin = root_hash(&der).map_err(|error| IssueError(error.to_string()))?;
     Ok((der, SpkiPin(pin.0)))
@@ -260,10 +289,27 @@ fn date(at: Timestamp) -> time::OffsetDateTime {
     time::OffsetDateTime::from_unix_timestamp(secs).unwrap_or(time::OffsetDateTime::UNIX_EPOCH)
 }
 
-fn key_pair(seed: &Secret32) -> Result<KeyPair, IssueError> {
-    let key = DeviceKey::from_seed(seed.clone()).map_err(|error| IssueError(error.to_string()))?;
-    let der = key.to_pkcs8();
-    Ok(KeyPair::from_pkcs8_der_and_sign_algo(&PrivatePkcs8KeyDer::from(der.as_slice()), &PKCS_ED25519)?)
+fn from_seed(seed: Secret32) -> Result<DeviceKey, IssueError> {
+    DeviceKey::from_seed(seed).map_err(|error| IssueError(error.to_string()))
+}
+
+/// An issuer's key, as rcgen asks it.
+struct Signer<'a>(&'a dyn IssuerKey);
+
+impl PublicKeyData for Signer<'_> {
+    fn der_bytes(&self) -> &[u8] {
+        self.0.public()
+    }
+
+    fn algorithm(&self) -> &'static SignatureAlgorithm {
+        &PKCS_ED25519
+    }
+}
+
+impl SigningKey for Signer<'_> {
+    fn sign(&self, content: &[u8]) -> Result<Vec<u8>, rcgen::Error> {
+        self.0.sign_certificate(content).map_err(|_| rcgen::Error::RemoteKeyError)
+    }
 }
 
 struct RawKey([u8; 32]);

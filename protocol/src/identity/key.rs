@@ -95,6 +95,11 @@ impl DeviceKey {
         self.pair.sign(&purpose.content(message)).as_ref().to_vec()
     }
 
+    /// Signs a certificate's content. [`super::issue`] alone uses it.
+    pub(crate) fn sign_x509(&self, content: &[u8]) -> Vec<u8> {
+        self.pair.sign(content).as_ref().to_vec()
+    }
+
     /// Signs what OpenMLS has already labelled. `mls::signer` alone uses it.
     pub(crate) fn sign_mls(&self, payload: &[u8]) -> Vec<u8> {
         self.pair.sign(payload).as_ref().to_vec()

@@ -9,7 +9,7 @@ pub mod name;
 pub mod ticket;
 
 pub use certificate::{Chain, DeviceIdentity, IdentityError, verify_chain};
-pub use issue::{CertificateAuthority, IssueError, PersonalRoot, TenantRoot};
+pub use issue::{CertificateAuthority, IssueError, IssuerKey, PersonalRoot, TenantRoot};
 pub use key::{DeviceKey, Purpose, verify_signature};
 pub use name::{Authority, DeviceName, Handle, HandleError, Role};
 pub use ticket::{Ticket, TicketError, TicketKind};

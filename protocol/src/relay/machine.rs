@@ -14,13 +14,14 @@ use sha2::{Digest, Sha256};
 use crate::{
     error::{Malformed, Refusal},
     identity::{Authority, Chain, IdentityError, certificate::At, verify_chain},
-    ids::{AccountId, AccountTag, DeviceId, Epoch, GroupId, MailId, RootHash, Seq, TokenHash},
+    ids::{AccountId, AccountTag, DeviceId, Epoch, GroupId, MailId, Seq, TokenHash},
     limits::{
         ACCOUNT_CONNECTIONS_MAX, APPEND_ID_DAYS, CONNECTION_BYTES_MAX, CONNECTION_GROUPS_MAX, CONNECTION_REQUESTS_MAX,
         ENTRIES_BYTES_TARGET, ENTRIES_PER_FRAME_MAX, KEY_PACKAGE_BYTES_MAX, KEY_PACKAGES_MAX, MAIL_PER_READ_MAX,
         RETENTION_DAYS, TRACE_DAYS,
     },
     relay::{
+        admission::Admission,
         limiter::Limiter,
         store::{AppendOp, OpenedRow, StoreFault, StoreOp, StoreReply},
         tokens::{By, DEADLINE},
@@ -50,17 +51,6 @@ pub enum Lane {
     Control,
     /// The relay's unidirectional stream: entries and Welcomes.
     Delivery,
-}
-
-/// Who is let in. The driver passes it at start and whenever it changes.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Admission {
-    /// Roots of organisations.
-    pub tenants: BTreeSet<RootHash>,
-    /// Roots of personal accounts.
-    pub personal: BTreeSet<RootHash>,
-    /// Accounts that are cut off.
-    pub disabled: BTreeSet<AccountId>,
 }
 
 /// What happens to the machine.
@@ -386,34 +376,23 @@ impl RelayMachine {
             IdentityError::Expired => Refusal::CertificateExpired,
             _ => Refusal::CertificateInvalid,
         })?;
-        let roots = match identity.authority() {
-            Authority::Tenant(_) => &self.admission.tenants,
-            Authority::Personal => &self.admission.personal,
-        };
-        if !roots.contains(&identity.root()) {
-            return Err(Refusal::CertificateForeign);
-        }
-        if self.admission.disabled.contains(&identity.account()) {
-            return Err(Refusal::AccountDisabled);
-        }
+        self.admission.admits(&identity)?;
         if self.held.get(&identity.account()).is_some_and(|held| *held >= ACCOUNT_CONNECTIONS_MAX) {
             return Err(Refusal::TooMany);
         }
         Ok((identity.account(), identity.device(), identity.authority() == Authority::Personal))
     }
 
-    /// relay.admission.2: an account that is disabled loses its connections at once.
+    /// relay.admission.2: an account that is disabled, or a device that is revoked, loses its connections at once.
     fn admit(&mut self, admission: Admission) {
         self.admission = admission;
-        let disabled = &self.admission.disabled;
-        let cut: Vec<ConnId> = self
+        let cut: Vec<(ConnId, Refusal)> = self
             .connections
             .iter()
-            .filter(|(_, held)| disabled.contains(&held.account))
-            .map(|(conn, _)| *conn)
+            .filter_map(|(conn, held)| Some((*conn, self.admission.cut(held.account, held.device)?)))
             .collect();
-        for conn in cut {
-            self.outputs.push_back(Output::Close { conn, refusal: Refusal::AccountDisabled });
+        for (conn, refusal) in cut {
+            self.outputs.push_back(Output::Close { conn, refusal });
             self.forget(conn);
         }
     }
@@ -484,6 +463,10 @@ impl RelayMachine {
                     last_resort: publish.last_resort,
                 };
                 self.store(Pending::Publish { conn, correlation }, request);
+            }
+            // relay.packages.3: nobody is invited whom the relay would not let in.
+            Ok(Frame::TakeKeyPackages(take)) if self.admission.disabled.contains(&take.account) => {
+                self.refuse(conn, correlation, Refusal::UnknownAccount);
             }
             Ok(Frame::TakeKeyPackages(take)) => {
                 let request =
@@ -587,7 +570,8 @@ impl RelayMachine {
                 self.answer(conn, correlation, &Frame::Published(relay::Published { available }));
             }
             (Pending::Take { conn, correlation }, StoreReply::Taken(taken)) => match taken {
-                Ok(packages) => {
+                Ok(mut packages) => {
+                    packages.retain(|package| !self.admission.revoked.contains(&package.device));
                     self.answer(conn, correlation, &Frame::KeyPackages(relay::KeyPackages { packages }));
                 }
                 Err(refusal) => self.refuse(conn, correlation, refusal),

@@ -2,6 +2,7 @@
 //!
 //! This module does not open sockets or files; `chancery-server` drives it and implements [`store::RelayStore`].
 
+pub mod admission;
 mod limiter;
 pub mod log;
 pub mod machine;
@@ -9,7 +10,8 @@ pub mod mailbox;
 pub mod store;
 pub mod tokens;
 
+pub use admission::Admission;
 pub use log::{AppendContext, Decision, GroupRow, decide};
-pub use machine::{Admission, ConnId, Input, Lane, OpId, Output, RelayMachine};
+pub use machine::{ConnId, Input, Lane, OpId, Output, RelayMachine};
 pub use store::{RelayStore, StoreFault, StoreOp, StoreReply};
 pub use tokens::{By, TokenRow};

@@ -5,7 +5,7 @@
 use crate::{
     error::{Malformed, Refusal},
     limits::FRAME_BYTES_MAX,
-    wire::{decode_exact, relay},
+    wire::{decode_exact, registrar, relay},
 };
 
 /// Who sends a frame.
@@ -21,6 +21,10 @@ pub enum Direction {
     ToRegistrar,
     /// A registrar sends it on `chancery-enrol/1`.
     FromRegistrar,
+    /// A registrar sends it on `chancery-orders/1`.
+    Orders,
+    /// A relay sends it on `chancery-orders/1`.
+    OrdersAnswer,
 }
 
 /// Ten bytes before each body: length of the body (u32), type (u16), correlation (u32), all big-endian.
@@ -154,11 +158,15 @@ frames! {
     0x0201 Delivery Entries(relay::Entries) "wire.md#entries";
     0x0202 Delivery Mail(relay::Mail) "wire.md#mail";
 
-    0x0301 ToRegistrar Enrol(relay::Enrol) "wire.md#enrol";
-    0x0302 ToRegistrar Admit(relay::Admit) "wire.md#admit";
-    0x0401 FromRegistrar Enrolled(relay::Enrolled) "wire.md#enrol";
-    0x0402 FromRegistrar Admitted(relay::Admitted) "wire.md#admit";
+    0x0301 ToRegistrar Enrol(registrar::Enrol) "wire.md#enrol";
+    0x0302 ToRegistrar Admit(registrar::Admit) "wire.md#admit";
+    0x0303 ToRegistrar Renew(registrar::Renew) "wire.md#renew";
+    0x0401 FromRegistrar Enrolled(registrar::Enrolled) "wire.md#enrol";
+    0x0402 FromRegistrar Admitted(registrar::Admitted) "wire.md#admit";
     0x0403 FromRegistrar NotEnrolled(Refusal) "wire.md#refusals";
+
+    0x0501 Orders Orders(registrar::Orders) "wire.md#orders";
+    0x0601 OrdersAnswer OrdersTaken(registrar::OrdersTaken) "wire.md#orders";
 }
 
 impl Frame {

@@ -7,6 +7,7 @@ pub mod envelope;
 pub mod frame;
 pub mod mls_header;
 pub mod notice;
+pub mod registrar;
 pub mod relay;
 pub mod vector;
 

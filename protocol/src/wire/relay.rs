@@ -1,11 +1,11 @@
-//! Bodies of the frames between a client and a relay or registrar. `spec/wire.md`, one section for each.
+//! Bodies of the frames between a client and a relay. `spec/wire.md`, one section for each.
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::{
     ids::{AccountId, AppendId, DeviceId, GroupId, HeadHash, MailId, PackageHash, RequestId, Seq, TokenHash},
-    secret::{AccessToken, Secret32},
+    secret::AccessToken,
     time::Timestamp,
     wire::Blob,
 };
@@ -279,36 +279,3 @@ pub struct Mail {
     /// MLS Welcome.
     pub body: Blob,
 }
-
-/// Asks for a device certificate with a one-time secret. Repeating it with the same key gets the same certificate.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Enrol {
-    /// From the ticket.
-    pub secret: Secret32,
-    /// Ed25519 public key of the device.
-    pub device_key: [u8; 32],
-    /// Signature by that key, label "Chancery 1.0 Enrol", over the hash of the secret and the relay's pin.
-    pub proof: Blob,
-}
-
-/// Answer to [`Enrol`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Enrolled {
-    /// Device certificate, issuing certificate, root certificate; DER.
-    pub chain: Vec<Blob>,
-}
-
-/// Asks the relay to admit a personal account, with a one-time secret.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Admit {
-    /// From the ticket.
-    pub secret: Secret32,
-    /// Device certificate and account root certificate; DER.
-    pub chain: Vec<Blob>,
-    /// Signature by the device key, label "Chancery 1.0 Admit", over the hash of the secret and the relay's pin.
-    pub proof: Blob,
-}
-
-/// Answer to [`Admit`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Admitted;

@@ -13,7 +13,7 @@ use tokio::sync::{mpsc::UnboundedSender, oneshot};
 use crate::{driver::Notice, registrar::store::RegistrarStore};
 
 /// How often the database is asked whether it has changed: how long a disabled account may still be served.
-const POLL: Duration = Duration::from_millis(500);
+const POLL: Duration = Duration::from_millis(200);
 
 /// A thread that watches the registrar's database. It ends when the last clone is dropped.
 #[derive(Clone)]

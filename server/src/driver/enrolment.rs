@@ -4,10 +4,15 @@
 
 use std::{sync::Arc, time::Duration};
 
-use chancery_protocol::{error::Refusal, wire::Frame};
-use chancery_quic::{CloseCode, Connection, FrameReader};
+use chancery_protocol::{error::Refusal, identity::Chain, wire::Frame};
+use chancery_quic::{CloseCode, FrameReader, Peer};
 
-use crate::{clock::Clock, driver::AdmissionWatch, metrics, registrar::Registrar};
+use crate::{
+    clock::Clock,
+    driver::AdmissionWatch,
+    metrics,
+    registrar::{Registrar, push::Line},
+};
 
 /// How long a whole enrolment may take.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -18,23 +23,42 @@ const ANSWER_PATIENCE: Duration = Duration::from_secs(5);
 #[derive(Clone)]
 pub(crate) struct Desk {
     pub(crate) registrar: Arc<Registrar>,
-    pub(crate) admission: AdmissionWatch,
+    pub(crate) line: RelayLine,
     pub(crate) clock: Clock,
 }
 
-/// Serves one connection on `chancery-enrol/1`.
-pub(crate) async fn serve(connection: Connection, desk: Desk) {
-    if tokio::time::timeout(PATIENCE, answer(&connection, &desk)).await.is_err() {
-        metrics::enrolment("timeout");
-    }
-    connection.abort(CloseCode::Done);
+/// How the relay learns who is let in.
+#[derive(Clone)]
+pub(crate) enum RelayLine {
+    /// It is in this process.
+    Here(AdmissionWatch),
+    /// It is another node.
+    Apart(Line),
 }
 
-async fn answer(connection: &Connection, desk: &Desk) {
-    let Ok((mut writer, mut reader)) = connection.accept_enrolment().await else { return };
+impl RelayLine {
+    /// Returns when the relay knows what the registrar's database says now.
+    async fn refresh(&self) {
+        match self {
+            Self::Here(watch) => watch.refresh().await,
+            Self::Apart(line) => line.refresh().await,
+        }
+    }
+}
+
+/// Serves one connection on `chancery-enrol/1`.
+pub(crate) async fn serve(peer: Peer, desk: Desk) {
+    if tokio::time::timeout(PATIENCE, answer(&peer, &desk)).await.is_err() {
+        metrics::enrolment("timeout");
+    }
+    peer.connection.abort(CloseCode::Done);
+}
+
+async fn answer(peer: &Peer, desk: &Desk) {
+    let Ok((mut writer, mut reader)) = peer.connection.accept_enrolment().await else { return };
     let (correlation, request) = request(&mut reader).await;
     let answer = match request {
-        Ok(request) => redeem(request, desk).await,
+        Ok(request) => ask(request, peer.chain.clone(), desk).await,
         Err(refusal) => Frame::NotEnrolled(refusal),
     };
     match &answer {
@@ -56,13 +80,13 @@ async fn request(reader: &mut FrameReader) -> (u32, Result<Frame, Refusal>) {
     }
 }
 
-async fn redeem(request: Frame, desk: &Desk) -> Frame {
+async fn ask(request: Frame, chain: Option<Chain>, desk: &Desk) -> Frame {
     let (registrar, clock) = (Arc::clone(&desk.registrar), desk.clock.clone());
-    let answered = tokio::task::spawn_blocking(move || registrar.answer(&request, clock.now())).await;
+    let answered = tokio::task::spawn_blocking(move || registrar.answer(&request, chain.as_ref(), clock.now())).await;
     let answer = answered.unwrap_or(Frame::NotEnrolled(Refusal::StoreFailed));
     if matches!(answer, Frame::Admitted(_)) {
         // Who is told that it is admitted connects at once: the relay knows before.
-        desk.admission.refresh().await;
+        desk.line.refresh().await;
     }
     answer
 }

@@ -1,27 +1,42 @@
-//! The registrar: turns tickets into device certificates and admissions. It has its own keys and its own database, and
-//! shares nothing with the relay but a process; the relay reads from it who is admitted.
+//! The registrar: turns tickets into device certificates and admissions, and renews certificates. It has its own keys and
+//! its own database, and shares nothing with the relay but, if the operator wants it so, a process.
 //!
 //! This module does not touch groups, entries or mail, and does not open sockets. `spec/identity.md#enrolment`.
 
+pub mod devices;
+mod orders;
+pub(crate) mod push;
 pub mod store;
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use chancery_protocol::{
     error::Refusal,
     identity::{
-        Authority, CertificateAuthority, Chain, IdentityError, Purpose, Role, Ticket, certificate::At, verify_chain,
-        verify_signature,
+        Authority, CertificateAuthority, Chain, DeviceIdentity, IdentityError, Purpose, Role, Ticket, certificate::At,
+        name::device_id, verify_chain, verify_signature,
     },
     ids::{RootHash, SpkiPin},
     time::Timestamp,
     wire::{
-        Frame, decode_exact, encode,
-        relay::{Admit, Admitted, Enrol, Enrolled},
+        Frame,
+        registrar::{Admit, Admitted, Enrol, Enrolled, Place},
     },
 };
 
-use crate::registrar::store::{RegistrarStore, SpendError, TicketRow};
+use crate::registrar::{
+    devices::{Asking, DeskError, RENEWAL_GRACE},
+    store::RegistrarStore,
+};
+
+/// What the operator has decided.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Policy {
+    /// Devices that an account may have of which nothing else is said.
+    pub devices_max: u32,
+    /// The relay, if it is another server than this one.
+    pub relay: Option<Place>,
+}
 
 /// What redeems tickets.
 #[derive(Debug)]
@@ -29,13 +44,14 @@ pub struct Registrar {
     store: Mutex<RegistrarStore>,
     authority: CertificateAuthority,
     server: SpkiPin,
+    policy: Policy,
 }
 
 impl Registrar {
-    /// From its database, its issuing key, and the pin of the server it is reached through.
+    /// From its database, its issuing key, the pin of the server it is reached through, and what the operator decided.
     #[must_use]
-    pub fn new(store: RegistrarStore, authority: CertificateAuthority, server: SpkiPin) -> Self {
-        Self { store: Mutex::new(store), authority, server }
+    pub fn new(store: RegistrarStore, authority: CertificateAuthority, server: SpkiPin, policy: Policy) -> Self {
+        Self { store: Mutex::new(store), authority, server, policy }
     }
 
     /// The organisation that it issues for.
@@ -44,15 +60,22 @@ impl Registrar {
         self.authority.root()
     }
 
-    /// Answers one request of `chancery-enrol/1`. Blocks on the disk.
+    /// Answers one request of `chancery-enrol/1`; `peer` is what the client has shown in the TLS handshake, its key
+    /// proven there. Blocks on the disk.
     #[must_use]
-    pub fn answer(&self, request: &Frame, now: Timestamp) -> Frame {
+    pub fn answer(&self, request: &Frame, peer: Option<&Chain>, now: Timestamp) -> Frame {
+        let relay = self.policy.relay.clone();
         let answer = match request {
-            Frame::Enrol(request) => self.enrol(request, now).map(|chain| Frame::Enrolled(Enrolled { chain: chain.0 })),
-            Frame::Admit(request) => self.admit(request, now).map(|()| Frame::Admitted(Admitted)),
+            Frame::Enrol(request) => self.enrol(request, now).map(|chain| self.enrolled(chain)),
+            Frame::Admit(request) => self.admit(request, now).map(|()| Frame::Admitted(Admitted { relay })),
+            Frame::Renew(_) => self.renew(peer, now).map(|chain| self.enrolled(chain)),
             _ => Err(Refusal::Malformed),
         };
         answer.unwrap_or_else(Frame::NotEnrolled)
+    }
+
+    fn enrolled(&self, chain: Chain) -> Frame {
+        Frame::Enrolled(Enrolled { chain: chain.0, relay: self.policy.relay.clone() })
     }
 
     fn enrol(&self, request: &Enrol, now: Timestamp) -> Result<Chain, Refusal> {
@@ -62,29 +85,15 @@ impl Registrar {
             return Err(Refusal::TicketRefused);
         }
         let secret_hash = Ticket::secret_hash(&request.secret);
-        let mut store = self.store.lock().unwrap_or_else(PoisonError::into_inner);
-        let spent = store.spend(&secret_hash, &request.device_key, now, |ticket| {
-            let TicketRow { handle: Some(handle), .. } = ticket else { return Err(Refusal::TicketRefused) };
-            let chain = self
-                .authority
-                .certify(handle, &request.device_key, Role::Human, now)
-                .map_err(|_| Refusal::StoreFailed)?;
-            Ok(store::Grant::Certificate(encode(&chain)))
-        });
-        match spent.map_err(refusal)? {
-            store::Grant::Certificate(chain) => {
-                decode_exact("a stored chain", &chain).map_err(|_| Refusal::StoreFailed)
-            }
-            store::Grant::Admission(_) => Err(Refusal::TicketRefused),
-        }
+        let certify = |handle: &_| {
+            self.authority.certify(handle, &request.device_key, Role::Human, now).map_err(|_| Refusal::StoreFailed)
+        };
+        self.store().enrol(&secret_hash, self.asking(&request.device_key, now), certify).map_err(refusal)
     }
 
     fn admit(&self, request: &Admit, now: Timestamp) -> Result<(), Refusal> {
         // identity.admit.1: chain, name and proof first; the ticket is spent last.
-        let identity = verify_chain(&Chain(request.chain.clone()), At::Moment(now)).map_err(|error| match error {
-            IdentityError::Expired => Refusal::CertificateExpired,
-            _ => Refusal::CertificateInvalid,
-        })?;
+        let identity = verify_chain(&Chain(request.chain.clone()), At::Moment(now)).map_err(chain_refusal)?;
         if identity.authority() != Authority::Personal {
             return Err(Refusal::CertificateForeign);
         }
@@ -93,20 +102,55 @@ impl Registrar {
             return Err(Refusal::TicketRefused);
         }
         let secret_hash = Ticket::secret_hash(&request.secret);
-        let mut store = self.store.lock().unwrap_or_else(PoisonError::into_inner);
-        let spent = store.spend(&secret_hash, identity.public_key(), now, |ticket| match ticket.handle {
-            Some(_) => Err(Refusal::TicketRefused),
-            None => Ok(store::Grant::Admission(identity.root())),
-        });
-        spent.map(|_| ()).map_err(refusal)
+        self.store().admit(&secret_hash, self.asking(identity.public_key(), now), identity.root()).map_err(refusal)
+    }
+
+    fn renew(&self, peer: Option<&Chain>, now: Timestamp) -> Result<Chain, Refusal> {
+        let identity = self.own_device(peer, now)?;
+        let handle = identity.handle().ok_or(Refusal::CertificateForeign)?;
+        let certify = || {
+            self.authority
+                .certify(handle, identity.public_key(), identity.role(), now)
+                .map_err(|_| Refusal::StoreFailed)
+        };
+        self.store().renew(handle, self.asking(identity.public_key(), now), certify).map_err(refusal)
+    }
+
+    /// identity.renew.1: the device behind a connection, by a certificate of this organisation that is valid, or has not
+    /// been over for longer than can be renewed.
+    fn own_device(&self, peer: Option<&Chain>, now: Timestamp) -> Result<DeviceIdentity, Refusal> {
+        let chain = peer.ok_or(Refusal::CertificateMissing)?;
+        let identity = verify_chain(chain, At::NotBefore).map_err(chain_refusal)?;
+        if identity.authority() != Authority::Tenant(self.tenant()) {
+            return Err(Refusal::CertificateForeign);
+        }
+        if identity.not_before() > now || identity.not_after().plus(RENEWAL_GRACE) < now {
+            return Err(Refusal::CertificateExpired);
+        }
+        Ok(identity)
+    }
+
+    fn asking(&self, key: &[u8; 32], now: Timestamp) -> Asking {
+        Asking { device: device_id(key), key: *key, now, devices_max: self.policy.devices_max }
+    }
+
+    fn store(&self) -> MutexGuard<'_, RegistrarStore> {
+        self.store.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn refusal(error: SpendError) -> Refusal {
+fn chain_refusal(error: IdentityError) -> Refusal {
     match error {
-        SpendError::Refused(refusal) => refusal,
-        SpendError::Full => Refusal::StoreFull,
-        SpendError::Failed(reason) => {
+        IdentityError::Expired => Refusal::CertificateExpired,
+        _ => Refusal::CertificateInvalid,
+    }
+}
+
+fn refusal(error: DeskError) -> Refusal {
+    match error {
+        DeskError::Refused(refusal) => refusal,
+        DeskError::Full => Refusal::StoreFull,
+        DeskError::Failed(reason) => {
             tracing::error!(%reason, "the registrar's database failed");
             Refusal::StoreFailed
         }

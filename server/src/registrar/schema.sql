@@ -1,10 +1,13 @@
--- Schema 1 of registrar.db: accounts, tickets and what was issued for them. The relay reads who is admitted, nothing else.
+-- Schema 2 of registrar.db: accounts, tickets, devices, and the orders that follow from them. The relay reads who is
+-- admitted, nothing else.
 
 CREATE TABLE accounts (
     handle      TEXT PRIMARY KEY,
     account     BLOB    NOT NULL UNIQUE,
     created_at  INTEGER NOT NULL,
-    disabled_at INTEGER
+    disabled_at INTEGER,
+    -- How many devices it may have; NULL for what the configuration says.
+    devices_max INTEGER
 ) STRICT, WITHOUT ROWID;
 
 -- Roots of personal accounts that hold an invitation. The account id of such an account is its root's hash.
@@ -14,7 +17,8 @@ CREATE TABLE personal (
     disabled_at INTEGER
 ) STRICT, WITHOUT ROWID;
 
--- Tickets by the hash of their secret. `handle` is NULL for an invitation of a personal account.
+-- Tickets by the hash of their secret. `handle` is NULL for an invitation of a personal account. `spent_by` is the key of
+-- the device that redeemed it: a repeated request gets the same answer.
 CREATE TABLE tickets (
     secret_hash BLOB PRIMARY KEY,
     handle      TEXT REFERENCES accounts (handle),
@@ -22,10 +26,24 @@ CREATE TABLE tickets (
     spent_by    BLOB
 ) STRICT, WITHOUT ROWID;
 
--- Certificates that were issued, by the ticket that they were issued for: a repeated request gets the same one.
-CREATE TABLE certificates (
-    secret_hash BLOB PRIMARY KEY REFERENCES tickets (secret_hash),
-    device_key  BLOB    NOT NULL,
+-- Devices of the organisation's accounts, each with its newest certificate.
+CREATE TABLE devices (
+    device      BLOB PRIMARY KEY,
+    handle      TEXT    NOT NULL REFERENCES accounts (handle),
+    enrolled_at INTEGER NOT NULL,
     issued_at   INTEGER NOT NULL,
-    chain       BLOB    NOT NULL
+    not_after   INTEGER NOT NULL,
+    chain       BLOB    NOT NULL,
+    revoked_at  INTEGER
 ) STRICT, WITHOUT ROWID;
+
+CREATE INDEX devices_of_account ON devices (handle);
+
+-- What a relay of another process is told, in order. Row 0 says nothing and begins the chain of hashes, which tells this
+-- database from an older copy of it that has gone on differently. Kinds: 0 admit, 1 disable, 2 enable, 3 revoke.
+CREATE TABLE orders (
+    seq     INTEGER PRIMARY KEY,
+    kind    INTEGER,
+    subject BLOB,
+    hash    BLOB NOT NULL
+) STRICT;

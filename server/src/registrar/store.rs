@@ -1,4 +1,4 @@
-//! The registrar's database: accounts, tickets, certificates, admitted roots.
+//! The registrar's database: accounts, tickets, admitted roots; [`super::devices`] and [`super::orders`] have the rest.
 //!
 //! This module does not verify proofs and does not issue. Several processes may have it open: `account` commands write
 //! while the server runs.
@@ -6,21 +6,25 @@
 use std::path::Path;
 
 use chancery_protocol::{
-    error::Refusal,
     identity::Handle,
-    ids::{AccountId, RootHash},
+    ids::{AccountId, DeviceId, RootHash},
     relay::Admission,
     time::Timestamp,
+    wire::registrar::Order,
 };
-use rusqlite::{Connection, ErrorCode, OptionalExtension, Transaction, TransactionBehavior, params};
+use rusqlite::{Connection, OptionalExtension as _, Params, ToSql, TransactionBehavior, params};
 
-use crate::store::{
-    OpenError, int,
-    open::{Schema, Sharing, open},
-    uint,
+use super::orders;
+use crate::{
+    keys::draw,
+    store::{
+        OpenError, int,
+        open::{Schema, Sharing, open},
+        uint,
+    },
 };
 
-const SCHEMA: Schema = Schema { application: 0x4348_4731, version: 1, sql: include_str!("schema.sql") };
+const SCHEMA: Schema = Schema { application: 0x4348_4731, version: 2, sql: include_str!("schema.sql") };
 
 /// An account as `account list` shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,54 +37,16 @@ pub struct AccountRow {
     pub created_at: Timestamp,
     /// Since when it is cut off.
     pub disabled_at: Option<Timestamp>,
-    /// Devices that hold a certificate; of personal accounts nobody here knows.
+    /// Devices that are not revoked; of personal accounts nobody here knows.
     pub devices: u64,
-}
-
-/// A ticket that can be spent.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TicketRow {
-    /// Whose device it certifies; none for an invitation of a personal account.
-    pub handle: Option<Handle>,
-}
-
-/// What a ticket got.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Grant {
-    /// An encoded chain.
-    Certificate(Vec<u8>),
-    /// The admission of this root.
-    Admission(RootHash),
-}
-
-/// A ticket was not spent.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum SpendError {
-    /// For a reason that the asking device is told.
-    #[error(transparent)]
-    Refused(#[from] Refusal),
-    /// No space is left.
-    #[error("the registrar's database is full")]
-    Full,
-    /// The database failed.
-    #[error("{0}")]
-    Failed(String),
-}
-
-impl From<rusqlite::Error> for SpendError {
-    fn from(error: rusqlite::Error) -> Self {
-        match error.sqlite_error_code() {
-            Some(ErrorCode::DiskFull) => Self::Full,
-            _ => Self::Failed(error.to_string()),
-        }
-    }
+    /// How many it may have, if not as many as the configuration says.
+    pub devices_max: Option<u32>,
 }
 
 /// The registrar's database.
 #[derive(Debug)]
 pub struct RegistrarStore {
-    connection: Connection,
+    pub(super) connection: Connection,
 }
 
 impl RegistrarStore {
@@ -89,17 +55,29 @@ impl RegistrarStore {
     /// # Errors
     /// See [`OpenError`].
     pub fn open(path: &Path) -> Result<Self, OpenError> {
-        Ok(Self { connection: open(path, SCHEMA, Sharing::Shared)? })
+        let connection = open(path, SCHEMA, Sharing::Shared)?;
+        let begun = draw()
+            .map_err(|error| error.to_string())
+            .and_then(|random| orders::begin(&connection, *random.expose()).map_err(|error| error.to_string()));
+        begun.map_err(|reason| OpenError::Failed { file: path.display().to_string(), reason })?;
+        Ok(Self { connection })
     }
 
     /// Adds an account; false if the handle is taken.
     ///
     /// # Errors
     /// What SQLite says.
-    pub fn add_account(&mut self, handle: &Handle, account: AccountId, now: Timestamp) -> rusqlite::Result<bool> {
+    pub fn add_account(
+        &mut self,
+        handle: &Handle,
+        account: AccountId,
+        devices_max: Option<u32>,
+        now: Timestamp,
+    ) -> rusqlite::Result<bool> {
         let added = self.connection.execute(
-            "INSERT INTO accounts (handle, account, created_at) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING",
-            params![handle.as_str(), account.as_bytes(), int(now.0)],
+            "INSERT INTO accounts (handle, account, created_at, devices_max) VALUES (?1, ?2, ?3, ?4)
+             ON CONFLICT DO NOTHING",
+            params![handle.as_str(), account.as_bytes(), int(now.0), devices_max],
         )?;
         Ok(added == 1)
     }
@@ -133,81 +111,31 @@ impl RegistrarStore {
         Ok(())
     }
 
-    /// Spends a ticket for a device key, in one transaction with what `grant` gives for it. The same key gets the same
-    /// again.
-    ///
-    /// # Errors
-    /// See [`SpendError`]; the ticket is then as it was.
-    pub fn spend(
-        &mut self,
-        secret_hash: &[u8; 32],
-        device_key: &[u8; 32],
-        now: Timestamp,
-        grant: impl FnOnce(&TicketRow) -> Result<Grant, Refusal>,
-    ) -> Result<Grant, SpendError> {
-        let tx = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let (ticket, expires_at, spent_by) = tx
-            .query_row(
-                "SELECT handle, expires_at, spent_by FROM tickets WHERE secret_hash = ?1",
-                [secret_hash],
-                |row| {
-                    let handle: Option<String> = row.get(0)?;
-                    let ticket = TicketRow { handle: handle.and_then(|text| text.parse().ok()) };
-                    Ok((ticket, Timestamp(uint(row.get(1)?)), row.get::<_, Option<[u8; 32]>>(2)?))
-                },
-            )
-            .optional()?
-            .ok_or(Refusal::TicketRefused)?;
-        if let Some(handle) = &ticket.handle
-            && is_disabled(&tx, "SELECT disabled_at FROM accounts WHERE handle = ?1", handle.as_str())?
-        {
-            return Err(Refusal::AccountDisabled.into());
-        }
-        // identity.ticket.4: a ticket is good for one device, until it expires; for that device the answer stays.
-        match spent_by {
-            Some(key) if key != *device_key => return Err(Refusal::TicketRefused.into()),
-            None if expires_at <= now => return Err(Refusal::TicketRefused.into()),
-            _ => {}
-        }
-        let before: Option<Vec<u8>> = tx
-            .query_row("SELECT chain FROM certificates WHERE secret_hash = ?1", [secret_hash], |row| row.get(0))
-            .optional()?;
-        if let (Some(chain), Some(_)) = (before, spent_by) {
-            return Ok(Grant::Certificate(chain));
-        }
-        let granted = grant(&ticket)?;
-        match &granted {
-            Grant::Certificate(chain) => {
-                tx.execute(
-                    "INSERT INTO certificates (secret_hash, device_key, issued_at, chain) VALUES (?1, ?2, ?3, ?4)",
-                    params![secret_hash, device_key, int(now.0), chain],
-                )?;
-            }
-            Grant::Admission(root) => {
-                if is_disabled(&tx, "SELECT disabled_at FROM personal WHERE root = ?1", root.as_bytes())? {
-                    return Err(Refusal::AccountDisabled.into());
-                }
-                tx.execute(
-                    "INSERT INTO personal (root, admitted_at) VALUES (?1, ?2) ON CONFLICT DO NOTHING",
-                    params![root.as_bytes(), int(now.0)],
-                )?;
-            }
-        }
-        tx.execute("UPDATE tickets SET spent_by = ?2 WHERE secret_hash = ?1", params![secret_hash, device_key])?;
-        tx.commit()?;
-        Ok(granted)
-    }
-
     /// Cuts an account off, by handle; false if there is none. It stays listed.
     ///
     /// # Errors
     /// What SQLite says.
-    pub fn disable(&mut self, handle: &Handle, now: Timestamp) -> rusqlite::Result<bool> {
-        let changed = self.connection.execute(
-            "UPDATE accounts SET disabled_at = coalesce(disabled_at, ?2) WHERE handle = ?1",
+    pub fn disable(&mut self, handle: &Handle, account: AccountId, now: Timestamp) -> rusqlite::Result<bool> {
+        self.switch(
+            "UPDATE accounts SET disabled_at = ?2 WHERE handle = ?1 AND disabled_at IS NULL",
             params![handle.as_str(), int(now.0)],
-        )?;
-        Ok(changed == 1)
+            ("SELECT count(*) FROM accounts WHERE handle = ?1", &handle.as_str()),
+            &Order::Disable(account),
+        )
+    }
+
+    /// Lets an account in again, by handle; false if there is none. Its revoked devices stay revoked. The order is given
+    /// also if the account is not disabled here: a relay may know more than a database that was restored.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn enable(&mut self, handle: &Handle, account: AccountId) -> rusqlite::Result<bool> {
+        self.switch(
+            "UPDATE accounts SET disabled_at = NULL WHERE handle = ?1",
+            params![handle.as_str()],
+            ("SELECT count(*) FROM accounts WHERE handle = ?1", &handle.as_str()),
+            &Order::Enable(account),
+        )
     }
 
     /// Cuts a personal account off; false if it was never admitted.
@@ -215,11 +143,42 @@ impl RegistrarStore {
     /// # Errors
     /// What SQLite says.
     pub fn disable_personal(&mut self, root: RootHash, now: Timestamp) -> rusqlite::Result<bool> {
-        let changed = self.connection.execute(
-            "UPDATE personal SET disabled_at = coalesce(disabled_at, ?2) WHERE root = ?1",
+        self.switch(
+            "UPDATE personal SET disabled_at = ?2 WHERE root = ?1 AND disabled_at IS NULL",
             params![root.as_bytes(), int(now.0)],
-        )?;
-        Ok(changed == 1)
+            ("SELECT count(*) FROM personal WHERE root = ?1", root.as_bytes()),
+            &Order::Disable(AccountId(root.0)),
+        )
+    }
+
+    /// Lets a personal account in again; false if it was never admitted.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn enable_personal(&mut self, root: RootHash) -> rusqlite::Result<bool> {
+        self.switch(
+            "UPDATE personal SET disabled_at = NULL WHERE root = ?1",
+            params![root.as_bytes()],
+            ("SELECT count(*) FROM personal WHERE root = ?1", root.as_bytes()),
+            &Order::Enable(AccountId(root.0)),
+        )
+    }
+
+    /// One change and its order; whether what it concerns is there.
+    fn switch(
+        &mut self,
+        change: &str,
+        values: impl Params,
+        (is_there, key): (&str, &dyn ToSql),
+        order: &Order,
+    ) -> rusqlite::Result<bool> {
+        let tx = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        if tx.execute(change, values)? == 1 {
+            orders::give(&tx, order)?;
+        }
+        let found: i64 = tx.query_row(is_there, [key], |row| row.get(0))?;
+        tx.commit()?;
+        Ok(found == 1)
     }
 
     /// All accounts: the tenant's by handle, then personal ones.
@@ -229,10 +188,9 @@ impl RegistrarStore {
     pub fn accounts(&self) -> rusqlite::Result<Vec<AccountRow>> {
         let mut statement = self.connection.prepare_cached(
             "SELECT handle, account, created_at, disabled_at,
-             (SELECT count(DISTINCT device_key) FROM certificates NATURAL JOIN tickets
-              WHERE tickets.handle = accounts.handle)
+             (SELECT count(*) FROM devices WHERE devices.handle = accounts.handle AND revoked_at IS NULL), devices_max
              FROM accounts
-             UNION ALL SELECT NULL, root, admitted_at, disabled_at, 0 FROM personal ORDER BY handle NULLS LAST, account",
+             UNION ALL SELECT NULL, root, admitted_at, disabled_at, 0, NULL FROM personal ORDER BY handle NULLS LAST, account",
         )?;
         let rows = statement.query_map([], |row| {
             Ok(AccountRow {
@@ -241,6 +199,7 @@ impl RegistrarStore {
                 created_at: Timestamp(uint(row.get(2)?)),
                 disabled_at: row.get::<_, Option<i64>>(3)?.map(|at| Timestamp(uint(at))),
                 devices: uint(row.get(4)?),
+                devices_max: row.get(5)?,
             })
         })?;
         rows.collect()
@@ -261,6 +220,10 @@ impl RegistrarStore {
                 admission.disabled.insert(row.account);
             }
         }
+        let mut revoked = self.connection.prepare_cached("SELECT device FROM devices WHERE revoked_at IS NOT NULL")?;
+        for device in revoked.query_map([], |row| row.get(0))? {
+            admission.revoked.insert(DeviceId(device?));
+        }
         Ok(admission)
     }
 
@@ -271,9 +234,4 @@ impl RegistrarStore {
     pub fn data_version(&self) -> rusqlite::Result<i64> {
         self.connection.pragma_query_value(None, "data_version", |row| row.get(0))
     }
-}
-
-fn is_disabled(tx: &Transaction<'_>, sql: &str, key: impl rusqlite::ToSql) -> rusqlite::Result<bool> {
-    let disabled_at: Option<Option<i64>> = tx.query_row(sql, [key], |row| row.get(0)).optional()?;
-    Ok(disabled_at.flatten().is_some())
 }

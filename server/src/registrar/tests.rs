@@ -5,7 +5,10 @@ use core::time::Duration;
 use chancery_protocol::{
     identity::{DeviceKey, Handle, PersonalRoot, TenantRoot},
     secret::Secret32,
-    wire::Blob,
+    wire::{
+        Blob,
+        registrar::{Order, Renew},
+    },
 };
 use tempfile::TempDir;
 
@@ -13,6 +16,7 @@ use super::*;
 
 const NOW: Timestamp = Timestamp(1_800_000_000_000);
 const PIN: SpkiPin = SpkiPin([5; 32]);
+const POLICY: Policy = Policy { devices_max: 2, relay: None };
 const WEEK: Duration = Duration::from_secs(7 * 86_400);
 
 struct Desk {
@@ -26,9 +30,9 @@ impl Desk {
         let store = RegistrarStore::open(&folder.path().join("registrar.db")).unwrap();
         let root = TenantRoot::create(Secret32::new([1; 32]), NOW).unwrap();
         let authority = root.issuing(Secret32::new([2; 32]), NOW).unwrap();
-        let desk = Self { folder, registrar: Registrar::new(store, authority, PIN) };
+        let desk = Self { folder, registrar: Registrar::new(store, authority, PIN, POLICY) };
         let ana = ana();
-        assert!(desk.store().add_account(&ana, ana.account(desk.registrar.tenant()), NOW).unwrap());
+        assert!(desk.store().add_account(&ana, ana.account(desk.registrar.tenant()), None, NOW).unwrap());
         desk
     }
 
@@ -44,7 +48,7 @@ impl Desk {
     }
 
     fn refused(&self, request: &Frame, now: Timestamp) -> Refusal {
-        match self.registrar.answer(request, now) {
+        match self.registrar.answer(request, None, now) {
             Frame::NotEnrolled(refusal) => refusal,
             other => panic!("{other:?}"),
         }
@@ -75,12 +79,12 @@ fn a_ticket_gets_one_device_a_certificate_and_the_same_one_again() {
     let desk = Desk::new();
     let secret = desk.ticket(10, Some(&ana()));
     let request = enrol(&secret, &key(3), PIN);
-    let Frame::Enrolled(first) = desk.registrar.answer(&request, NOW) else { panic!() };
+    let Frame::Enrolled(first) = desk.registrar.answer(&request, None, NOW) else { panic!() };
     let identity = verify_chain(&Chain(first.chain.clone()), At::Moment(NOW)).unwrap();
     assert_eq!((identity.handle(), identity.root()), (Some(&ana()), desk.registrar.tenant()));
     assert_eq!(identity.public_key(), key(3).public());
     // A lost answer is asked for again, even after the ticket's time.
-    let again = desk.registrar.answer(&request, NOW.plus(2 * WEEK));
+    let again = desk.registrar.answer(&request, None, NOW.plus(2 * WEEK));
     assert_eq!(again, Frame::Enrolled(first));
     assert_eq!(desk.refused(&enrol(&secret, &key(4), PIN), NOW), Refusal::TicketRefused);
     assert_eq!(desk.store().accounts().unwrap()[0].devices, 1);
@@ -98,18 +102,19 @@ fn expired_unknown_misdirected_and_unproven_tickets_are_refused_and_not_spent() 
     let Frame::Enrol(mut stolen) = enrol(&secret, &key(3), PIN) else { panic!() };
     stolen.device_key = *key(4).public();
     assert_eq!(desk.refused(&Frame::Enrol(stolen), NOW), Refusal::TicketRefused);
-    assert!(matches!(desk.registrar.answer(&enrol(&secret, &key(3), PIN), NOW), Frame::Enrolled(_)));
+    assert!(matches!(desk.registrar.answer(&enrol(&secret, &key(3), PIN), None, NOW), Frame::Enrolled(_)));
 }
 
 #[test]
 fn a_disabled_account_gets_nothing_for_its_ticket_and_is_in_the_admission() {
     let desk = Desk::new();
     let secret = desk.ticket(10, Some(&ana()));
-    assert!(desk.store().disable(&ana(), NOW).unwrap());
+    assert!(desk.store().disable(&ana(), ana().account(desk.registrar.tenant()), NOW).unwrap());
     assert_eq!(desk.refused(&enrol(&secret, &key(3), PIN), NOW), Refusal::AccountDisabled);
     let admission = desk.store().admission(desk.registrar.tenant()).unwrap();
     assert!(admission.disabled.contains(&ana().account(desk.registrar.tenant())));
-    assert!(!desk.store().disable(&"nobody".parse().unwrap(), NOW).unwrap());
+    let nobody: Handle = "nobody".parse().unwrap();
+    assert!(!desk.store().disable(&nobody, nobody.account(desk.registrar.tenant()), NOW).unwrap());
 }
 
 #[test]
@@ -119,8 +124,14 @@ fn an_invitation_admits_one_personal_account_and_certifies_nobody() {
     let root = PersonalRoot::create(Secret32::new([20; 32]), NOW).unwrap();
     let chain = root.certify(key(3).public(), NOW).unwrap();
     assert_eq!(desk.refused(&enrol(&secret, &key(3), PIN), NOW), Refusal::TicketRefused);
-    assert_eq!(desk.registrar.answer(&admit(&secret, &key(3), &chain), NOW), Frame::Admitted(Admitted));
-    assert_eq!(desk.registrar.answer(&admit(&secret, &key(3), &chain), NOW), Frame::Admitted(Admitted));
+    assert_eq!(
+        desk.registrar.answer(&admit(&secret, &key(3), &chain), None, NOW),
+        Frame::Admitted(Admitted { relay: None })
+    );
+    assert_eq!(
+        desk.registrar.answer(&admit(&secret, &key(3), &chain), None, NOW),
+        Frame::Admitted(Admitted { relay: None })
+    );
     assert!(desk.store().admission(desk.registrar.tenant()).unwrap().personal.contains(&root.hash()));
 
     let another = PersonalRoot::create(Secret32::new([21; 32]), NOW).unwrap();
@@ -136,7 +147,7 @@ fn an_account_ticket_admits_no_personal_account_and_a_tenant_chain_is_no_persona
     let root = PersonalRoot::create(Secret32::new([20; 32]), NOW).unwrap();
     let chain = root.certify(key(3).public(), NOW).unwrap();
     assert_eq!(desk.refused(&admit(&account, &key(3), &chain), NOW), Refusal::TicketRefused);
-    let Frame::Enrolled(enrolled) = desk.registrar.answer(&enrol(&account, &key(3), PIN), NOW) else { panic!() };
+    let Frame::Enrolled(enrolled) = desk.registrar.answer(&enrol(&account, &key(3), PIN), None, NOW) else { panic!() };
     let tenant = Chain(enrolled.chain);
     assert_eq!(desk.refused(&admit(&invitation, &key(3), &tenant), NOW), Refusal::CertificateForeign);
     let expired = NOW.plus(91 * 86_400 * Duration::from_secs(1));
@@ -150,6 +161,122 @@ fn another_process_notices_a_change() {
     let watching = desk.store();
     let before = watching.data_version().unwrap();
     assert_eq!(watching.data_version().unwrap(), before);
-    desk.store().disable(&ana(), NOW).unwrap();
+    desk.store().disable(&ana(), ana().account(desk.registrar.tenant()), NOW).unwrap();
     assert_ne!(watching.data_version().unwrap(), before);
+}
+
+const DAY: Duration = Duration::from_secs(86_400);
+
+impl Desk {
+    /// A device of ana's with its first certificate.
+    fn enrolled(&self, ticket: u8, device: u8) -> Chain {
+        let secret = self.ticket(ticket, Some(&ana()));
+        match self.registrar.answer(&enrol(&secret, &key(device), PIN), None, NOW) {
+            Frame::Enrolled(enrolled) => Chain(enrolled.chain),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn renew(&self, chain: &Chain, now: Timestamp) -> Result<Chain, Refusal> {
+        match self.registrar.answer(&Frame::Renew(Renew), Some(chain), now) {
+            Frame::Enrolled(enrolled) => Ok(Chain(enrolled.chain)),
+            Frame::NotEnrolled(refusal) => Err(refusal),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+// proves identity.renew.1, identity.renew.3
+#[test]
+fn a_certificate_is_renewed_for_the_same_key_until_a_month_after_its_end() {
+    let desk = Desk::new();
+    let chain = desk.enrolled(10, 3);
+    assert_eq!(desk.renew(&chain, NOW.plus(29 * DAY)).unwrap(), chain, "fresh ones stay");
+    let later = NOW.plus(60 * DAY);
+    let second = desk.renew(&chain, later).unwrap();
+    assert_eq!(desk.renew(&chain, later.plus(DAY)).unwrap(), second, "an answer that was lost comes again");
+    let (old, new) = (verify_chain(&chain, At::NotBefore).unwrap(), verify_chain(&second, At::Moment(later)).unwrap());
+    assert!(old.is_same_device(&new) && new.not_after() > old.not_after().plus(59 * DAY));
+    let third = desk.renew(&second, later.plus(119 * DAY)).unwrap();
+    assert!(verify_chain(&third, At::Moment(later.plus(119 * DAY))).is_ok());
+    assert_eq!(desk.renew(&second, later.plus(121 * DAY)), Err(Refusal::CertificateExpired));
+    assert_eq!(desk.renew(&chain, Timestamp(NOW.0 - 7_200_000)), Err(Refusal::CertificateExpired));
+    assert_eq!(desk.refused(&Frame::Renew(Renew), NOW), Refusal::CertificateMissing);
+}
+
+// proves identity.renew.2
+#[test]
+fn nobody_renews_who_is_cut_off_unknown_or_of_somebody_else() {
+    let desk = Desk::new();
+    let later = NOW.plus(70 * DAY);
+    let (first, second) = (desk.enrolled(10, 3), desk.enrolled(11, 4));
+    assert_eq!(desk.store().revoke(key(3).device(), NOW).unwrap(), Some(ana()));
+    assert_eq!(desk.renew(&first, later), Err(Refusal::DeviceRevoked));
+    assert!(desk.renew(&second, later).is_ok());
+    let tenant = desk.registrar.tenant();
+    desk.store().disable(&ana(), ana().account(tenant), NOW).unwrap();
+    assert_eq!(desk.renew(&second, later), Err(Refusal::AccountDisabled));
+    let root = TenantRoot::create(Secret32::new([30; 32]), NOW).unwrap();
+    let issuing = root.issuing(Secret32::new([31; 32]), NOW).unwrap();
+    let foreign = issuing.certify(&ana(), key(3).public(), Role::Human, NOW).unwrap();
+    assert_eq!(desk.renew(&foreign, later), Err(Refusal::CertificateForeign));
+    let own = desk.registrar.authority.certify(&ana(), key(9).public(), Role::Human, NOW).unwrap();
+    assert_eq!(desk.renew(&own, later), Err(Refusal::CertificateForeign), "issued, and not by this database");
+    let personal = PersonalRoot::create(Secret32::new([20; 32]), NOW).unwrap().certify(key(3).public(), NOW).unwrap();
+    assert_eq!(desk.renew(&personal, later), Err(Refusal::CertificateForeign));
+}
+
+// proves identity.devices.1
+#[test]
+fn an_account_has_no_more_devices_than_it_may_and_revoked_ones_do_not_count() {
+    let desk = Desk::new();
+    desk.enrolled(10, 3);
+    desk.enrolled(11, 4);
+    let secret = desk.ticket(12, Some(&ana()));
+    assert_eq!(desk.refused(&enrol(&secret, &key(5), PIN), NOW), Refusal::DeviceLimit);
+    desk.store().revoke(key(3).device(), NOW).unwrap();
+    assert!(matches!(desk.registrar.answer(&enrol(&secret, &key(5), PIN), None, NOW), Frame::Enrolled(_)));
+    // A revoked key stays revoked, with whatever ticket.
+    let again = desk.ticket(13, Some(&ana()));
+    assert_eq!(desk.refused(&enrol(&again, &key(3), PIN), NOW), Refusal::DeviceRevoked);
+    let rows = desk.store().devices(&ana()).unwrap();
+    assert_eq!(rows.iter().filter(|row| row.revoked_at.is_some()).count(), 1);
+    assert_eq!((rows.len(), desk.store().accounts().unwrap()[0].devices), (3, 2));
+    // A device that cannot renew any more makes room by itself.
+    let later = NOW.plus(121 * DAY);
+    let last = Secret32::new([14; 32]);
+    desk.store().add_ticket(&Ticket::secret_hash(&last), Some(&ana()), later.plus(DAY)).unwrap();
+    assert!(matches!(desk.registrar.answer(&enrol(&last, &key(6), PIN), None, later), Frame::Enrolled(_)));
+    let bo: Handle = "bo".parse().unwrap();
+    desk.store().add_account(&bo, bo.account(desk.registrar.tenant()), Some(1), NOW).unwrap();
+    let (one, two) = (desk.ticket(20, Some(&bo)), desk.ticket(21, Some(&bo)));
+    assert!(matches!(desk.registrar.answer(&enrol(&one, &key(7), PIN), None, NOW), Frame::Enrolled(_)));
+    assert_eq!(desk.refused(&enrol(&two, &key(8), PIN), NOW), Refusal::DeviceLimit);
+}
+
+#[test]
+fn each_change_of_who_is_let_in_is_one_order_and_a_head_of_another_history_is_told_everything() {
+    let desk = Desk::new();
+    let tenant = desk.registrar.tenant();
+    let account = ana().account(tenant);
+    let begin = desk.store().orders_head().unwrap();
+    desk.enrolled(10, 3);
+    assert_eq!(desk.store().orders_head().unwrap(), begin, "a certificate is no order");
+    desk.store().disable(&ana(), account, NOW).unwrap();
+    desk.store().disable(&ana(), account, NOW).unwrap();
+    desk.store().enable(&ana(), account).unwrap();
+    desk.store().revoke(key(3).device(), NOW).unwrap();
+    let store = desk.store();
+    let [orders] = store.orders_for(Some(begin)).unwrap().try_into().unwrap();
+    let given = [Order::Disable(account), Order::Enable(account), Order::Revoke(key(3).device())];
+    assert_eq!((orders.behind, orders.orders.as_slice()), (Some(begin), &given[..]));
+    assert_eq!(orders.head, Some(store.orders_head().unwrap()));
+    assert_eq!(store.orders_for(orders.head).unwrap(), []);
+    let mut strange = begin;
+    strange.hash.0[0] ^= 1;
+    for head in [None, Some(strange)] {
+        let [orders] = store.orders_for(head).unwrap().try_into().unwrap();
+        assert_eq!((orders.behind, orders.orders.as_slice()), (None, &[Order::Revoke(key(3).device())][..]));
+        assert_eq!(orders.head, Some(store.orders_head().unwrap()));
+    }
 }

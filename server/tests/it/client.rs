@@ -10,7 +10,8 @@ use chancery_protocol::{
     wire::{
         Blob, Frame,
         frame::TakenFrame,
-        relay::{Admit, Append, Appended, Bundle, Enrol, Entry, EntryKind, Open, Opened, Pong, WelcomeCopy},
+        registrar::{Admit, Enrol},
+        relay::{Append, Appended, Bundle, Entry, EntryKind, Open, Opened, Pong, WelcomeCopy},
     },
 };
 use chancery_quic::{CloseCode, Connection, FrameReader, FrameWriter, Protocol, connect};

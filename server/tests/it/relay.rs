@@ -283,3 +283,30 @@ async fn a_server_that_is_dropped_leaves_its_peers() {
     }
     ana.connection.closed().await;
 }
+
+// proves relay.packages.3
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_is_invited_whom_the_relay_would_not_let_in() {
+    let (_folder, config) = deployment(|_| {});
+    let server = start(&config).await;
+    let mut ana = Device::of(&config, &server, "ana", 1).await;
+    let mut first = Device::of(&config, &server, "li", 2).await;
+    let chain = enrol(&Admin::open(&config).unwrap().ticket(&handle("li")).unwrap(), &key(3)).await.unwrap();
+    let mut second = Device::connect(server.local_addr(), server.pin(), Some((&chain, &key(3)))).await.unwrap();
+    for (device, package) in [(&mut first, &b"one"[..]), (&mut second, b"two")] {
+        let publish = PublishKeyPackages { packages: Vec::new(), last_resort: Some(Blob(package.to_vec())) };
+        device.ask(Frame::PublishKeyPackages(publish)).await;
+    }
+    let account = handle("li").account(server.tenant());
+    let take = |request| Frame::TakeKeyPackages(TakeKeyPackages { request: RequestId([request; 16]), account });
+    let Frame::KeyPackages(both) = ana.ask(take(1)).await else { panic!() };
+    assert_eq!(both.packages.len(), 2);
+    Admin::open(&config).unwrap().revoke(key(2).device()).unwrap();
+    assert_eq!(first.next().await.frame, Ok(Frame::Refused(Refusal::DeviceRevoked)));
+    let Frame::KeyPackages(left) = ana.ask(take(2)).await else { panic!() };
+    assert_eq!(left.packages.iter().map(|package| package.device).collect::<Vec<_>>(), [key(3).device()]);
+    Admin::open(&config).unwrap().disable(&handle("li")).unwrap();
+    assert_eq!(second.next().await.frame, Ok(Frame::Refused(Refusal::AccountDisabled)));
+    assert_eq!(ana.ask(take(3)).await, Frame::Refused(Refusal::UnknownAccount));
+    server.shutdown().await;
+}

@@ -5,8 +5,15 @@ use chancery_protocol::{
     wire::{Direction, Frame, FrameHeader, frame::take_frame},
 };
 
-const DIRECTIONS: [Direction; 5] =
-    [Direction::ToRelay, Direction::ToClient, Direction::Delivery, Direction::ToRegistrar, Direction::FromRegistrar];
+const DIRECTIONS: [Direction; 7] = [
+    Direction::ToRelay,
+    Direction::ToClient,
+    Direction::Delivery,
+    Direction::ToRegistrar,
+    Direction::FromRegistrar,
+    Direction::Orders,
+    Direction::OrdersAnswer,
+];
 
 /// Reads frames to the end; what decodes must come back from its own bytes.
 ///

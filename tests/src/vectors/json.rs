@@ -7,6 +7,7 @@ use chancery_protocol::{
     wire::{
         Frame,
         envelope::{Body, Envelope},
+        registrar::{Order, OrderHead, Place},
         relay::{Append, Appended, Entry, EntryKind, Head},
     },
 };
@@ -142,7 +143,7 @@ pub fn frame(frame: &Frame) -> Value {
         }),
         Frame::TakeKeyPackages(take) => json!({"request": hex(take.request.0), "account": hex(take.account.0)}),
         Frame::AckMail(ack) => json!({"ids": ack.ids.iter().map(|id| id.0).collect::<Vec<_>>()}),
-        Frame::Ping(_) | Frame::Pong(_) | Frame::MailAcked(_) | Frame::Admitted(_) => json!({}),
+        Frame::Ping(_) | Frame::Pong(_) | Frame::MailAcked(_) | Frame::Renew(_) => json!({}),
         Frame::Ready(ready) => {
             json!({"now": ready.now.0, "key_packages": ready.key_packages, "welcomes": ready.welcomes})
         }
@@ -172,7 +173,36 @@ pub fn frame(frame: &Frame) -> Value {
         Frame::Admit(admit) => json!({
             "secret": hex(admit.secret.expose()), "chain": hexes(&admit.chain), "proof": hex(&*admit.proof),
         }),
-        Frame::Enrolled(enrolled) => json!({"chain": hexes(&enrolled.chain)}),
+        Frame::Enrolled(enrolled) => {
+            json!({"chain": hexes(&enrolled.chain), "relay": enrolled.relay.as_ref().map(place)})
+        }
+        Frame::Admitted(admitted) => json!({"relay": admitted.relay.as_ref().map(place)}),
+        Frame::Orders(orders) => json!({
+            "behind": orders.behind.as_ref().map(order_head),
+            "orders": orders.orders.iter().map(order).collect::<Vec<_>>(),
+            "head": orders.head.as_ref().map(order_head),
+        }),
+        Frame::OrdersTaken(taken) => json!({"head": taken.head.as_ref().map(order_head)}),
+    }
+}
+
+fn place(place: &Place) -> Value {
+    let addresses: Vec<String> = place.addresses.iter().map(ToString::to_string).collect();
+    json!({"addresses": addresses, "pin": hex(place.pin.0)})
+}
+
+/// How far a relay has followed its registrar.
+#[must_use]
+pub fn order_head(head: &OrderHead) -> Value {
+    json!({"seq": head.seq.0, "hash": hex(head.hash.0)})
+}
+
+fn order(order: &Order) -> Value {
+    match order {
+        Order::Admit(root) => json!({"admit": hex(root.0)}),
+        Order::Disable(account) => json!({"disable": hex(account.0)}),
+        Order::Enable(account) => json!({"enable": hex(account.0)}),
+        Order::Revoke(device) => json!({"revoke": hex(device.0)}),
     }
 }
 

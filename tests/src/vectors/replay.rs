@@ -28,6 +28,8 @@ pub(crate) const DIRECTIONS: &[(&str, Direction)] = &[
     ("delivery", Direction::Delivery),
     ("to_registrar", Direction::ToRegistrar),
     ("from_registrar", Direction::FromRegistrar),
+    ("orders", Direction::Orders),
+    ("orders_answer", Direction::OrdersAnswer),
 ];
 
 pub(super) fn frame(input: &Value) -> Result<Outcome, String> {

@@ -2,17 +2,21 @@
 
 use chancery_protocol::{
     error::Refusal,
-    ids::{AccountId, AppendId, DeviceId, GroupId, HeadHash, MailId, PackageHash, RequestId, Seq, TokenHash},
+    ids::{
+        AccountId, AppendId, DeviceId, GroupId, HeadHash, MailId, OrderHash, OrderSeq, PackageHash, RequestId,
+        RootHash, Seq, SpkiPin, TokenHash,
+    },
     limits::FRAME_BYTES_MAX,
     secret::{AccessToken, Secret32},
     time::Timestamp,
     wire::{
         Blob, Direction, Frame, FrameHeader,
         frame::FRAMES,
+        registrar::{Admit, Admitted, Enrol, Enrolled, Order, OrderHead, Orders, OrdersTaken, Place, Renew},
         relay::{
-            AckMail, Admit, Admitted, Append, Appended, Bundle, Close, Closed, Enrol, Enrolled, Entries, Entry,
-            EntryKind, Head, KeyPackages, Mail, MailAcked, Open, Opened, Ping, Pong, PublishKeyPackages, Published,
-            Ready, TakeKeyPackages, TakenPackage, WelcomeCopy,
+            AckMail, Append, Appended, Bundle, Close, Closed, Entries, Entry, EntryKind, Head, KeyPackages, Mail,
+            MailAcked, Open, Opened, Ping, Pong, PublishKeyPackages, Published, Ready, TakeKeyPackages, TakenPackage,
+            WelcomeCopy,
         },
     },
 };
@@ -108,6 +112,36 @@ fn of_client() -> Vec<(&'static str, &'static str, Frame)> {
                 proof: blob(0xcc, 64),
             }),
         ),
+        ("renew", "asks for a certificate with a later end", Frame::Renew(Renew)),
+    ]
+}
+
+fn place() -> Place {
+    let addresses = vec!["192.0.2.1:4433".parse().unwrap(), "[2001:db8::1]:443".parse().unwrap()];
+    Place { addresses, pin: SpkiPin([0x55; 32]) }
+}
+
+fn of_orders() -> Vec<(&'static str, &'static str, Frame)> {
+    let head = |seq, byte| Some(OrderHead { seq: OrderSeq(seq), hash: OrderHash([byte; 32]) });
+    let orders = vec![
+        Order::Admit(RootHash([0x22; 32])),
+        Order::Disable(AccountId([0x99; 32])),
+        Order::Enable(AccountId([0x9a; 32])),
+        Order::Revoke(DeviceId([0x66; 32])),
+    ];
+    vec![
+        (
+            "orders",
+            "four orders behind the 300th",
+            Frame::Orders(Orders { behind: head(300, 1), orders, head: head(304, 2) }),
+        ),
+        (
+            "orders-anew",
+            "the first half of what a relay of unknown head is told",
+            Frame::Orders(Orders { behind: None, orders: vec![Order::Revoke(DeviceId([0x66; 32]))], head: None }),
+        ),
+        ("orders-taken", "says how far the relay is", Frame::OrdersTaken(OrdersTaken { head: head(304, 2) })),
+        ("orders-taken-nothing", "says that the relay knows nothing", Frame::OrdersTaken(OrdersTaken { head: None })),
     ]
 }
 
@@ -167,9 +201,14 @@ fn of_server() -> Vec<(&'static str, &'static str, Frame)> {
         (
             "enrolled",
             "issues a chain",
-            Frame::Enrolled(Enrolled { chain: vec![blob(0x30, 2), blob(0x31, 2), blob(0x32, 2)] }),
+            Frame::Enrolled(Enrolled { chain: vec![blob(0x30, 2), blob(0x31, 2), blob(0x32, 2)], relay: None }),
         ),
-        ("admitted", "admits a personal account", Frame::Admitted(Admitted)),
+        (
+            "enrolled-apart",
+            "issues a chain and says where the relay is",
+            Frame::Enrolled(Enrolled { chain: vec![blob(0x30, 2)], relay: Some(place()) }),
+        ),
+        ("admitted", "admits a personal account", Frame::Admitted(Admitted { relay: None })),
         ("not-enrolled", "refuses a ticket", Frame::NotEnrolled(Refusal::TicketRefused)),
     ]
 }
@@ -203,6 +242,8 @@ fn refusals() -> Vec<Refusal> {
         Refusal::AppendedAndGone,
         Refusal::OutOfOrder,
         Refusal::Unconfirmed,
+        Refusal::DeviceRevoked,
+        Refusal::DeviceLimit,
     ]
 }
 
@@ -212,7 +253,7 @@ fn raw(body_len: u32, frame_type: u16, body: &[u8]) -> Vec<u8> {
 }
 
 pub(super) fn add(set: &mut Set) {
-    for (name, title, frame) in of_client().into_iter().chain(of_server()) {
+    for (name, title, frame) in of_client().into_iter().chain(of_server()).chain(of_orders()) {
         let input = json!({"direction": word(direction_of(&frame)), "bytes": hex(frame.to_bytes(CORRELATION))});
         set.add(&format!("frames/{name}"), "frame", title, &["wire.postcard.1", "wire.frame.4"], input, "ok");
     }

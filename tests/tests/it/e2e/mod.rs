@@ -1,5 +1,6 @@
 //! The real stack end to end: relay and registrar, SDK and terminal client, over QUIC on loopback, with files.
 
+mod apart;
 mod bad_network;
 mod deployment;
 mod refusals;
