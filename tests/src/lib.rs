@@ -1,5 +1,5 @@
-//! What the tests of this repository share: the bodies of the fuzz targets, the test vectors of the specification, and a
-//! view of the repository's own files.
+//! What the tests of this repository share: the bodies of the fuzz targets, the test vectors of the specification, the
+//! judge of histories, and a view of the repository's own files.
 //!
 //! This crate is no part of the product: nothing ships it, and it panics where a test should fail.
 #![allow(
@@ -11,6 +11,7 @@
 )]
 
 pub mod fuzz;
+pub mod history;
 pub mod repository;
 pub mod spec;
 pub mod vectors;

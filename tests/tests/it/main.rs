@@ -10,6 +10,7 @@
 mod client_rules;
 mod e2e;
 mod fuzz;
+mod history;
 mod merkle;
 mod proxy;
 mod relay_rules;
