@@ -3,13 +3,19 @@
 //! This module does not decide over appends or hand out packages; it reads what the pure functions of
 //! `chancery_protocol::relay` need, and writes what they say. `spec/relay.md#store`.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicI32, Ordering},
+    },
+};
 
 use chancery_protocol::{
     relay::{RelayStore, StoreFault, StoreOp, StoreReply},
     time::Timestamp,
 };
-use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior};
+use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior, config::DbConfig};
 
 use crate::store::{
     OpenError, appends, mailbox,
@@ -23,7 +29,7 @@ const SCHEMA: Schema = Schema { application: 0x4348_5231, version: 2, sql: inclu
 const TRACE_GRAIN_MS: u64 = 3_600_000;
 
 /// Pages of 4 KiB after which the write-ahead log is folded into the database: 16 MiB.
-const CHECKPOINT_PAGES: u32 = 4096;
+const CHECKPOINT_PAGES: i32 = 4096;
 
 /// Where the store is and how large it may grow.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,6 +44,8 @@ pub struct SqliteOptions {
 #[derive(Debug)]
 pub struct SqliteStore {
     connection: Connection,
+    /// Pages in the write-ahead log after the newest commit.
+    log_pages: Arc<AtomicI32>,
     /// After a failure that is not lack of space, SQLite's state is not trusted any more.
     failed: Option<String>,
 }
@@ -48,29 +56,66 @@ impl SqliteStore {
     /// # Errors
     /// See [`OpenError`].
     pub fn open(options: &SqliteOptions) -> Result<Self, OpenError> {
-        let connection = open(&options.path, SCHEMA, Sharing::Exclusive)?;
+        let mut connection = open(&options.path, SCHEMA, Sharing::Exclusive)?;
+        let log_pages = Arc::new(AtomicI32::new(0));
+        let counter = Arc::clone(&log_pages);
         let pragmas = || {
-            connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
+            // In place of SQLite's own folding, which keeps a failed fsync to itself and tries again.
+            connection.wal_hook(Some(move |_: &mut _, pages| {
+                counter.store(pages, Ordering::Relaxed);
+                Ok(())
+            }))?;
             match options.max_page_count {
                 Some(pages) => connection.pragma_update(None, "max_page_count", pages),
                 None => Ok(()),
             }
         };
-        pragmas().map_err(|error: rusqlite::Error| OpenError::Failed {
-            file: file_name(&options.path),
-            reason: error.to_string(),
-        })?;
-        Ok(Self { connection, failed: None })
+        let failed = |reason: String| OpenError::Failed { file: file_name(&options.path), reason };
+        pragmas().map_err(|error: rusqlite::Error| failed(error.to_string()))?;
+        let mut store = Self { connection, log_pages, failed: None };
+        // After a failed fsync, pages of the log may be in the system's cache alone, and what is synced behind them would
+        // hang in the air: all of it is written and synced to the database before anything new is acknowledged.
+        match store.checkpoint() {
+            Ok(()) | Err(StoreFault::Full) => Ok(store),
+            Err(fault) => Err(failed(fault.to_string())),
+        }
     }
 
-    /// Folds the write-ahead log into the database; for a clean stop. The store is complete without it.
+    /// Folds the write-ahead log into the database, all of it; for a clean stop. The store is complete without it.
     ///
     /// # Errors
     /// What SQLite says.
     pub fn checkpoint(&mut self) -> Result<(), StoreFault> {
-        self.connection
-            .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
-            .map_err(|error| StoreFault::Failed(error.to_string()))
+        self.fold_in("PRAGMA wal_checkpoint(TRUNCATE)")
+    }
+
+    fn fold_in(&mut self, sql: &str) -> Result<(), StoreFault> {
+        self.connection.query_row(sql, [], |_| Ok(())).map_err(|error| self.fault(&error))
+    }
+
+    fn fold_in_if_due(&mut self) -> Result<(), StoreFault> {
+        if self.log_pages.load(Ordering::Relaxed) < CHECKPOINT_PAGES {
+            return Ok(());
+        }
+        match self.fold_in("PRAGMA wal_checkpoint(PASSIVE)") {
+            // Everything stands in the log, and goes on to until that has no room either.
+            Err(StoreFault::Full) => Ok(()),
+            outcome => outcome,
+        }
+    }
+
+    /// What an error means. Unless it is lack of space, nobody knows what is on the disk until the store is opened anew,
+    /// and nothing more is written to it, not even when it is closed.
+    fn fault(&mut self, error: &rusqlite::Error) -> StoreFault {
+        if error.sqlite_error_code() == Some(ErrorCode::DiskFull) && self.connection.is_autocommit() {
+            return StoreFault::Full;
+        }
+        let reason = error.to_string();
+        self.failed = Some(reason.clone());
+        if let Err(error) = self.connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true) {
+            tracing::warn!(%error, "the store may be folded up when it is closed");
+        }
+        StoreFault::Failed(reason)
     }
 
     fn run(&mut self, ops: &[StoreOp], now: Timestamp) -> rusqlite::Result<Vec<StoreReply>> {
@@ -87,13 +132,9 @@ impl RelayStore for SqliteStore {
             return Err(StoreFault::Failed(reason.clone()));
         }
         // Leaving `run` early drops the transaction, which rolls it back.
-        self.run(ops, now).map_err(|error| match error.sqlite_error_code() {
-            Some(ErrorCode::DiskFull) if self.connection.is_autocommit() => StoreFault::Full,
-            _ => {
-                self.failed = Some(error.to_string());
-                StoreFault::Failed(error.to_string())
-            }
-        })
+        let replies = self.run(ops, now).map_err(|error| self.fault(&error))?;
+        self.fold_in_if_due()?;
+        Ok(replies)
     }
 }
 

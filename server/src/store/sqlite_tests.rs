@@ -65,6 +65,33 @@ fn a_newer_schema_and_a_foreign_file_are_refused() {
     assert_eq!(SqliteStore::open(&other.options()).err(), Some(OpenError::Foreign("relay.db".to_owned())));
 }
 
+fn founding(group: GroupId, body: Vec<u8>) -> StoreOp {
+    StoreOp::Append(AppendOp {
+        group,
+        token: None,
+        author: AccountId([0xaa; 32]),
+        by: By { tag: AccountTag([1; 16]), personal: false },
+        kind: EntryKind::Commit,
+        after: Seq(0),
+        behind: None,
+        body: Blob(body),
+        bundle: Some(Bundle { next_token: TokenHash([3; 32]), welcomes: Vec::new() }),
+    })
+}
+
+#[test]
+fn the_write_ahead_log_is_folded_in_when_it_is_due() {
+    let folder = Folder::new();
+    let mut store = SqliteStore::open(&folder.options()).unwrap();
+    // Four times as much as the log may hold.
+    for n in 0..64 {
+        store.apply(&[founding(GroupId([n; 32]), vec![n; 1024 * 1024])], NOW).unwrap();
+    }
+    let log = std::fs::metadata(folder.0.path().join("relay.db-wal")).unwrap().len();
+    assert!(log < 2 * 4096 * 4096, "{log} bytes");
+    assert!(std::fs::metadata(folder.options().path).unwrap().len() > 32 * 1024 * 1024);
+}
+
 /// Promise 1: every table that holds a device or an account beside a moment has no group, and its moments are coarse.
 #[test]
 fn rows_that_tie_a_device_to_a_moment_carry_no_group() {
