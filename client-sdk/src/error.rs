@@ -25,8 +25,9 @@ pub enum Error {
     /// No space is left; nothing was changed.
     #[error("the disk is full: make room and try again, nothing was changed")]
     StorageFull,
-    /// The store failed; nothing was changed.
-    #[error("the state could not be read or written: {0}; try again")]
+    /// The store failed. A change that was asked for may have been made all the same, as after a crash: it shows once
+    /// calls succeed again.
+    #[error("the state could not be read or written: {0}; look whether it was done, and try again")]
     Storage(String),
     /// There is no identity yet.
     #[error("this device is not enrolled: ask for a ticket and enrol")]

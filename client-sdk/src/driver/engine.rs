@@ -108,6 +108,10 @@ impl<M: Machine> Engine<M> {
     /// Does all jobs: those for the machine first, as one transaction, then those for the store.
     pub(crate) fn batch(&mut self, jobs: Vec<Job>) -> ControlFlow<()> {
         let now = self.clock.now();
+        if let Err(error) = self.store.recover() {
+            // Whatever needs the store says so itself.
+            tracing::warn!(code = error.code(), "the store could not be opened again");
+        }
         self.reopen_if_due(now);
         let mut batch = Batch::default();
         self.fresh = false;

@@ -1,14 +1,23 @@
 //! The durable state of one client: SQLite, one table of sealed rows, one transaction for each batch.
 //!
-//! This module does not know what rows mean, except that history and events are ranges. It never retries: a transaction
-//! that fails has changed nothing, and the driver opens the machine again from what is here.
+//! This module does not know what rows mean, except that history and events are ranges. It never retries. After a write
+//! that failed for another reason than lack of space nobody knows what is on the disk: the file is closed as it is, and
+//! nothing is read or written until it was opened anew and found whole. The driver then opens the machine again from what
+//! is there.
 
 mod lock;
 mod seal;
 #[cfg(test)]
 mod tests;
 
-use std::{fs::OpenOptions, path::Path};
+use std::{
+    fs::{File, OpenOptions},
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicI32, Ordering},
+    },
+};
 
 use chancery_protocol::{
     client::{Event, Message, RowWrite, Space, api::event_key, message_key},
@@ -16,7 +25,7 @@ use chancery_protocol::{
     secret::Secret32,
     wire::decode_exact,
 };
-use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
+use rusqlite::{Connection, ErrorCode, OptionalExtension, config::DbConfig, params};
 
 pub(crate) use self::seal::random_secret;
 use self::{lock::StateLock, seal::Sealer};
@@ -32,6 +41,8 @@ const SCHEMA_VERSION: i64 = 1;
 /// `PRAGMA application_id`: "chCl".
 const APPLICATION_ID: i64 = 0x6368_436c;
 const DATA_KEY: &str = "data_key";
+/// Pages of 4 KiB after which the write-ahead log is folded into the database: 4 MiB.
+const CHECKPOINT_PAGES: i32 = 1_000;
 
 /// A row as the machine reads it back.
 pub(crate) type Row = (Space, Vec<u8>, Vec<u8>);
@@ -41,9 +52,19 @@ type Opened = (Vec<u8>, Vec<u8>);
 
 /// An open state folder. Dropping it closes the database and then gives up the folder.
 pub(crate) struct Store {
-    connection: Connection,
+    /// None after a failure, until it was opened anew.
+    file: Option<OpenFile>,
+    path: PathBuf,
+    disk_bytes_max: Option<u64>,
     sealer: Sealer,
     _lock: StateLock,
+}
+
+/// The database, open.
+struct OpenFile {
+    connection: Connection,
+    /// Pages in the write-ahead log after the newest commit.
+    log_pages: Arc<AtomicI32>,
 }
 
 impl Store {
@@ -57,37 +78,64 @@ impl Store {
             .map_err(|error| Error::Storage(format!("{} cannot be made: {error}", dir.display())))?;
         let lock = StateLock::acquire(dir)?;
         let host = keys.host_key().map_err(|error| Error::KeyUnavailable(error.0))?;
-        let mut connection = open_private(&dir.join(DATABASE))?;
-        configure(&connection, disk_bytes_max).map_err(storage)?;
-        let sealer = open_schema(&mut connection, &host)?;
-        Ok(Self { connection, sealer, _lock: lock })
+        let path = dir.join(DATABASE);
+        let opened = OpenFile::open(&path, disk_bytes_max).and_then(|mut file| {
+            let sealer = open_schema(&mut file.connection, &host)?;
+            file.fold_in("PRAGMA wal_checkpoint(TRUNCATE)")?;
+            Ok((file, sealer))
+        });
+        let (file, sealer) = doubt(&path, opened)?;
+        Ok(Self { file: Some(file), path, disk_bytes_max, sealer, _lock: lock })
+    }
+
+    /// Opens the file anew if a write has failed, and looks whether it is whole. Does nothing otherwise.
+    ///
+    /// # Errors
+    /// `Storage`; the next call tries again.
+    pub(crate) fn recover(&mut self) -> Result<(), Error> {
+        if self.file.is_some() {
+            return Ok(());
+        }
+        let file = OpenFile::open(&self.path, self.disk_bytes_max)?;
+        let whole: String =
+            file.connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(storage)?;
+        if whole != "ok" {
+            // Not `Damaged`: a disk that fails at the moment looks the same, and nobody shall give up his state for that.
+            return Err(Error::Storage(format!("the database is not whole: {whole}")));
+        }
+        file.fold_in("PRAGMA wal_checkpoint(TRUNCATE)")?;
+        self.file = Some(file);
+        Ok(())
     }
 
     /// Writes all rows in one transaction that is on disk when this returns.
     ///
     /// # Errors
-    /// `StorageFull` or `Storage`; then no row was written.
+    /// `StorageFull`; then no row was written. `Storage`; then it is unknown whether they all were, until
+    /// [`Self::recover`].
     pub(crate) fn commit(&mut self, rows: &[RowWrite]) -> Result<(), Error> {
-        let transaction = self.connection.transaction().map_err(storage)?;
-        {
-            let mut upsert = transaction
-                .prepare_cached("INSERT OR REPLACE INTO rows (space, key, value) VALUES (?1, ?2, ?3)")
-                .map_err(storage)?;
-            let mut delete =
-                transaction.prepare_cached("DELETE FROM rows WHERE space = ?1 AND key = ?2").map_err(storage)?;
-            for row in rows {
-                match &row.value {
-                    Some(value) => {
-                        let sealed = self.sealer.seal(row.space, &row.key, value)?;
-                        upsert.execute(params![row.space as u8, row.key, sealed]).map_err(storage)?;
-                    }
-                    None => {
-                        delete.execute(params![row.space as u8, row.key]).map_err(storage)?;
-                    }
-                }
+        let Self { file, sealer, .. } = self;
+        let written = file.as_mut().ok_or_else(closed).and_then(|file| file.commit(rows, sealer));
+        self.written(written)
+    }
+
+    /// After a write: what a failure means for the file. What was committed stays committed if it is only the folding
+    /// that fails.
+    fn written(&mut self, outcome: Result<(), Error>) -> Result<(), Error> {
+        let sound = match (&outcome, &self.file) {
+            (Ok(()), Some(file)) if file.log_pages.load(Ordering::Relaxed) >= CHECKPOINT_PAGES => {
+                file.fold_in("PRAGMA wal_checkpoint(PASSIVE)").is_ok()
             }
+            (outcome, _) => matches!(outcome, Ok(()) | Err(Error::StorageFull)),
+        };
+        if !sound && let Some(file) = self.file.take() {
+            file.abandon();
         }
-        transaction.commit().map_err(storage)
+        doubt(&self.path, outcome)
+    }
+
+    fn connection(&self) -> Result<&Connection, Error> {
+        self.file.as_ref().map(|file| &file.connection).ok_or_else(closed)
     }
 
     /// One value.
@@ -95,12 +143,11 @@ impl Store {
     /// # Errors
     /// `Damaged`, `Storage`.
     pub(crate) fn value(&self, space: Space, key: &[u8]) -> Result<Option<Vec<u8>>, Error> {
-        let sealed: Option<Vec<u8>> = self
-            .connection
+        let sealed: rusqlite::Result<Option<Vec<u8>>> = self
+            .connection()?
             .prepare_cached("SELECT value FROM rows WHERE space = ?1 AND key = ?2")
-            .and_then(|mut select| select.query_row(params![space as u8, key], |row| row.get(0)).optional())
-            .map_err(storage)?;
-        sealed.map(|sealed| self.sealer.unseal(space, key, &sealed)).transpose()
+            .and_then(|mut select| select.query_row(params![space as u8, key], |row| row.get(0)).optional());
+        doubt(&self.path, sealed.map_err(storage))?.map(|sealed| self.sealer.unseal(space, key, &sealed)).transpose()
     }
 
     /// All rows of these spaces, in order of key.
@@ -142,11 +189,15 @@ impl Store {
     /// # Errors
     /// `StorageFull`, `Storage`.
     pub(crate) fn acknowledge(&mut self, cursor: EventId) -> Result<(), Error> {
-        self.connection
-            .prepare_cached("DELETE FROM rows WHERE space = ?1 AND key <= ?2")
-            .and_then(|mut delete| delete.execute(params![Space::Event as u8, event_key(cursor)]))
-            .map(|_| ())
-            .map_err(storage)
+        let delete = |file: &mut OpenFile| {
+            file.connection
+                .prepare_cached("DELETE FROM rows WHERE space = ?1 AND key <= ?2")
+                .and_then(|mut delete| delete.execute(params![Space::Event as u8, event_key(cursor)]))
+                .map(|_| ())
+                .map_err(storage)
+        };
+        let written = self.file.as_mut().ok_or_else(closed).and_then(delete);
+        self.written(written)
     }
 
     /// At most `max` messages of a group before a place, or its newest ones; newest last.
@@ -173,8 +224,12 @@ impl Store {
     }
 
     fn select(&self, condition: &str, params: impl rusqlite::Params, space: Space) -> Result<Vec<Opened>, Error> {
+        doubt(&self.path, self.select_all(condition, params, space))
+    }
+
+    fn select_all(&self, condition: &str, params: impl rusqlite::Params, space: Space) -> Result<Vec<Opened>, Error> {
         let mut select = self
-            .connection
+            .connection()?
             .prepare_cached(&format!("SELECT key, value FROM rows WHERE {condition}"))
             .map_err(storage)?;
         let mut found = select.query(params).map_err(storage)?;
@@ -187,6 +242,78 @@ impl Store {
         }
         Ok(rows)
     }
+}
+
+impl OpenFile {
+    fn open(path: &Path, disk_bytes_max: Option<u64>) -> Result<Self, Error> {
+        let mut connection = open_private(path)?;
+        configure(&connection, disk_bytes_max).map_err(storage)?;
+        let log_pages = Arc::new(AtomicI32::new(0));
+        let counter = Arc::clone(&log_pages);
+        // In place of SQLite's own folding, which keeps a failed fsync to itself and tries again.
+        let hooked = connection.wal_hook(Some(move |_: &mut _, pages| {
+            counter.store(pages, Ordering::Relaxed);
+            Ok(())
+        }));
+        hooked.map_err(storage)?;
+        Ok(Self { connection, log_pages })
+    }
+
+    fn commit(&mut self, rows: &[RowWrite], sealer: &Sealer) -> Result<(), Error> {
+        let transaction = self.connection.transaction().map_err(storage)?;
+        {
+            let mut upsert = transaction
+                .prepare_cached("INSERT OR REPLACE INTO rows (space, key, value) VALUES (?1, ?2, ?3)")
+                .map_err(storage)?;
+            let mut delete =
+                transaction.prepare_cached("DELETE FROM rows WHERE space = ?1 AND key = ?2").map_err(storage)?;
+            for row in rows {
+                match &row.value {
+                    Some(value) => {
+                        let sealed = sealer.seal(row.space, &row.key, value)?;
+                        upsert.execute(params![row.space as u8, row.key, sealed]).map_err(storage)?;
+                    }
+                    None => {
+                        delete.execute(params![row.space as u8, row.key]).map_err(storage)?;
+                    }
+                }
+            }
+        }
+        transaction.commit().map_err(storage)
+    }
+
+    /// Writes what the log holds into the database itself, and syncs it. This is done whenever a file was opened: after a
+    /// failed fsync, pages of the log may be in the system's cache alone, and what is synced behind them hangs in the air.
+    fn fold_in(&self, sql: &str) -> Result<(), Error> {
+        match self.connection.query_row(sql, [], |_| Ok(())).map_err(storage) {
+            // Everything stands in the log, and goes on to until that has no room either.
+            Err(Error::StorageFull) => Ok(()),
+            outcome => outcome,
+        }
+    }
+
+    /// Closes it as it is: SQLite would fold in the log, and nobody would hear if that failed.
+    fn abandon(self) {
+        if let Err(error) = self.connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true) {
+            tracing::warn!(%error, "the database may be folded up when it is closed");
+        }
+    }
+}
+
+/// SQLite says of a disk that cannot be read at the moment that the database is not whole. Nobody shall give up his state
+/// for that: it counts as damaged if its files can be read.
+fn doubt<T>(path: &Path, outcome: Result<T, Error>) -> Result<T, Error> {
+    let readable = |path: &Path| std::io::copy(&mut File::open(path)?, &mut std::io::sink());
+    match outcome {
+        Err(Error::Damaged(what)) => {
+            Err(readable(path).map_or_else(|error| Error::Storage(error.to_string()), |_| Error::Damaged(what)))
+        }
+        outcome => outcome,
+    }
+}
+
+fn closed() -> Error {
+    Error::Storage("it is being opened again after a fault".to_owned())
 }
 
 /// SQLite gives its other files the mode of the database, so the database is made for its owner only.

@@ -72,7 +72,7 @@ fn nothing_readable_stands_in_any_file_of_the_folder() {
             let bytes = std::fs::read(file.unwrap().path()).unwrap();
             assert!(!bytes.windows(16).any(|window| secret.as_bytes().windows(16).any(|part| part == window)));
         }
-        store.connection.pragma_update_and_check(None, "wal_checkpoint", "TRUNCATE", |_| Ok(())).unwrap();
+        store.connection().unwrap().pragma_update_and_check(None, "wal_checkpoint", "TRUNCATE", |_| Ok(())).unwrap();
     }
 }
 
@@ -102,7 +102,7 @@ fn without_a_host_key_nothing_is_made() {
 fn rows_without_their_wrapped_key_are_refused() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path());
-    store.connection.execute("DELETE FROM meta", []).unwrap();
+    store.connection().unwrap().execute("DELETE FROM meta", []).unwrap();
     drop(store);
     assert_eq!(refused(dir.path(), 1).code(), "damaged");
 }
@@ -111,7 +111,7 @@ fn rows_without_their_wrapped_key_are_refused() {
 fn a_database_of_another_program_or_a_newer_version_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path());
-    store.connection.pragma_update(None, "user_version", 99).unwrap();
+    store.connection().unwrap().pragma_update(None, "user_version", 99).unwrap();
     drop(store);
     assert_eq!(refused(dir.path(), 1).code(), "damaged");
 
@@ -130,7 +130,8 @@ fn a_value_that_was_changed_or_moved_is_refused() {
     let mut store = open(dir.path());
     store.commit(&[row(Space::Group, b"a", Some(b"1")), row(Space::Group, b"b", Some(b"2"))]).unwrap();
     store
-        .connection
+        .connection()
+        .unwrap()
         .execute_batch("UPDATE rows SET value = (SELECT value FROM rows WHERE key = x'62') WHERE key = x'61'")
         .unwrap();
     assert_eq!(store.rows(&[Space::Group]).unwrap_err().code(), "damaged");
@@ -159,6 +160,48 @@ fn a_full_disk_is_a_typed_error_and_no_row_of_the_batch_is_written() {
     store.commit(&[row(Space::Group, b"first", None)]).unwrap();
     drop(store);
     assert!(open(dir.path()).rows(&[Space::Group]).unwrap().is_empty());
+}
+
+#[test]
+fn after_a_failed_write_nothing_is_done_until_the_file_was_opened_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = open(dir.path());
+    store.commit(&[row(Space::Group, b"a", Some(b"1"))]).unwrap();
+    // Another error than lack of space.
+    store.connection().unwrap().execute_batch("ALTER TABLE rows RENAME TO elsewhere").unwrap();
+    assert_eq!(store.commit(&[row(Space::Group, b"b", Some(b"2"))]).unwrap_err().code(), "storage");
+    assert_eq!(store.value(Space::Group, b"a"), Err(closed()));
+    assert_eq!(store.acknowledge(EventId(1)), Err(closed()));
+    Connection::open(dir.path().join(DATABASE)).unwrap().execute_batch("ALTER TABLE elsewhere RENAME TO rows").unwrap();
+    store.recover().unwrap();
+    assert_eq!(store.value(Space::Group, b"a").unwrap().as_deref(), Some(b"1".as_slice()));
+    store.commit(&[row(Space::Group, b"b", Some(b"2"))]).unwrap();
+}
+
+#[test]
+fn a_file_that_is_not_whole_is_not_opened_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = open(dir.path());
+    store.commit(&[row(Space::Group, b"a", Some(&[7; 100_000]))]).unwrap();
+    store.connection().unwrap().execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").unwrap();
+    store.file = None;
+    let mut bytes = std::fs::read(dir.path().join(DATABASE)).unwrap();
+    let len = bytes.len();
+    bytes.get_mut(2 * 4096..len).unwrap().fill(0x5a);
+    std::fs::write(dir.path().join(DATABASE), bytes).unwrap();
+    assert!(store.recover().is_err());
+    assert_eq!(store.value(Space::Group, b"a"), Err(closed()));
+}
+
+#[test]
+fn the_write_ahead_log_is_folded_in_when_it_is_due() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = open(dir.path());
+    for n in 0..40_u8 {
+        store.commit(&[row(Space::Mls, &[n], Some(&vec![n; 500_000]))]).unwrap();
+    }
+    let log = std::fs::metadata(dir.path().join("chancery.db-wal")).unwrap().len();
+    assert!(log < 8 * 1024 * 1024, "{log} bytes");
 }
 
 const CRASH_DIR: &str = "CHANCERY_TEST_CRASH_DIR";
