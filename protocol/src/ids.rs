@@ -87,6 +87,8 @@ byte_ids! {
     HeadHash, 32, "a head";
     /// SHA-256 over the bytes of an envelope.
     EnvelopeHash, 32, "an envelope hash";
+    /// SHA-256 over a device certificate (DER).
+    CertificateHash, 32, "a certificate hash";
     /// A node of a Merkle tree: of a leaf, of a subtree, or the root.
     MerkleHash, 32, "a Merkle hash";
     /// What tells histories of a registrar's orders apart.

@@ -88,6 +88,10 @@ pub const TRACE_DAYS: u64 = 7;
 pub const LOG_SIZE_MAX: u64 = (1 << 40) - 1;
 /// Longest entry of a Merkle log, in bytes.
 pub const LOG_ENTRY_BYTES_MAX: usize = 1024;
+/// Most entries of a directory that a client reads in one look.
+pub const DIRECTORY_ENTRIES_PER_LOOK_MAX: u64 = 4_000_000;
+/// Heads of a directory with which a client compares older ones.
+pub const DIRECTORY_HEADS_KEPT_MAX: usize = 256;
 /// Longest checkpoint, all its signatures included, in bytes.
 pub const CHECKPOINT_BYTES_MAX: usize = 16 * 1024;
 /// Most signature lines of a checkpoint.

@@ -30,6 +30,8 @@ pub enum Space {
     Event = 8,
     /// What is kept of a past epoch, its access token and notice key: group id, epoch.
     Epoch = 9,
+    /// What is kept of the own tenant's directory; the first byte of the key says what.
+    Directory = 10,
 }
 
 /// One row to write or, without a value, to delete.

@@ -228,6 +228,22 @@ fn sentence(event: &Event, client: &Client) -> String {
             by.as_ref().map(|by| format!(", without {}", who(&None, by))).unwrap_or_default()
         ),
         Event::Alarm { reason, .. } => format!("ALARM: {reason}"),
+        Event::DirectoryAges { stops: false } => {
+            "WARNING: the organisation's directory has not been read for an hour: who was revoked since is not known"
+                .to_owned()
+        }
+        Event::DirectoryAges { stops: true } => {
+            "ALARM: the organisation's directory has not been read for a day: nothing is sent to its groups".to_owned()
+        }
+        Event::DirectoryFollowed => "the organisation's directory is followed again".to_owned(),
+        Event::DirectorySplit { .. } => {
+            "ALARM: the organisation's directory has shown two histories: tell whoever answers for it".to_owned()
+        }
+        Event::UnknownOwnDevice { device, .. } => {
+            format!(
+                "ALARM: a device of your account was certified that you have not named: {device}. If it is not yours, have it revoked"
+            )
+        }
         Event::InvitationRefused { reason } => format!("an invitation was refused: {reason}"),
         _ => "something that this version does not show".to_owned(),
     }
@@ -272,6 +288,12 @@ fn event_object(number: u64, event: &Event, client: &Client) -> Value {
         ),
         Event::HelpOverdue { by, .. } => ("help_overdue", json!({ "by": by.map(|by| by.to_string()) })),
         Event::Alarm { kind, reason, .. } => ("alarm", json!({ "kind": kind.word(), "reason": reason })),
+        Event::DirectoryAges { stops } => ("directory_ages", json!({ "stops": stops })),
+        Event::DirectoryFollowed => ("directory_followed", json!({})),
+        Event::DirectorySplit { ours, theirs } => ("directory_split", json!({ "ours": ours, "theirs": theirs })),
+        Event::UnknownOwnDevice { device, at } => {
+            ("unknown_own_device", json!({ "device": device.to_string(), "at": at.0 }))
+        }
         Event::InvitationRefused { reason } => ("invitation_refused", json!({ "reason": reason })),
         _ => ("unknown", json!({})),
     };

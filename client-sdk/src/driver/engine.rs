@@ -25,8 +25,16 @@ use crate::{
 };
 
 /// What the machine reads when it opens.
-const MACHINE_SPACES: &[Space] =
-    &[Space::Device, Space::Mls, Space::Group, Space::Chain, Space::Outbox, Space::Intent, Space::Epoch];
+const MACHINE_SPACES: &[Space] = &[
+    Space::Device,
+    Space::Mls,
+    Space::Group,
+    Space::Chain,
+    Space::Outbox,
+    Space::Intent,
+    Space::Epoch,
+    Space::Directory,
+];
 const ENROLMENT: &[u8] = b"enrolment";
 /// Followed by the hash of the ticket's secret.
 const PREPARED: &[u8] = b"prepared/";

@@ -405,6 +405,28 @@ pub enum Event {
         /// What was seen, in plain words.
         reason: String,
     },
+    /// The newest head of the organisation's directory is an hour old; or a day, and then nothing is sent to its groups.
+    DirectoryAges {
+        /// Whether it is a day old.
+        stops: bool,
+    },
+    /// The organisation's directory, which was old, is followed again.
+    DirectoryFollowed,
+    /// Alarm: the organisation's directory has shown two histories. Nobody of the organisation is added any more; both
+    /// signed checkpoints are the evidence.
+    DirectorySplit {
+        /// The checkpoint that this device follows.
+        ours: String,
+        /// The one that contradicts it.
+        theirs: String,
+    },
+    /// Alarm: the organisation has certified a device of the own account of which nobody here has been told.
+    UnknownOwnDevice {
+        /// Which.
+        device: DeviceId,
+        /// When, by the registrar's clock.
+        at: Timestamp,
+    },
     /// An invitation was refused by this device.
     InvitationRefused {
         /// Why: a rule of the specification or a layer.
@@ -451,6 +473,9 @@ pub enum ClientFault {
         /// The cap.
         max: usize,
     },
+    /// The organisation's directory could not be read for a day: whom to trust is not known any more.
+    #[error("the organisation's directory could not be read for a day: nothing is sent until it can be read again")]
+    DirectoryStale,
     /// The name is empty.
     #[error("the name is empty")]
     NameEmpty,

@@ -180,7 +180,8 @@ impl ClientMachine {
             Some(until) => Some(until),
             None if slot.record.stuck.is_some() => self.stuck_timeout(slot),
             None if slot.opening == Opening::Open && slot.is_followed() => {
-                removals.chain(self.readd_timeout(slot)).min()
+                let expulsion = slot.group.as_ref().and_then(|group| self.expulsion_due(group.id(), slot));
+                removals.chain(self.readd_timeout(slot)).chain(expulsion).min()
             }
             None => None,
         }
@@ -248,12 +249,17 @@ impl ClientMachine {
 
     /// Carries out the oldest intent; true if messages must wait for it.
     pub(super) fn change(&mut self, id: GroupId, now: Timestamp) -> bool {
+        let looking = self.is_looking();
         let Some(slot) = self.groups.get_mut(&id) else { return false };
         let Some((order, intent)) = slot.intents.first_key_value() else { return false };
         let order = *order;
         match intent.what {
             IntentKind::Add { account, request } | IntentKind::Readd { account, request, .. } => {
                 if slot.taken.as_ref().is_some_and(|(taken, _)| *taken == order) {
+                    // Whoever was certified a moment ago is in the directory that is being read.
+                    if looking {
+                        return false;
+                    }
                     if slot.sent.is_empty() {
                         let packages = slot.taken.take().map(|(_, packages)| packages).unwrap_or_default();
                         let device = match intent.what {
@@ -275,6 +281,18 @@ impl ClientMachine {
             IntentKind::Renew => {
                 if slot.sent.is_empty() {
                     self.make_commit(id, order, &Change::default());
+                }
+                true
+            }
+            IntentKind::Expel => {
+                if slot.sent.is_empty() {
+                    let removes = self.out_of(id);
+                    // The account was enabled again before anybody got to it.
+                    if removes.is_empty() {
+                        self.drop_intent(id, order, Ok(Reply::Done));
+                        return false;
+                    }
+                    self.make_commit(id, order, &Change { removes, ..Change::default() });
                 }
                 true
             }
@@ -302,6 +320,7 @@ impl ClientMachine {
         if let Some(slot) = self.groups.get_mut(&id).filter(|slot| slot.intents.contains_key(&order)) {
             slot.taking = None;
             slot.taken = Some((order, taken));
+            self.look_soon();
         }
     }
 
@@ -323,7 +342,10 @@ impl ClientMachine {
                     refused = "the relay handed out a key package of another account";
                 }
                 Ok(offered) if offered.device() != package.device => refused = "the relay named another device",
-                Ok(offered) => adds.push(offered),
+                Ok(offered) => match self.may_add(&offered.leaf().identity) {
+                    Ok(()) => adds.push(offered),
+                    Err(reason) => refused = reason,
+                },
                 Err(reason) => refused = reason,
             }
         }
@@ -489,6 +511,7 @@ impl ClientMachine {
 
     /// Intents that the log has fulfilled, by whomever, are done.
     pub(super) fn settle_intents(&mut self, id: GroupId) {
+        let nobody_out = self.out_of(id).is_empty();
         let Some(slot) = self.groups.get(&id) else { return };
         let Some(group) = slot.group.as_ref() else { return };
         let accounts = group.view().accounts();
@@ -503,6 +526,7 @@ impl ClientMachine {
                 IntentKind::State(change) => change.apply(state, own) == *state,
                 // Any commit begins an epoch with keys of its own.
                 IntentKind::Renew => true,
+                IntentKind::Expel => nobody_out,
             })
             .map(|(order, _)| *order)
             .collect();

@@ -1,8 +1,8 @@
 //! The gate: what depends on time or on a view of the directory. It stops this client, never another's commit.
 //! `spec/mls-profile.md#gate`.
 //!
-//! This module does not judge. What it knows is the validity of certificates; KeyPackages of expired devices are refused
-//! where they are read ([`crate::mls::OfferedPackage::parse`]).
+//! This module does not judge. What the directory says is in [`super::directory`]. What this one knows is the validity of
+//! certificates; KeyPackages of expired devices are refused where they are read ([`crate::mls::OfferedPackage::parse`]).
 
 use crate::identity::{DeviceIdentity, Role};
 

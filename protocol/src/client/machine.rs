@@ -14,6 +14,7 @@ use crate::{
             ClientFault, Command, CommandId, Event, GroupStatus, GroupSummary, Input, MemberSummary, Output, Reply,
             event_key,
         },
+        directory::Following,
         record::{
             ChainRecord, DeviceRecord, EpochRecord, GroupRecord, Intent, OutboxItem, chain_row, group_row, ordered_row,
             split_chain, split_ordered,
@@ -116,6 +117,7 @@ pub(super) enum Request {
     Take(GroupId, u64),
     Publish,
     AckMail,
+    Directory,
 }
 
 impl Request {
@@ -126,7 +128,7 @@ impl Request {
             | Self::Commit(group)
             | Self::Notice(group)
             | Self::Take(group, _) => Some(*group),
-            Self::Publish | Self::AckMail => None,
+            Self::Publish | Self::AckMail | Self::Directory => None,
         }
     }
 }
@@ -163,6 +165,10 @@ pub struct ClientMachine {
     told: bool,
     disconnect: Option<(Refusal, bool)>,
     outputs: VecDeque<Output>,
+    /// What was stored of the directory, until the first input says what time it is.
+    pub(super) directory_rows: Option<Vec<Row>>,
+    /// The own tenant's directory, if its certificates name one.
+    pub(super) directory: Option<Following>,
 }
 
 impl core::fmt::Debug for ClientMachine {
@@ -212,6 +218,7 @@ impl ClientMachine {
         let mut intents: BTreeMap<GroupId, BTreeMap<u64, Intent>> = BTreeMap::new();
         let mut epochs: BTreeMap<GroupId, BTreeMap<u64, EpochRecord>> = BTreeMap::new();
         let (mut device, mut chains) = (DeviceRecord::default(), BTreeMap::new());
+        let mut directory = Vec::new();
         for (space, row, value) in rows {
             match space {
                 Space::Device => device = decode_exact("", &value).map_err(|_| broken("counters"))?,
@@ -246,6 +253,7 @@ impl ClientMachine {
                     let record = decode_exact("", &value).map_err(|_| broken("epochs"))?;
                     epochs.entry(group).or_default().insert(epoch, record);
                 }
+                Space::Directory => directory.push((row, value)),
                 Space::Host | Space::Message | Space::Event => {}
             }
         }
@@ -290,6 +298,8 @@ impl ClientMachine {
             told: false,
             disconnect: None,
             outputs: VecDeque::new(),
+            directory_rows: Some(directory),
+            directory: None,
         })
     }
 
@@ -301,6 +311,7 @@ impl ClientMachine {
 
     /// Takes one input. Drain [`Self::poll`] before the next.
     pub fn handle(&mut self, input: Input, now: Timestamp) {
+        self.open_directory(now);
         match input {
             Input::Command(id, command) => {
                 if let Some(outcome) = self.command(id, command, now).transpose() {
@@ -330,11 +341,17 @@ impl ClientMachine {
         if !self.online {
             return None;
         }
-        self.groups.values().filter_map(|slot| self.slot_timeout(slot)).chain(self.held_until).min()
+        self.groups
+            .values()
+            .filter_map(|slot| self.slot_timeout(slot))
+            .chain(self.held_until)
+            .chain(self.directory_timeout())
+            .min()
     }
 
     /// Does what is due.
     pub fn handle_timeout(&mut self, now: Timestamp) {
+        self.open_directory(now);
         for slot in self.groups.values_mut() {
             slot.wait_until = slot.wait_until.filter(|until| *until > now);
         }
@@ -386,6 +403,7 @@ impl ClientMachine {
     fn disconnected(&mut self) {
         self.online = false;
         self.publishing = false;
+        self.forget_look();
         self.welcomes_due = 0;
         self.welcomes_early = 0;
         // They come again.
@@ -409,6 +427,7 @@ impl ClientMachine {
         match frame {
             Frame::Ready(ready) => {
                 self.online = true;
+                self.look_soon();
                 self.packages_left = ready.key_packages;
                 self.welcomes_due = ready.welcomes.saturating_sub(self.welcomes_early);
                 self.welcomes_early = 0;
@@ -418,6 +437,8 @@ impl ClientMachine {
                     self.device_dirty = true;
                 }
             }
+            // directory.gate.2: a revocation is read as soon as it is there.
+            Frame::DirectoryGrew(_) => self.look_soon(),
             Frame::Entries(entries) => self.entries(entries, now),
             Frame::Mail(mail) => {
                 // The delivery stream may overtake the relay's `Ready`.
@@ -463,6 +484,9 @@ impl ClientMachine {
                 self.packages_left = published.available;
             }
             (Request::AckMail, Frame::MailAcked(_)) => {}
+            (Request::Directory, Frame::DirectoryRead(read)) => {
+                self.directory_answered(read.bytes.as_deref(), now);
+            }
             // An answer of another kind breaks the protocol: start over.
             _ => self.disconnect = Some((Refusal::Malformed, true)),
         }
@@ -476,6 +500,7 @@ impl ClientMachine {
             Request::Notice(group) => self.notice_answered(group, Some(&refusal), now),
             Request::Take(group, order) => self.take_refused(group, order, refusal, now),
             Request::Publish => self.publishing = false,
+            Request::Directory => self.directory_answered(None, now),
             // The Welcome comes again at the next connect and is acknowledged then.
             Request::AckMail => {}
         }
@@ -543,6 +568,7 @@ impl ClientMachine {
 
     /// After each input: decide what can be sent, then put everything out in the order of the contract.
     fn finish(&mut self, now: Timestamp) {
+        self.mind_directory(now);
         if self.online {
             self.replenish();
             let groups: Vec<GroupId> = self.groups.keys().copied().collect();

@@ -5,6 +5,7 @@
 pub mod api;
 mod catch_up;
 mod changes;
+mod directory;
 mod gate;
 mod healing;
 pub mod machine;

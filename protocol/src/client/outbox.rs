@@ -28,6 +28,7 @@ impl ClientMachine {
         if text.len() > TEXT_BYTES_MAX {
             return Err(ClientFault::TooLarge { what: "the text", max: TEXT_BYTES_MAX });
         }
+        self.may_speak(id, now)?;
         self.queue(id, Body::Text(text), now)
     }
 
@@ -82,6 +83,7 @@ impl ClientMachine {
         self.send_commit(id);
         self.schedule_removals(id, now);
         self.schedule_readds(id, now);
+        self.schedule_expulsions(id, now);
         let Some(slot) = self.groups.get_mut(&id) else { return };
         // relay.append.5: what is encrypted before all is read would only be refused; and what follows a message that will
         // be refused must not overtake it.
@@ -92,7 +94,8 @@ impl ClientMachine {
         if !slot.intents.is_empty() && self.change(id, now) {
             return;
         }
-        self.encrypt_waiting(id);
+        let held_back = self.holds_back(id, now);
+        self.encrypt_waiting(id, held_back);
     }
 
     /// The same ciphertext again for every append whose fate is unknown. (relay.append.1)
@@ -111,12 +114,14 @@ impl ClientMachine {
         }
     }
 
-    fn encrypt_waiting(&mut self, id: GroupId) {
+    /// directory.gate.2: while messages are held back, only leaving goes on.
+    fn encrypt_waiting(&mut self, id: GroupId, held_back: bool) {
         loop {
             let Some(slot) = self.groups.get_mut(&id) else { return };
             // Only the first ones of the outbox are ever in flight, so that looking for them does not cost more in a long one.
             let mut first = slot.outbox.iter().take(IN_FLIGHT_MAX);
-            let next = first.find(|(_, item)| item.flight.is_none()).map(|(order, _)| *order);
+            let may = |item: &OutboxItem| item.flight.is_none() && (!held_back || item.body == Body::Leave);
+            let next = first.find(|(_, item)| may(item)).map(|(order, _)| *order);
             let Some(order) = next else { return };
             if let Err(reason) = self.encrypt(id, order) {
                 self.give_up(id, order, &reason);

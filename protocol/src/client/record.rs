@@ -219,6 +219,8 @@ pub(super) enum IntentKind {
     Renew,
     /// Another name, or other administrators.
     State(StateChange),
+    /// Remove every device that the directory says is out.
+    Expel,
 }
 
 pub(super) fn group_row(group: GroupId, record: Option<&GroupRecord>) -> RowWrite {

@@ -2,6 +2,7 @@
 //!
 //! This module does not read a clock: the moment is an argument. `spec/identity.md#verification`.
 
+use data_encoding::HEXLOWER;
 use rustls_pki_types::{CertificateDer, UnixTime};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -14,7 +15,7 @@ use x509_cert::{
 
 use crate::{
     identity::name::{Authority, DeviceName, Handle, Role, device_id},
-    ids::{AccountId, DeviceId, RootHash},
+    ids::{AccountId, CertificateHash, DeviceId, RootHash},
     limits::{CHAIN_BYTES_MAX, CHAIN_CERTIFICATES_MAX},
     time::Timestamp,
     wire::Blob,
@@ -25,6 +26,9 @@ const CLIENT_AUTH: &[u8] = &[0x2b, 0x06, 0x01, 0x05, 0x05, 0x07, 0x03, 0x02];
 
 /// id-Ed25519 (RFC 8410).
 const ED25519: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.101.112");
+
+/// What the name of a directory's key begins with.
+const LOG_KEY: &str = "chancery:log/";
 
 /// Device certificate first, root last; DER. Two for a personal account, three for a tenant account.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,6 +42,8 @@ pub struct DeviceIdentity {
     root: RootHash,
     not_before: Timestamp,
     not_after: Timestamp,
+    certificate: CertificateHash,
+    log_key: Option<[u8; 32]>,
 }
 
 impl DeviceIdentity {
@@ -89,6 +95,18 @@ impl DeviceIdentity {
         self.name == other.name && self.public_key == other.public_key && self.root == other.root
     }
 
+    /// Hash of the device certificate: what the directory of its tenant names.
+    #[must_use]
+    pub fn certificate(&self) -> CertificateHash {
+        self.certificate
+    }
+
+    /// The key of its tenant's directory, which the issuing certificate names; none if the tenant has no directory.
+    #[must_use]
+    pub fn log_key(&self) -> Option<&[u8; 32]> {
+        self.log_key.as_ref()
+    }
+
     /// First moment of the device certificate's validity.
     #[must_use]
     pub fn not_before(&self) -> Timestamp {
@@ -118,8 +136,8 @@ pub enum IdentityError {
     /// The moment lies outside the validity.
     #[error("the certificate is expired or not yet valid")]
     Expired,
-    /// The subject name is not exactly one Chancery URI.
-    #[error("the certificate does not name a device")]
+    /// The subject name is not exactly one Chancery URI; or that of the issuing certificate is no log key.
+    #[error("the certificate does not name a device, or the issuing certificate names something else than a log key")]
     Name,
     /// The name's device is not the hash of the key.
     #[error("the certificate names another device key")]
@@ -177,6 +195,7 @@ pub fn verify_chain(chain: &Chain, at: At) -> Result<DeviceIdentity, IdentityErr
     if device_id(&public_key) != name.device {
         return Err(IdentityError::WrongKey);
     }
+    let log_key = issuing.map_or(Ok(None), named_log_key)?;
     let root = root_hash(root)?;
     // identity.verify.2: a root certifies its own accounts only; a personal account is its root; tenants have an issuing certificate.
     let agrees = match name.authority {
@@ -186,7 +205,8 @@ pub fn verify_chain(chain: &Chain, at: At) -> Result<DeviceIdentity, IdentityErr
     if !agrees {
         return Err(IdentityError::WrongAuthority);
     }
-    Ok(DeviceIdentity { name, public_key, root, not_before, not_after })
+    let certificate = CertificateHash(Sha256::digest(&**device).into());
+    Ok(DeviceIdentity { name, public_key, root, not_before, not_after, certificate, log_key })
 }
 
 fn verify_path(device: &Blob, issuing: Option<&Blob>, root: &Blob, moment: Timestamp) -> Result<(), IdentityError> {
@@ -211,6 +231,22 @@ fn verify_path(device: &Blob, issuing: Option<&Blob>, root: &Blob, moment: Times
         webpki::Error::CertExpired { .. } | webpki::Error::CertNotValidYet { .. } => IdentityError::Expired,
         _ => IdentityError::Broken,
     })
+}
+
+/// The URI by which an issuing certificate names the key of its tenant's directory. (identity.log.1)
+#[must_use]
+pub fn log_key_uri(key: &[u8; 32]) -> String {
+    format!("{LOG_KEY}{}", HEXLOWER.encode(key))
+}
+
+pub(super) fn named_log_key(issuing: &Blob) -> Result<Option<[u8; 32]>, IdentityError> {
+    let issuing = Certificate::from_der(issuing).map_err(|_| IdentityError::Undecodable)?;
+    let names = issuing.tbs_certificate().get_extension::<SubjectAltName>();
+    let Some((_, names)) = names.map_err(|_| IdentityError::Undecodable)? else { return Ok(None) };
+    let [GeneralName::UniformResourceIdentifier(uri)] = names.0.as_slice() else { return Err(IdentityError::Name) };
+    let digits = uri.as_str().strip_prefix(LOG_KEY).ok_or(IdentityError::Name)?;
+    let key = HEXLOWER.decode(digits.as_bytes()).map_err(|_| IdentityError::Name)?;
+    key.try_into().map(Some).map_err(|_| IdentityError::Name)
 }
 
 fn device_name(certificate: &Certificate) -> Result<DeviceName, IdentityError> {

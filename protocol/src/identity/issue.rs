@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     identity::{
-        certificate::{Chain, root_hash},
+        certificate::{Chain, log_key_uri, named_log_key, root_hash},
         key::DeviceKey,
         name::{DeviceName, Handle, Role, device_id},
     },
@@ -114,8 +114,34 @@ impl TenantRoot {
     /// # Errors
     /// If the certificate cannot be made.
     pub fn issuing(&self, seed: Secret32, now: Timestamp) -> Result<CertificateAuthority, IssueError> {
+        self.certify_issuing(seed, None, now)
+    }
+
+    /// Certifies an issuing key, and with it the key that signs the tenant's directory. (identity.log.1)
+    ///
+    /// # Errors
+    /// If the certificate cannot be made.
+    pub fn issuing_with_log(
+        &self,
+        seed: Secret32,
+        log_key: &[u8; 32],
+        now: Timestamp,
+    ) -> Result<CertificateAuthority, IssueError> {
+        self.certify_issuing(seed, Some(log_key), now)
+    }
+
+    fn certify_issuing(
+        &self,
+        seed: Secret32,
+        log_key: Option<&[u8; 32]>,
+        now: Timestamp,
+    ) -> Result<CertificateAuthority, IssueError> {
         let key = from_seed(seed)?;
-        let params = authority_params(ISSUING, key.public(), 0, now);
+        let mut params = authority_params(ISSUING, key.public(), 0, now);
+        if let Some(key) = log_key {
+            let uri = log_key_uri(key).try_into().map_err(|_| IssueError("the name is not ASCII".to_owned()))?;
+            params.subject_alt_names = vec![SanType::URI(uri)];
+        }
         let certificate = params.signed_by(&RawKey(*key.public()), &self.authority.issuer())?;
         let mut chain = vec![Blob(certificate.der().to_vec())];
         chain.extend(self.authority.chain.iter().cloned());
@@ -148,6 +174,15 @@ impl CertificateAuthority {
         let last = chain.last().ok_or_else(|| IssueError("no certificate".to_owned()))?;
         let root = root_hash(last).map_err(|error| IssueError(error.to_string()))?;
         Ok(Self { name: ISSUING, key, chain, root })
+    }
+
+    /// The key of the tenant's directory, if the issuing certificate names one.
+    ///
+    /// # Errors
+    /// If the certificate names something else.
+    pub fn log_key(&self) -> Result<Option<[u8; 32]>, IssueError> {
+        let own = self.chain.first().ok_or_else(|| IssueError("no certificate".to_owned()))?;
+        named_log_key(own).map_err(|error| IssueError(error.to_string()))
     }
 
     /// Own certificate first, root last.

@@ -3,12 +3,14 @@
 //! This module does not decide who is admitted or revoked. `spec/identity.md`.
 
 pub mod certificate;
+pub mod directory;
 pub mod issue;
 pub mod key;
 pub mod name;
 pub mod ticket;
 
 pub use certificate::{Chain, DeviceIdentity, IdentityError, verify_chain};
+pub use directory::{DirectoryView, Freshness};
 pub use issue::{CertificateAuthority, IssueError, IssuerKey, PersonalRoot, TenantRoot};
 pub use key::{DeviceKey, Purpose, verify_signature};
 pub use name::{Authority, DeviceName, Handle, HandleError, Role};

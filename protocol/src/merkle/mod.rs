@@ -6,11 +6,13 @@
 
 pub mod checkpoint;
 pub mod proof;
+pub mod served;
 pub mod tile;
 pub mod tree;
 
 pub use checkpoint::{Checkpoint, CheckpointError, LogKey, Origin};
 pub use proof::{Consistency, consistency_proof, inclusion_proof, verify_consistency, verify_inclusion};
+pub use served::ServedLog;
 pub use tile::{Resource, Tile, TileCache};
 pub use tree::{Frontier, Node, Nodes, leaf_hash, root_of};
 

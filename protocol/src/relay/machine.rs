@@ -14,14 +14,16 @@ use sha2::{Digest, Sha256};
 use crate::{
     error::{Malformed, Refusal},
     identity::{Authority, Chain, IdentityError, certificate::At, verify_chain},
-    ids::{AccountId, AccountTag, DeviceId, Epoch, GroupId, MailId, Seq, TokenHash},
+    ids::{AccountId, AccountTag, DeviceId, Epoch, GroupId, MailId, RootHash, Seq, TokenHash},
     limits::{
         ACCOUNT_CONNECTIONS_MAX, APPEND_ID_DAYS, CONNECTION_BYTES_MAX, CONNECTION_GROUPS_MAX, CONNECTION_REQUESTS_MAX,
         ENTRIES_BYTES_TARGET, ENTRIES_PER_FRAME_MAX, KEY_PACKAGE_BYTES_MAX, KEY_PACKAGES_MAX, MAIL_PER_READ_MAX,
         RETENTION_DAYS, TRACE_DAYS,
     },
+    merkle::ServedLog,
     relay::{
         admission::Admission,
+        directory::DirectoryUpdate,
         limiter::Limiter,
         store::{AppendOp, OpenedRow, StoreFault, StoreOp, StoreReply},
         tokens::{By, DEADLINE},
@@ -93,6 +95,8 @@ pub enum Input {
     },
     /// Who is let in has changed.
     Admission(Admission),
+    /// A registrar has added to its directory.
+    Directory(DirectoryUpdate),
 }
 
 /// What the driver must do.
@@ -155,6 +159,8 @@ struct Connection {
     account: AccountId,
     device: DeviceId,
     personal: bool,
+    /// Root at the end of its chain.
+    root: RootHash,
     groups: BTreeMap<GroupId, Open>,
     /// Bytes given to the driver and not yet reported as written.
     unwritten: usize,
@@ -164,6 +170,8 @@ struct Connection {
     mail_waits: bool,
     /// What `Ready` will tell, until it has been sent.
     ready: Option<u32>,
+    /// Whether `Ready`, which comes first, has been sent.
+    greeted: bool,
 }
 
 /// What a store operation was for.
@@ -221,6 +229,8 @@ pub struct RelayMachine {
     pending: BTreeMap<OpId, Pending>,
     last_op: u64,
     outputs: VecDeque<Output>,
+    /// Copies of the directories of tenants.
+    pub(super) directories: BTreeMap<RootHash, ServedLog>,
     expire_at: Option<Timestamp>,
     retention: Option<Duration>,
     notices: Limiter<(GroupId, AccountId)>,
@@ -247,6 +257,7 @@ impl RelayMachine {
             pending: BTreeMap::new(),
             last_op: 0,
             outputs: VecDeque::new(),
+            directories: BTreeMap::new(),
             expire_at: None,
             retention,
             notices: Limiter::of_notices(),
@@ -283,6 +294,7 @@ impl RelayMachine {
             Input::Stored { op, reply } => self.stored(op, reply, now),
             Input::Written { conn, bytes } => self.written(conn, bytes, now),
             Input::Admission(admission) => self.admit(admission),
+            Input::Directory(update) => self.update_directory(update),
         }
     }
 
@@ -322,22 +334,34 @@ impl RelayMachine {
         self.outputs.push_back(Output::Store { op, request });
     }
 
-    fn send(&mut self, conn: ConnId, lane: Lane, bytes: Arc<[u8]>) {
+    pub(super) fn send(&mut self, conn: ConnId, lane: Lane, bytes: Arc<[u8]>) {
         if let Some(connection) = self.connections.get_mut(&conn) {
             connection.unwritten = connection.unwritten.saturating_add(bytes.len());
             self.outputs.push_back(Output::Send { conn, lane, bytes });
         }
     }
 
-    fn answer(&mut self, conn: ConnId, correlation: u32, frame: &Frame) {
+    pub(super) fn answer(&mut self, conn: ConnId, correlation: u32, frame: &Frame) {
         if let Some(connection) = self.connections.get_mut(&conn) {
             connection.requests = connection.requests.saturating_sub(1);
         }
         self.send(conn, Lane::Control, frame.to_bytes(correlation).into());
     }
 
-    fn refuse(&mut self, conn: ConnId, correlation: u32, refusal: Refusal) {
+    pub(super) fn refuse(&mut self, conn: ConnId, correlation: u32, refusal: Refusal) {
         self.answer(conn, correlation, &Frame::Refused(refusal));
+    }
+
+    /// The tenant of a connection's account, if it has one, and how many bytes wait for it; none if it is gone.
+    pub(super) fn tenant_of(&self, conn: ConnId) -> Option<(Option<RootHash>, usize)> {
+        let held = self.connections.get(&conn)?;
+        Some(((!held.personal).then_some(held.root), held.unwritten))
+    }
+
+    /// Connections of a tenant's accounts that have been told `Ready`.
+    pub(super) fn connections_of(&self, tenant: RootHash) -> Vec<ConnId> {
+        let held = self.connections.iter().filter(|(_, held)| held.greeted && !held.personal && held.root == tenant);
+        held.map(|(conn, _)| *conn).collect()
     }
 
     // --- who is let in ---
@@ -345,11 +369,12 @@ impl RelayMachine {
     fn connected(&mut self, conn: ConnId, chain: Option<&Chain>, now: Timestamp) {
         let admitted = chain.ok_or(Refusal::CertificateMissing).and_then(|chain| self.verify(chain, now));
         match admitted {
-            Ok((account, device, personal)) => {
+            Ok((account, device, personal, root)) => {
                 let connection = Connection {
                     account,
                     device,
                     personal,
+                    root,
                     groups: BTreeMap::new(),
                     unwritten: 0,
                     requests: 0,
@@ -357,6 +382,7 @@ impl RelayMachine {
                     mail_reading: false,
                     mail_waits: true,
                     ready: None,
+                    greeted: false,
                 };
                 self.connections.insert(conn, connection);
                 self.devices.entry(device).or_default().insert(conn);
@@ -371,7 +397,7 @@ impl RelayMachine {
     }
 
     /// relay.admission.1: the chain verifies at this moment, its root is admitted, its account is not disabled.
-    fn verify(&self, chain: &Chain, now: Timestamp) -> Result<(AccountId, DeviceId, bool), Refusal> {
+    fn verify(&self, chain: &Chain, now: Timestamp) -> Result<(AccountId, DeviceId, bool, RootHash), Refusal> {
         let identity = verify_chain(chain, At::Moment(now)).map_err(|error| match error {
             IdentityError::Expired => Refusal::CertificateExpired,
             _ => Refusal::CertificateInvalid,
@@ -380,7 +406,7 @@ impl RelayMachine {
         if self.held.get(&identity.account()).is_some_and(|held| *held >= ACCOUNT_CONNECTIONS_MAX) {
             return Err(Refusal::TooMany);
         }
-        Ok((identity.account(), identity.device(), identity.authority() == Authority::Personal))
+        Ok((identity.account(), identity.device(), identity.authority() == Authority::Personal, identity.root()))
     }
 
     /// relay.admission.2: an account that is disabled, or a device that is revoked, loses its connections at once.
@@ -476,6 +502,7 @@ impl RelayMachine {
             Ok(Frame::AckMail(ack)) => {
                 self.store(Pending::AckMail { conn, correlation }, StoreOp::AckMail { device, ids: ack.ids });
             }
+            Ok(Frame::ReadDirectory(read)) => self.read_directory(conn, correlation, &read.resource),
             Ok(Frame::Ping(_)) => self.answer(conn, correlation, &Frame::Pong(relay::Pong)),
             // wire.frame.2: what is no request is answered, and the connection goes on.
             Ok(_) | Err(_) => self.refuse(conn, correlation, Refusal::Malformed),
@@ -819,6 +846,7 @@ impl RelayMachine {
     fn mail(&mut self, conn: ConnId, mail: Vec<(MailId, crate::wire::Blob)>, now: Timestamp) {
         let Some(connection) = self.connections.get_mut(&conn) else { return };
         let ready = connection.ready.take();
+        connection.greeted |= ready.is_some();
         connection.mail_reading = false;
         connection.mail_waits |= mail.len() >= MAIL_PER_READ_MAX;
         if let Some((last, _)) = mail.last() {

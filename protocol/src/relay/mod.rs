@@ -3,6 +3,7 @@
 //! This module does not open sockets or files; `chancery-server` drives it and implements [`store::RelayStore`].
 
 pub mod admission;
+pub mod directory;
 mod limiter;
 pub mod log;
 pub mod machine;
@@ -11,6 +12,7 @@ pub mod store;
 pub mod tokens;
 
 pub use admission::Admission;
+pub use directory::DirectoryUpdate;
 pub use log::{AppendContext, Decision, GroupRow, decide};
 pub use machine::{ConnId, Input, Lane, OpId, Output, RelayMachine};
 pub use store::{RelayStore, StoreFault, StoreOp, StoreReply};

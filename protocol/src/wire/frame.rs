@@ -5,7 +5,7 @@
 use crate::{
     error::{Malformed, Refusal},
     limits::FRAME_BYTES_MAX,
-    wire::{decode_exact, registrar, relay},
+    wire::{decode_exact, directory, registrar, relay},
 };
 
 /// Who sends a frame.
@@ -144,6 +144,7 @@ frames! {
     0x0005 ToRelay TakeKeyPackages(relay::TakeKeyPackages) "wire.md#takekeypackages";
     0x0006 ToRelay AckMail(relay::AckMail) "wire.md#ackmail";
     0x0007 ToRelay Ping(relay::Ping) "wire.md#ping";
+    0x0008 ToRelay ReadDirectory(directory::ReadDirectory) "wire.md#readdirectory";
 
     0x0101 ToClient Ready(relay::Ready) "wire.md#ready";
     0x0102 ToClient Refused(Refusal) "wire.md#refusals";
@@ -154,6 +155,8 @@ frames! {
     0x0107 ToClient KeyPackages(relay::KeyPackages) "wire.md#takekeypackages";
     0x0108 ToClient MailAcked(relay::MailAcked) "wire.md#ackmail";
     0x0109 ToClient Pong(relay::Pong) "wire.md#ping";
+    0x010a ToClient DirectoryRead(directory::DirectoryRead) "wire.md#readdirectory";
+    0x010b ToClient DirectoryGrew(directory::DirectoryGrew) "wire.md#readdirectory";
 
     0x0201 Delivery Entries(relay::Entries) "wire.md#entries";
     0x0202 Delivery Mail(relay::Mail) "wire.md#mail";

@@ -7,6 +7,7 @@
     reason = "a test fails by panicking"
 )]
 
+mod directory;
 mod healing;
 mod liars;
 mod net;

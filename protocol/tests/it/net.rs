@@ -3,14 +3,22 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     sync::Arc,
+    time::Duration,
 };
 
 use chancery_protocol::{
     client::{ClientMachine, Command, CommandId, Event, Input, Message, Output, Reply, Space, message_key},
-    identity::{CertificateAuthority, Chain, DeviceKey, PersonalRoot, TenantRoot},
+    identity::{
+        CertificateAuthority, Chain, DeviceIdentity, DeviceKey, PersonalRoot, TenantRoot,
+        certificate::{At, verify_chain},
+        directory::{DirectoryEntry, DirectoryEvent, entry::Issued, origin},
+    },
     ids::{AccountId, GroupId, Seq},
+    merkle::{LogKey, ServedLog},
     mls::{Class, Core},
-    relay::{Admission, ConnId, Input as RelayInput, Lane, Output as RelayOutput, RelayMachine, RelayStore},
+    relay::{
+        Admission, ConnId, DirectoryUpdate, Input as RelayInput, Lane, Output as RelayOutput, RelayMachine, RelayStore,
+    },
     secret::{Random, Secret32},
     time::Timestamp,
     wire::{Direction, Frame, decode_exact, frame::take_frame, relay::Append},
@@ -53,6 +61,12 @@ pub struct Net {
     pub appends: Vec<Append>,
     /// Over all bytes that reached the relay.
     pub trace: Sha256,
+    /// The tenant's directory, if it has one, and the key that signs it.
+    directory: Option<(LogKey, ServedLog)>,
+    /// Whether the relay is given nothing of it.
+    pub hides_directory: bool,
+    /// How long [`Self::settle`] lets timers run.
+    horizon: Duration,
 }
 
 /// A core that repeats: HPKE is seeded, too.
@@ -62,11 +76,24 @@ fn core(seed: [u8; 32], tap: &Arc<dyn Tap>) -> Core {
 
 impl Net {
     pub fn new(seed: u64) -> Self {
+        Self::of(seed, None, Duration::MAX)
+    }
+
+    /// A tenant with a directory. Clients look at it for ever, so settling takes a minute at most.
+    pub fn with_directory(seed: u64) -> Self {
+        let key = LogKey::from_seed(&Secret32::new([9; 32])).unwrap();
+        Self::of(seed, Some(key), Duration::from_secs(60))
+    }
+
+    fn of(seed: u64, log: Option<LogKey>, horizon: Duration) -> Self {
         let mut bytes = [0; 32];
         bytes[..8].copy_from_slice(&seed.to_be_bytes());
         let now = Timestamp(1_800_000_000_000);
         let root = TenantRoot::create(Secret32::new([1; 32]), now).unwrap();
-        let issuing = root.issuing(Secret32::new([2; 32]), now).unwrap();
+        let issuing = match &log {
+            Some(key) => root.issuing_with_log(Secret32::new([2; 32]), key.public(), now).unwrap(),
+            None => root.issuing(Secret32::new([2; 32]), now).unwrap(),
+        };
         let admission = Admission { tenants: [issuing.root()].into(), ..Admission::default() };
         let mut net = Self {
             now,
@@ -81,12 +108,73 @@ impl Net {
             tamper: None,
             appends: Vec::new(),
             trace: Sha256::new(),
+            directory: log.map(|key| (key, ServedLog::default())),
+            hides_directory: false,
+            horizon,
         };
         net.relay.handle(RelayInput::Admission(net.admission.clone()), now);
         net
     }
 
     pub fn tenant(&mut self, name: &str) {
+        self.unlogged(name);
+        if self.directory.is_some() {
+            self.log_issued(name);
+            self.show();
+            self.settle();
+        }
+    }
+
+    pub fn identity(&self, name: &str) -> DeviceIdentity {
+        verify_chain(&self.nodes[name].chain, At::NotBefore).unwrap()
+    }
+
+    pub fn log_issued(&mut self, name: &str) {
+        let device = self.identity(name);
+        self.log(DirectoryEvent::CertificateIssued(Issued {
+            account: device.account(),
+            device: device.device(),
+            certificate: device.certificate(),
+            not_after: device.not_after(),
+        }));
+    }
+
+    pub fn log(&mut self, event: DirectoryEvent) {
+        let (_, log) = self.directory.as_mut().unwrap();
+        assert!(log.append(DirectoryEntry { at: self.now, event }.to_bytes()));
+    }
+
+    /// Signs the directory, and gives the relay what it does not have.
+    pub fn show(&mut self) {
+        let tenant = self.issuing.root();
+        let (key, log) = self.directory.as_mut().unwrap();
+        let from = log.checkpoint().map_or(0, |shown| shown.size());
+        let checkpoint = key.sign(&origin(tenant), log.size(), log.root(), self.now);
+        assert!(log.show(checkpoint.clone()));
+        let entries = log.entries_from(from).to_vec();
+        if !self.hides_directory {
+            let update = DirectoryUpdate { tenant, from, entries, checkpoint };
+            self.relay.handle(RelayInput::Directory(update), self.now);
+            self.drain_relay();
+        }
+    }
+
+    /// Time goes by, an hour at a time.
+    pub fn pass(&mut self, time: Duration) {
+        let end = self.now.plus(time);
+        while self.now < end {
+            self.now = self.now.plus(Duration::from_secs(3_600)).min(end);
+            let names: Vec<String> = self.nodes.keys().cloned().collect();
+            for name in names {
+                self.nodes.get_mut(&name).unwrap().machine.handle_timeout(self.now);
+                self.drain_client(&name);
+            }
+            self.settle();
+        }
+    }
+
+    /// Certified, and not in the directory.
+    pub fn unlogged(&mut self, name: &str) {
         let seed = self.random.bytes();
         let key = DeviceKey::from_seed(Secret32::new(seed)).unwrap();
         let role = chancery_protocol::identity::Role::Human;
@@ -336,13 +424,14 @@ impl Net {
 
     /// Until nothing moves any more, timers included (an hour of them).
     pub fn settle(&mut self) {
+        let end = self.now.plus(self.horizon);
         for _ in 0..200_000 {
             if self.step() {
                 continue;
             }
             let due = self.nodes.values().filter_map(|node| node.machine.next_timeout()).min();
             match due {
-                Some(at) => {
+                Some(at) if at <= end => {
                     self.now = Timestamp(self.now.0.max(at.0) + 1);
                     let names: Vec<String> = self.nodes.keys().cloned().collect();
                     for name in names {
@@ -353,7 +442,7 @@ impl Net {
                         }
                     }
                 }
-                None => return,
+                _ => return,
             }
         }
         panic!("the system does not come to rest");

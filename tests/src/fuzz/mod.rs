@@ -7,6 +7,7 @@ pub mod chain;
 pub mod charter;
 pub mod checkpoint;
 pub mod device_name;
+pub mod directory;
 pub mod envelope;
 pub mod frame;
 pub mod group_state;
@@ -35,6 +36,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "charter", run: charter::run },
     Target { name: "checkpoint", run: checkpoint::run },
     Target { name: "device_name", run: device_name::run },
+    Target { name: "directory", run: directory::run },
     Target { name: "envelope", run: envelope::run },
     Target { name: "frame", run: frame::run },
     Target { name: "group_state", run: group_state::run },
@@ -63,6 +65,7 @@ pub fn seed_of(path: &str, vector: &Vector) -> Option<(String, Vec<u8>)> {
         "device_name" => ("device_name", text("uri").as_bytes().to_vec()),
         "ticket" => ("ticket", text("ticket").as_bytes().to_vec()),
         "chain" => ("chain", chain::seed(&vector.input)),
+        "directory_entry" => ("directory", hex("bytes")),
         "checkpoint" => ("checkpoint", text("note").as_bytes().to_vec()),
         "log_path" | "entry_bundle" | "merkle_inclusion" | "merkle_consistency" => {
             ("merkle", merkle::seed(&vector.kind, &vector.input))

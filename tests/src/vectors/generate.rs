@@ -3,6 +3,7 @@
 //! This module does not compute expectations by itself: it states the layer that must answer and stores what the code
 //! gives. Stored files are then what later code is held to.
 
+mod directory;
 mod frames;
 mod identity;
 mod log;
@@ -48,6 +49,7 @@ pub fn all() -> BTreeMap<String, Vector> {
     frames::add(&mut set);
     log::add(&mut set);
     merkle::add(&mut set);
+    directory::add(&mut set);
     mls::add(&mut set);
     identity::add(&mut set);
     set.vectors

@@ -6,6 +6,7 @@ mod forge;
 pub mod generate;
 pub mod json;
 mod replay;
+mod replay_directory;
 mod replay_identity;
 mod replay_merkle;
 
@@ -126,6 +127,7 @@ pub fn run(kind: &str, input: &Value) -> Result<Outcome, String> {
         "merkle_consistency" => replay_merkle::consistency(input),
         "log_path" => replay_merkle::path(input),
         "entry_bundle" => replay_merkle::bundle(input),
+        "directory_entry" => replay_directory::entry(input),
         "checkpoint" => replay_merkle::checkpoint(input),
         _ => Err(format!("no vector is of kind {kind:?}")),
     }

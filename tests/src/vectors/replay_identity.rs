@@ -72,6 +72,7 @@ pub(super) fn chain(input: &Value) -> Result<Outcome, String> {
                 "handle": device.handle().map(Handle::as_str), "device": hex(device.device().0),
                 "role": role(device.role()), "public_key": hex(device.public_key()), "root": hex(device.root().0),
                 "not_before": device.not_before().0, "not_after": device.not_after().0,
+                "certificate": hex(device.certificate().0), "log_key": device.log_key().map(hex),
             })));
         }
         Err(IdentityError::Size) => "size",

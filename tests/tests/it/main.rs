@@ -8,6 +8,7 @@
 )]
 
 mod client_rules;
+mod directory;
 mod e2e;
 mod fuzz;
 mod history;

@@ -58,6 +58,7 @@ fn every_frame_type_and_every_outcome_has_a_vector() {
         ("merkle_consistency", "split proof"),
         ("log_path", "path"),
         ("entry_bundle", "bundle"),
+        ("directory_entry", "entry"),
         ("checkpoint", "size note origin signature"),
     ];
     for (kind, refusals) in layers {

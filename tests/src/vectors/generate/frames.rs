@@ -7,10 +7,12 @@ use chancery_protocol::{
         RootHash, Seq, SpkiPin, TokenHash,
     },
     limits::FRAME_BYTES_MAX,
+    merkle::Resource,
     secret::{AccessToken, Secret32},
     time::Timestamp,
     wire::{
         Blob, Direction, Frame, FrameHeader,
+        directory::{DirectoryGrew, DirectoryRead, ReadDirectory},
         frame::FRAMES,
         registrar::{Admit, Admitted, Enrol, Enrolled, Order, OrderHead, Orders, OrdersTaken, Place, Renew},
         relay::{
@@ -99,6 +101,21 @@ fn of_client() -> Vec<(&'static str, &'static str, Frame)> {
         ),
         ("ping", "asks for a Pong", Frame::Ping(Ping)),
         (
+            "read-directory",
+            "asks for the checkpoint of the directory",
+            Frame::ReadDirectory(ReadDirectory { resource: Resource::Checkpoint }),
+        ),
+        (
+            "read-directory-tile",
+            "asks for a tile of the directory",
+            Frame::ReadDirectory(ReadDirectory { resource: "tile/1/x001/234.p/7".parse().unwrap() }),
+        ),
+        (
+            "read-directory-entries",
+            "asks for entries of the directory",
+            Frame::ReadDirectory(ReadDirectory { resource: "tile/entries/000".parse().unwrap() }),
+        ),
+        (
             "enrol",
             "asks for a device certificate",
             Frame::Enrol(Enrol { secret: Secret32::new([0xaa; 32]), device_key: [0xbb; 32], proof: blob(0xcc, 64) }),
@@ -186,6 +203,13 @@ fn of_server() -> Vec<(&'static str, &'static str, Frame)> {
         ),
         ("mail-acked", "confirms deletion of Welcomes", Frame::MailAcked(MailAcked)),
         ("pong", "answers a Ping", Frame::Pong(Pong)),
+        (
+            "directory-read",
+            "a resource of the directory",
+            Frame::DirectoryRead(DirectoryRead { bytes: Some(blob(0xc7, 6)) }),
+        ),
+        ("directory-read-none", "a resource that is not here", Frame::DirectoryRead(DirectoryRead { bytes: None })),
+        ("directory-grew", "the directory has 300 entries", Frame::DirectoryGrew(DirectoryGrew { size: 300 })),
         (
             "entries",
             "delivers a commit and a message",

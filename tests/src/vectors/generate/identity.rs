@@ -115,6 +115,7 @@ fn moment(at: Timestamp) -> Value {
 fn add_chain(set: &mut Set, name: &str, title: &str, chain: &Chain, at: Value, expect: &str) {
     let proves = match expect {
         "authority" => "identity.verify.2",
+        _ if name.contains("log") => "identity.log.1",
         _ => "identity.verify.1",
     };
     let path = format!("identity/chain-{name}");
@@ -127,6 +128,9 @@ fn chains(set: &mut Set) {
     add_chain(set, "tenant", "a device of an organisation", &ana, moment(NOW), "ok");
     let leila = issuing.certify(&"李雷".parse().unwrap(), key(3).public(), Role::Service, NOW).unwrap();
     add_chain(set, "tenant-service", "a program, with a handle that is not Latin", &leila, moment(NOW), "ok");
+    let with_log = TenantRoot::create(seed(1), NOW).unwrap().issuing_with_log(seed(2), key(7).public(), NOW).unwrap();
+    let logged = with_log.certify(&"ana".parse().unwrap(), key(3).public(), Role::Human, NOW).unwrap();
+    add_chain(set, "tenant-log", "a device of an organisation with a directory", &logged, moment(NOW), "ok");
     let personal = PersonalRoot::create(seed(9), NOW).unwrap().certify(key(8).public(), NOW).unwrap();
     add_chain(set, "personal", "a device of a personal account", &personal, moment(NOW), "ok");
     let after = NOW.plus(91 * DAY);

@@ -1,0 +1,277 @@
+//! Following the directory of the own organisation: when to look, what to tell, and who goes out of the groups.
+//! `spec/directory.md`.
+//!
+//! This module does not verify; [`DirectoryView`] does. It stops this device, and never another's commit.
+
+use core::time::Duration;
+use std::collections::BTreeMap;
+
+use crate::{
+    client::{
+        api::{ClientFault, Event, GroupStatus},
+        machine::{ClientMachine, GroupSlot, Opening, Request},
+        record::IntentKind,
+    },
+    identity::{
+        DeviceIdentity, DirectoryView, Freshness,
+        directory::{DirectoryNews, Follow, Outcome, Standing, Step},
+    },
+    ids::{DeviceId, GroupId, Seq},
+    mls::LeafView,
+    time::Timestamp,
+    wire::{Frame, directory::ReadDirectory},
+};
+
+/// How often a device looks, if nothing makes it look before.
+const LOOK_EVERY: Duration = Duration::from_secs(10 * 60);
+/// How soon it looks again at a source that could not be used.
+const LOOK_AGAIN: Duration = Duration::from_secs(30);
+
+/// The directory, as this device follows it.
+#[derive(Debug)]
+pub(super) struct Following {
+    pub view: DirectoryView,
+    /// The look that is under way.
+    look: Option<Follow>,
+    /// When the next one begins.
+    look_at: Option<Timestamp>,
+    /// Whether something has asked for a look since the one under way began.
+    asked: bool,
+    /// What the host was told last; a machine that was just opened has told nothing yet.
+    told: Freshness,
+    /// Since when this device knows who is out and still in a group.
+    out_since: BTreeMap<DeviceId, Timestamp>,
+    /// Who is out of each group, by size of the directory and epoch: groups are large, and asked about at each input.
+    out: BTreeMap<GroupId, (u64, u64, Vec<DeviceId>)>,
+}
+
+impl Following {
+    pub(super) fn new(view: DirectoryView) -> Self {
+        Self {
+            view,
+            look: None,
+            look_at: None,
+            asked: false,
+            told: Freshness::Fresh,
+            out_since: BTreeMap::new(),
+            out: BTreeMap::new(),
+        }
+    }
+
+    fn is_out(&self, leaf: &LeafView) -> bool {
+        let device = &leaf.identity;
+        device.root() == self.view.tenant() && self.view.is_out(device.account(), device.device())
+    }
+}
+
+/// A place in the order of turns that all members compute alike from who goes out.
+fn turn_of(device: DeviceId) -> Seq {
+    let [a, b, c, d, e, f, g, h, ..] = device.0;
+    Seq(u64::from_be_bytes([a, b, c, d, e, f, g, h]))
+}
+
+impl ClientMachine {
+    /// The directory that the own chain obliges to follow, from what was stored. (directory.follow.1)
+    pub(super) fn open_directory(&mut self, now: Timestamp) {
+        if let Some(rows) = self.directory_rows.take() {
+            self.directory = DirectoryView::load(&self.identity, now, rows).map(Following::new);
+        }
+        // Since when a device follows is remembered from the first moment: starting anew does not make it younger.
+        let writes = self.directory.as_mut().map(|following| following.view.take_writes()).unwrap_or_default();
+        for row in writes {
+            self.write(row);
+        }
+    }
+
+    /// Looks as soon as a connection stands.
+    pub(super) fn look_soon(&mut self) {
+        if let Some(following) = &mut self.directory {
+            following.asked = true;
+        }
+    }
+
+    /// What the lost connection was asked is asked again on the next one.
+    pub(super) fn forget_look(&mut self) {
+        if let Some(following) = &mut self.directory {
+            following.look = None;
+            following.asked = true;
+        }
+    }
+
+    pub(super) fn is_looking(&self) -> bool {
+        self.directory.as_ref().is_some_and(|following| following.look.is_some() || following.asked)
+    }
+
+    /// Begins what is due, and tells how old the directory is. Called once for each input.
+    pub(super) fn mind_directory(&mut self, now: Timestamp) {
+        let online = self.online;
+        let Some(following) = &mut self.directory else { return };
+        let due = following.asked || following.look_at.is_none_or(|at| at <= now);
+        let begins = online && due && following.look.is_none();
+        if begins {
+            following.asked = false;
+            following.look_at = Some(now.plus(LOOK_EVERY));
+            let look = Follow::new();
+            let wanted = look.wants();
+            following.look = Some(look);
+            if let Some(resource) = wanted {
+                self.request(Request::Directory, Frame::ReadDirectory(ReadDirectory { resource }));
+            }
+        }
+        self.tell_freshness(now);
+    }
+
+    /// directory.fresh.1: the user hears it when the head grows old, and when it is new again.
+    fn tell_freshness(&mut self, now: Timestamp) {
+        let Some(following) = &mut self.directory else { return };
+        let freshness = following.view.freshness(now);
+        if freshness == core::mem::replace(&mut following.told, freshness) {
+            return;
+        }
+        self.tell(&match freshness {
+            Freshness::Fresh => Event::DirectoryFollowed,
+            Freshness::Aging => Event::DirectoryAges { stops: false },
+            Freshness::Stale => Event::DirectoryAges { stops: true },
+        });
+    }
+
+    pub(super) fn directory_timeout(&self) -> Option<Timestamp> {
+        let following = self.directory.as_ref()?;
+        let look = following.look_at.filter(|_| self.online && following.look.is_none());
+        let ages = following.view.ages_at(following.told);
+        [look, ages].into_iter().flatten().min()
+    }
+
+    /// An answer of the relay, or none if it refused.
+    pub(super) fn directory_answered(&mut self, bytes: Option<&[u8]>, now: Timestamp) {
+        let Some(following) = &mut self.directory else { return };
+        let Some(look) = &mut following.look else { return };
+        let step = look.answer(&mut following.view, bytes, now);
+        let writes = following.view.take_writes();
+        for row in writes {
+            self.write(row);
+        }
+        match step {
+            Step::Ask(resource) => {
+                self.request(Request::Directory, Frame::ReadDirectory(ReadDirectory { resource }));
+            }
+            Step::Done(outcome) => self.looked(outcome, now),
+        }
+    }
+
+    fn looked(&mut self, outcome: Outcome, now: Timestamp) {
+        let Some(following) = &mut self.directory else { return };
+        following.look = None;
+        let news = match outcome {
+            Outcome::Followed(news) => news,
+            Outcome::Split(alarm) => alarm.into_iter().collect(),
+            Outcome::Behind | Outcome::Unusable(_) => {
+                following.look_at = Some(now.plus(LOOK_AGAIN));
+                Vec::new()
+            }
+        };
+        for one in news {
+            match one {
+                DirectoryNews::UnknownOwnDevice { device, at } => self.tell(&Event::UnknownOwnDevice { device, at }),
+                DirectoryNews::SplitView { ours, theirs } => self.tell(&Event::DirectorySplit { ours, theirs }),
+                // Who goes out is seen in the groups where it matters.
+                DirectoryNews::DeviceRevoked { .. } | DirectoryNews::AccountDisabled { .. } => {}
+            }
+        }
+    }
+
+    // --- the gate ---
+
+    /// Whether a group is of the tenant whose directory this device follows.
+    fn is_of_tenant(&self, slot: &GroupSlot) -> bool {
+        let tenant = self.directory.as_ref().map(|following| following.view.tenant());
+        tenant.is_some() && slot.group.as_ref().is_some_and(|group| group.view().charter.tenant == tenant)
+    }
+
+    fn is_stale(&self, id: GroupId, now: Timestamp) -> bool {
+        let concerned = self.groups.get(&id).is_some_and(|slot| self.is_of_tenant(slot));
+        let view = self.directory.as_ref().map(|following| &following.view);
+        concerned && view.is_some_and(|view| view.freshness(now) == Freshness::Stale)
+    }
+
+    /// directory.fresh.1: nothing is said in the tenant's groups by a directory that is a day old. Who is offline, or about
+    /// to read it, may write: it waits.
+    ///
+    /// # Errors
+    /// `DirectoryStale`.
+    pub(super) fn may_speak(&self, id: GroupId, now: Timestamp) -> Result<(), ClientFault> {
+        if self.online && !self.is_looking() && self.is_stale(id, now) {
+            return Err(ClientFault::DirectoryStale);
+        }
+        Ok(())
+    }
+
+    /// Whether messages must wait: for a fresh directory, or until who is out is removed. Leaving never waits.
+    pub(super) fn holds_back(&self, id: GroupId, now: Timestamp) -> bool {
+        self.is_stale(id, now) || !self.out_of(id).is_empty()
+    }
+
+    /// directory.gate.1: whether this device may add another.
+    ///
+    /// # Errors
+    /// Why not, in words.
+    pub(super) fn may_add(&self, device: &DeviceIdentity) -> Result<(), &'static str> {
+        let Some(following) = &self.directory else { return Ok(()) };
+        if following.view.is_split() && device.root() == following.view.tenant() {
+            return Err(
+                "the organisation's directory has shown two histories: nobody is added until that is cleared up",
+            );
+        }
+        match following.view.standing(device) {
+            None | Some(Standing::Included) => Ok(()),
+            Some(Standing::NotIncluded) => Err("the device's certificate is not in the organisation's directory"),
+            Some(Standing::Revoked) => Err("the device was revoked, or its account disabled"),
+        }
+    }
+
+    // --- who goes out ---
+
+    /// Devices in a group that the directory says are out; none if this device itself is, which others see to.
+    pub(super) fn out_of(&self, id: GroupId) -> Vec<DeviceId> {
+        let Some(following) = &self.directory else { return Vec::new() };
+        let Some(group) = self.groups.get(&id).and_then(|slot| slot.group.as_ref()) else { return Vec::new() };
+        let state = (following.view.size(), group.epoch().0);
+        if let Some((_, _, out)) = following.out.get(&id).filter(|(size, epoch, _)| (*size, *epoch) == state) {
+            return out.clone();
+        }
+        if following.view.is_out(self.identity.account(), self.identity.device()) {
+            return Vec::new();
+        }
+        let leaves = group.view().leaves.values();
+        leaves.filter(|leaf| following.is_out(leaf)).map(|leaf| leaf.identity.device()).collect()
+    }
+
+    /// When it is this device's turn to remove who is out of a group.
+    pub(super) fn expulsion_due(&self, id: GroupId, slot: &GroupSlot) -> Option<Timestamp> {
+        let following = self.directory.as_ref()?;
+        let is_intended = slot.intents.values().any(|intent| intent.what == IntentKind::Expel);
+        if is_intended || slot.record.status != GroupStatus::Active || slot.opening != Opening::Open {
+            return None;
+        }
+        let first = self.out_of(id).into_iter().filter_map(|device| {
+            let since = following.out_since.get(&device)?;
+            self.turn(slot, turn_of(device), *since, |leaf| following.is_out(leaf))
+        });
+        first.min()
+    }
+
+    /// directory.gate.2: who is out is removed by the first member whose turn it is.
+    pub(super) fn schedule_expulsions(&mut self, id: GroupId, now: Timestamp) {
+        let out = self.out_of(id);
+        let epoch = self.groups.get(&id).and_then(|slot| slot.group.as_ref()).map(|group| group.epoch().0);
+        let (Some(following), Some(epoch)) = (&mut self.directory, epoch) else { return };
+        for device in &out {
+            following.out_since.entry(*device).or_insert(now);
+        }
+        following.out.insert(id, (following.view.size(), epoch, out));
+        let due = self.groups.get(&id).and_then(|slot| self.expulsion_due(id, slot));
+        if due.is_some_and(|at| at <= now) {
+            self.intend(id, IntentKind::Expel, None);
+        }
+    }
+}

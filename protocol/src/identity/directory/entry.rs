@@ -1,0 +1,125 @@
+//! Entries of a directory: a version, a time, a kind and its content. `spec/directory.md#entries`.
+//!
+//! This module does not say what follows from an entry.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    error::Malformed,
+    ids::{AccountId, CertificateHash, DeviceId},
+    limits::LOG_ENTRY_BYTES_MAX,
+    time::Timestamp,
+    wire::{Blob, decode_exact, encode},
+};
+
+/// The layout that this version knows.
+const VERSION: u8 = 1;
+
+const CERTIFICATE_ISSUED: u16 = 1;
+const DEVICE_REVOKED: u16 = 2;
+const ACCOUNT_DISABLED: u16 = 3;
+const ACCOUNT_ENABLED: u16 = 4;
+
+/// One entry of a tenant's directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DirectoryEntry {
+    /// When, by the registrar's clock.
+    pub at: Timestamp,
+    /// What.
+    pub event: DirectoryEvent,
+}
+
+/// What an entry says. Kinds 5 (escrow policy), 6 (archive key) and 7 (hand-over order) have their numbers, and no
+/// content yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum DirectoryEvent {
+    /// 1: a device certificate was issued or renewed.
+    CertificateIssued(Issued),
+    /// 2: a device is not to be trusted any more, whatever certificate it shows.
+    DeviceRevoked {
+        /// Whose it is.
+        account: AccountId,
+        /// Which.
+        device: DeviceId,
+    },
+    /// 3: an account is closed, with all its devices.
+    AccountDisabled {
+        /// Which.
+        account: AccountId,
+    },
+    /// 4: an account that was disabled is open again. Its revoked devices stay revoked.
+    AccountEnabled {
+        /// Which.
+        account: AccountId,
+    },
+    /// A kind that this version does not know.
+    Unknown {
+        /// Its number.
+        kind: u16,
+        /// Its bytes.
+        content: Blob,
+    },
+}
+
+/// A certificate that was issued.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Issued {
+    /// For which account.
+    pub account: AccountId,
+    /// For which device.
+    pub device: DeviceId,
+    /// Hash of the certificate.
+    pub certificate: CertificateHash,
+    /// Last moment of its validity.
+    pub not_after: Timestamp,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Raw {
+    version: u8,
+    at: Timestamp,
+    kind: u16,
+    content: Blob,
+}
+
+impl DirectoryEntry {
+    /// The bytes of the entry, as they are hashed. (directory.entry.1)
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let (kind, content) = match &self.event {
+            DirectoryEvent::CertificateIssued(issued) => (CERTIFICATE_ISSUED, Blob(encode(issued))),
+            DirectoryEvent::DeviceRevoked { account, device } => (DEVICE_REVOKED, Blob(encode(&(account, device)))),
+            DirectoryEvent::AccountDisabled { account } => (ACCOUNT_DISABLED, Blob(encode(account))),
+            DirectoryEvent::AccountEnabled { account } => (ACCOUNT_ENABLED, Blob(encode(account))),
+            DirectoryEvent::Unknown { kind, content } => (*kind, content.clone()),
+        };
+        encode(&Raw { version: VERSION, at: self.at, kind, content })
+    }
+
+    /// Reads an entry. A kind that is not known is kept; a version that is not known is refused. (directory.entry.2)
+    ///
+    /// # Errors
+    /// `TooLong` or `Undecodable`.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, Malformed> {
+        const WHAT: &str = "a directory entry";
+        if bytes.len() > LOG_ENTRY_BYTES_MAX {
+            return Err(Malformed::TooLong { what: WHAT, len: bytes.len(), max: LOG_ENTRY_BYTES_MAX });
+        }
+        let raw: Raw = decode_exact(WHAT, bytes)?;
+        if raw.version != VERSION {
+            return Err(Malformed::Undecodable { what: WHAT });
+        }
+        let event = match raw.kind {
+            CERTIFICATE_ISSUED => DirectoryEvent::CertificateIssued(decode_exact(WHAT, &raw.content)?),
+            DEVICE_REVOKED => {
+                let (account, device) = decode_exact(WHAT, &raw.content)?;
+                DirectoryEvent::DeviceRevoked { account, device }
+            }
+            ACCOUNT_DISABLED => DirectoryEvent::AccountDisabled { account: decode_exact(WHAT, &raw.content)? },
+            ACCOUNT_ENABLED => DirectoryEvent::AccountEnabled { account: decode_exact(WHAT, &raw.content)? },
+            kind => DirectoryEvent::Unknown { kind, content: raw.content },
+        };
+        Ok(Self { at: raw.at, event })
+    }
+}

@@ -1,0 +1,407 @@
+//! What a client keeps of its tenant's directory: the newest head that it has verified, who is in, who is out.
+//!
+//! This module does not fetch; [`super::Follow`] says what to fetch. It reads no clock, and writes nothing: rows come out
+//! by [`DirectoryView::take_writes`].
+
+use core::time::Duration;
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    identity::{
+        certificate::DeviceIdentity,
+        directory::{DirectoryEntry, DirectoryEvent, origin},
+    },
+    ids::{AccountId, CertificateHash, DeviceId, MerkleHash, RootHash},
+    limits::DIRECTORY_HEADS_KEPT_MAX,
+    merkle::{Checkpoint, CheckpointError, Frontier},
+    rows::{RowWrite, Space},
+    time::Timestamp,
+    wire::{decode_exact, encode},
+};
+
+/// After this much a head is old enough to warn of.
+pub const WARN_AFTER: Duration = Duration::from_secs(3_600);
+/// After this much nothing is sent any more.
+pub const STOP_AFTER: Duration = Duration::from_secs(24 * 3_600);
+
+/// How old the newest head is. (directory.fresh.1)
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Freshness {
+    /// Under an hour.
+    Fresh,
+    /// An hour or more: the user is warned.
+    Aging,
+    /// A day or more: nothing is sent to the tenant's groups.
+    Stale,
+}
+
+/// What the directory says of a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// Its certificate is in the log, and neither device nor account is out.
+    Included,
+    /// Its certificate is not in the log as far as it is known.
+    NotIncluded,
+    /// The device was revoked, or its account disabled.
+    Revoked,
+}
+
+/// What an update of the view brought that somebody must act on or hear of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum DirectoryNews {
+    /// A device was revoked.
+    DeviceRevoked {
+        /// Whose.
+        account: AccountId,
+        /// Which.
+        device: DeviceId,
+    },
+    /// An account was disabled.
+    AccountDisabled {
+        /// Which.
+        account: AccountId,
+    },
+    /// Alarm: a certificate was issued for a device of the own account that nobody here has named. (directory.alarm.2)
+    UnknownOwnDevice {
+        /// Which.
+        device: DeviceId,
+        /// When, by the registrar's clock.
+        at: Timestamp,
+    },
+    /// Alarm: the log's key has signed two histories. Both checkpoints are the evidence. (directory.alarm.1)
+    SplitView {
+        /// The checkpoint that this client follows.
+        ours: String,
+        /// The one that contradicts it.
+        theirs: String,
+    },
+}
+
+/// What is kept of a certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Known {
+    account: AccountId,
+    device: DeviceId,
+    not_after: Timestamp,
+}
+
+/// The row that every update rewrites.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+struct Head {
+    frontier: Frontier,
+    note: Option<String>,
+    /// The newest moment at which the head was known to be the log's, by the log's clock or ours, whichever is earlier.
+    fresh_at: Timestamp,
+    /// Sizes and roots that were verified, oldest first.
+    past: Vec<(u64, MerkleHash)>,
+    is_split: bool,
+    /// Whether the own certificate has been met: devices after it are news.
+    has_met_own: bool,
+    /// Devices of the own account that this device has been told of.
+    named: Vec<DeviceId>,
+}
+
+/// A client's view of its own tenant's directory.
+#[derive(Clone, Debug)]
+pub struct DirectoryView {
+    tenant: RootHash,
+    key: [u8; 32],
+    account: AccountId,
+    device: DeviceId,
+    head: Head,
+    newest: Option<Checkpoint>,
+    certificates: BTreeMap<CertificateHash, Known>,
+    revoked: BTreeMap<DeviceId, Timestamp>,
+    disabled: BTreeMap<AccountId, Timestamp>,
+    writes: Vec<RowWrite>,
+}
+
+const HEAD: u8 = 0;
+const CERTIFICATE: u8 = 1;
+const REVOKED: u8 = 2;
+const DISABLED: u8 = 3;
+
+fn key(table: u8, id: &[u8]) -> Vec<u8> {
+    [&[table], id].concat()
+}
+
+impl DirectoryView {
+    /// An empty view of the directory that a device's own chain obliges it to follow; none if its tenant has none. The
+    /// obligation stands in the issuing certificate, where no relay can leave it out. (directory.follow.1, directory.log.2)
+    #[must_use]
+    pub fn new(own: &DeviceIdentity, now: Timestamp) -> Option<Self> {
+        let head = Head { fresh_at: now, ..Head::default() };
+        let mut view = Self {
+            tenant: own.root(),
+            key: *own.log_key()?,
+            account: own.account(),
+            device: own.device(),
+            head,
+            newest: None,
+            certificates: BTreeMap::new(),
+            revoked: BTreeMap::new(),
+            disabled: BTreeMap::new(),
+            writes: Vec::new(),
+        };
+        view.write_head();
+        Some(view)
+    }
+
+    /// The view from its rows of [`Space::Directory`]. Rows that do not fit the own chain, or one another, are left
+    /// aside and the log is read anew: nothing in it is secret or lost.
+    #[must_use]
+    pub fn load(
+        own: &DeviceIdentity,
+        now: Timestamp,
+        rows: impl IntoIterator<Item = (Vec<u8>, Vec<u8>)>,
+    ) -> Option<Self> {
+        let mut view = Self::new(own, now)?;
+        let empty = view.clone();
+        let mut whole = true;
+        let mut stored = None;
+        for (key, value) in rows {
+            whole &= view.load_row(&key, &value, &mut stored).is_some();
+        }
+        let Some(head) = stored.filter(|_| whole) else { return Some(empty) };
+        let newest = head
+            .note
+            .as_ref()
+            .map(|note| Checkpoint::open(note.as_bytes(), &origin(view.tenant), &view.key))
+            .transpose();
+        let fits = |newest: &Checkpoint| newest.size() == head.frontier.size() && newest.root() == head.frontier.root();
+        match newest {
+            Ok(newest) if newest.as_ref().map_or(head.frontier.size() == 0, fits) => {
+                view.newest = newest;
+                view.head = head;
+                view.writes.clear();
+                Some(view)
+            }
+            // A new issuing certificate may name a new log key: what the old one signed is read again.
+            _ => Some(empty),
+        }
+    }
+
+    fn load_row(&mut self, key: &[u8], value: &[u8], head: &mut Option<Head>) -> Option<()> {
+        const WHAT: &str = "a row of the directory";
+        let (table, id) = key.split_first()?;
+        match *table {
+            HEAD => *head = Some(decode_exact(WHAT, value).ok()?),
+            CERTIFICATE => {
+                self.certificates.insert(CertificateHash::from_slice(id)?, decode_exact(WHAT, value).ok()?);
+            }
+            REVOKED => {
+                self.revoked.insert(DeviceId::from_slice(id)?, decode_exact(WHAT, value).ok()?);
+            }
+            DISABLED => {
+                self.disabled.insert(AccountId::from_slice(id)?, decode_exact(WHAT, value).ok()?);
+            }
+            _ => return None,
+        }
+        Some(())
+    }
+
+    /// The tenant whose directory it is.
+    #[must_use]
+    pub fn tenant(&self) -> RootHash {
+        self.tenant
+    }
+
+    /// How many entries have been read and verified.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.head.frontier.size()
+    }
+
+    /// The newest checkpoint that was verified.
+    #[must_use]
+    pub fn newest(&self) -> Option<&Checkpoint> {
+        self.newest.as_ref()
+    }
+
+    /// How old the newest head is. A client that never saw one counts from when it began.
+    #[must_use]
+    pub fn freshness(&self, now: Timestamp) -> Freshness {
+        match now.since(self.head.fresh_at) {
+            age if age >= STOP_AFTER => Freshness::Stale,
+            age if age >= WARN_AFTER => Freshness::Aging,
+            _ => Freshness::Fresh,
+        }
+    }
+
+    /// When a head that is this old gets older; none if it cannot get worse.
+    #[must_use]
+    pub fn ages_at(&self, freshness: Freshness) -> Option<Timestamp> {
+        match freshness {
+            Freshness::Fresh => Some(self.head.fresh_at.plus(WARN_AFTER)),
+            Freshness::Aging => Some(self.head.fresh_at.plus(STOP_AFTER)),
+            Freshness::Stale => None,
+        }
+    }
+
+    /// Whether the log's key is known to have signed two histories.
+    #[must_use]
+    pub fn is_split(&self) -> bool {
+        self.head.is_split
+    }
+
+    /// What the directory says of a device; none if it is of another tenant, or of none. (directory.gate.1)
+    #[must_use]
+    pub fn standing(&self, device: &DeviceIdentity) -> Option<Standing> {
+        if device.root() != self.tenant {
+            return None;
+        }
+        if self.is_out(device.account(), device.device()) {
+            return Some(Standing::Revoked);
+        }
+        let fits = |known: &&Known| known.account == device.account() && known.device == device.device();
+        match self.certificates.get(&device.certificate()).filter(fits) {
+            Some(_) => Some(Standing::Included),
+            None => Some(Standing::NotIncluded),
+        }
+    }
+
+    /// Whether a device was revoked, or its account disabled.
+    #[must_use]
+    pub fn is_out(&self, account: AccountId, device: DeviceId) -> bool {
+        self.revoked.contains_key(&device) || self.disabled.contains_key(&account)
+    }
+
+    /// Devices of the own account that hold a certificate and are not out, in the order of their ids.
+    #[must_use]
+    pub fn own_devices(&self) -> Vec<DeviceId> {
+        let own = self.certificates.values().filter(|known| known.account == self.account);
+        let mut devices: Vec<DeviceId> =
+            own.map(|known| known.device).filter(|device| !self.is_out(self.account, *device)).collect();
+        devices.sort_unstable();
+        devices.dedup();
+        devices
+    }
+
+    /// Says that a device of the own account is known here: its certificate raises no alarm.
+    pub fn name_own_device(&mut self, device: DeviceId) {
+        if !self.head.named.contains(&device) {
+            self.head.named.push(device);
+            self.write_head();
+        }
+    }
+
+    /// Rows to write since the last call. They are durable before anything is done that follows from the view.
+    #[must_use]
+    pub fn take_writes(&mut self) -> Vec<RowWrite> {
+        core::mem::take(&mut self.writes)
+    }
+
+    pub(super) fn open(&self, note: &[u8]) -> Result<Checkpoint, CheckpointError> {
+        Checkpoint::open(note, &origin(self.tenant), &self.key)
+    }
+
+    pub(super) fn frontier(&self) -> &Frontier {
+        &self.head.frontier
+    }
+
+    /// The root that was verified for a size, if it is the newest or is kept.
+    pub(super) fn root_at(&self, size: u64) -> Option<MerkleHash> {
+        if size == self.size() {
+            return Some(self.head.frontier.root());
+        }
+        self.head.past.iter().find(|(past, _)| *past == size).map(|(_, root)| *root)
+    }
+
+    /// The head is still the newest: counts from then, or from now if the log's clock is ahead.
+    pub(super) fn confirm(&mut self, checkpoint: Checkpoint, now: Timestamp) {
+        let fresh_at = checkpoint.at().min(now);
+        if fresh_at > self.head.fresh_at || self.newest.is_none() {
+            self.head.fresh_at = fresh_at.max(self.head.fresh_at);
+            self.head.note = Some(checkpoint.note().to_owned());
+            self.newest = Some(checkpoint);
+            self.write_head();
+        }
+    }
+
+    /// Takes entries that lead to a checkpoint's root.
+    pub(super) fn extend(
+        &mut self,
+        checkpoint: Checkpoint,
+        frontier: Frontier,
+        entries: Vec<DirectoryEntry>,
+        now: Timestamp,
+    ) -> Vec<DirectoryNews> {
+        let before = (self.size(), self.head.frontier.root());
+        self.head.past.push(before);
+        let surplus = self.head.past.len().saturating_sub(DIRECTORY_HEADS_KEPT_MAX);
+        self.head.past.drain(..surplus);
+        self.head.frontier = frontier;
+        let mut news = Vec::new();
+        for entry in entries {
+            self.enter(entry, now, &mut news);
+        }
+        self.head.fresh_at = checkpoint.at().min(now).max(self.head.fresh_at);
+        self.head.note = Some(checkpoint.note().to_owned());
+        self.newest = Some(checkpoint);
+        self.write_head();
+        news
+    }
+
+    fn enter(&mut self, entry: DirectoryEntry, now: Timestamp, news: &mut Vec<DirectoryNews>) {
+        match entry.event {
+            DirectoryEvent::CertificateIssued(issued) => {
+                if issued.account == self.account {
+                    let is_new = self.head.has_met_own && !self.head.named.contains(&issued.device);
+                    self.head.has_met_own |= issued.device == self.device;
+                    if is_new && issued.device != self.device && !self.has_certificate(issued.device) {
+                        news.push(DirectoryNews::UnknownOwnDevice { device: issued.device, at: entry.at });
+                    }
+                }
+                // An expired certificate opens nothing: a long history costs a new client little.
+                if issued.not_after >= now || issued.account == self.account {
+                    let known = Known { account: issued.account, device: issued.device, not_after: issued.not_after };
+                    self.certificates.insert(issued.certificate, known);
+                    self.write(CERTIFICATE, &issued.certificate.0, &known);
+                }
+            }
+            DirectoryEvent::DeviceRevoked { account, device } => {
+                self.revoked.insert(device, entry.at);
+                self.write(REVOKED, &device.0, &entry.at);
+                news.push(DirectoryNews::DeviceRevoked { account, device });
+            }
+            DirectoryEvent::AccountDisabled { account } => {
+                self.disabled.insert(account, entry.at);
+                self.write(DISABLED, &account.0, &entry.at);
+                news.push(DirectoryNews::AccountDisabled { account });
+            }
+            DirectoryEvent::AccountEnabled { account } => {
+                self.disabled.remove(&account);
+                let row = RowWrite { space: Space::Directory, key: key(DISABLED, &account.0), value: None };
+                self.writes.push(row);
+            }
+            DirectoryEvent::Unknown { .. } => {}
+        }
+    }
+
+    fn has_certificate(&self, device: DeviceId) -> bool {
+        self.certificates.values().any(|known| known.account == self.account && known.device == device)
+    }
+
+    /// Records that the log has two histories. News the first time.
+    pub(super) fn split(&mut self, theirs: &Checkpoint) -> Option<DirectoryNews> {
+        if core::mem::replace(&mut self.head.is_split, true) {
+            return None;
+        }
+        self.write_head();
+        let ours = self.newest.as_ref().map(|ours| ours.note().to_owned()).unwrap_or_default();
+        Some(DirectoryNews::SplitView { ours, theirs: theirs.note().to_owned() })
+    }
+
+    fn write_head(&mut self) {
+        let head = self.head.clone();
+        self.write(HEAD, &[], &head);
+    }
+
+    fn write(&mut self, table: u8, id: &[u8], value: &impl Serialize) {
+        let (key, value) = (key(table, id), Some(encode(value)));
+        self.writes.push(RowWrite { space: Space::Directory, key, value });
+    }
+}

@@ -1,0 +1,46 @@
+//! Entries of directories.
+
+use chancery_protocol::{
+    identity::directory::{DirectoryEntry, DirectoryEvent, entry::Issued},
+    ids::{AccountId, CertificateHash, DeviceId},
+    limits::LOG_ENTRY_BYTES_MAX,
+    time::Timestamp,
+    wire::Blob,
+};
+use serde_json::json;
+
+use super::{super::json::hex, Set};
+
+/// 2027-01-15T08:00:00Z.
+const NOW: Timestamp = Timestamp(1_800_000_000_000);
+
+pub(super) fn add(set: &mut Set) {
+    let (account, device) = (AccountId([0x11; 32]), DeviceId([0x33; 32]));
+    let issued = Issued {
+        account,
+        device,
+        certificate: CertificateHash([0x44; 32]),
+        not_after: Timestamp(NOW.0 + 90 * 86_400_000),
+    };
+    let bytes = |event| DirectoryEntry { at: NOW, event }.to_bytes();
+    let mut add = |name: &str, title: &str, bytes: &[u8], expect: &str| {
+        let proves = ["directory.entry.1", "directory.entry.2"];
+        let path = format!("directory/entry-{name}");
+        set.add(&path, "directory_entry", title, &proves, json!({"bytes": hex(bytes)}), expect);
+    };
+    let certified = bytes(DirectoryEvent::CertificateIssued(issued));
+    add("issued", "a certificate", &certified, "ok");
+    add("revoked", "a device that is revoked", &bytes(DirectoryEvent::DeviceRevoked { account, device }), "ok");
+    add("disabled", "an account that is disabled", &bytes(DirectoryEvent::AccountDisabled { account }), "ok");
+    add("enabled", "an account that is enabled again", &bytes(DirectoryEvent::AccountEnabled { account }), "ok");
+    let unknown = |kind, len: usize| bytes(DirectoryEvent::Unknown { kind, content: Blob(vec![7; len]) });
+    add("unknown", "a kind that is not known", &unknown(900, 5), "ok");
+    add("bad-empty", "no bytes", &[], "entry");
+    add("bad-truncated", "the end is missing", &certified[..certified.len() - 1], "entry");
+    add("bad-trailing", "a byte too many", &[certified.as_slice(), &[0]].concat(), "entry");
+    add("bad-content", "a revocation that names nobody", &unknown(2, 5), "entry");
+    add("bad-long", "longer than any entry", &unknown(900, LOG_ENTRY_BYTES_MAX), "entry");
+    let mut newer = certified;
+    newer[0] = 2;
+    add("bad-version", "another version", &newer, "entry");
+}
