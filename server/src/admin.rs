@@ -167,7 +167,7 @@ impl Admin {
     /// # Errors
     /// `Unknown`, and what goes wrong.
     pub fn enable(&mut self, handle: &Handle) -> Result<(), AdminError> {
-        let known = self.store.enable(handle, handle.account(self.tenant))?;
+        let known = self.store.enable(handle, handle.account(self.tenant), self.clock.now())?;
         if known { Ok(()) } else { Err(AdminError::Unknown(handle.to_string())) }
     }
 

@@ -335,6 +335,12 @@ impl Config {
         self.dir.join(&self.registrar.keys).join("issuing.key")
     }
 
+    /// Where the key is that signs the directory.
+    #[must_use]
+    pub fn directory_key(&self) -> PathBuf {
+        self.dir.join(&self.registrar.keys).join("directory.key")
+    }
+
     /// Where the certificates of the issuing key are.
     #[must_use]
     pub fn issuing_chain(&self) -> PathBuf {

@@ -7,6 +7,7 @@
 mod admission;
 mod committer;
 pub(crate) mod connection;
+mod directory;
 pub(crate) mod enrolment;
 pub(crate) mod orders;
 mod writer;
@@ -20,13 +21,16 @@ use std::{
 use chancery_protocol::{
     error::{Malformed, Refusal},
     identity::Chain,
-    relay::{Admission, ConnId, Input, Lane, OpId, Output, RelayMachine, StoreFault, StoreOp, StoreReply},
+    relay::{
+        Admission, ConnId, DirectoryUpdate, Input, Lane, OpId, Output, RelayMachine, StoreFault, StoreOp, StoreReply,
+    },
     wire::{Frame, FrameHeader},
 };
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 pub(crate) use admission::AdmissionWatch;
 pub(crate) use committer::Committer;
+pub(crate) use directory::DirectoryWatch;
 
 use self::writer::Lanes;
 use crate::{clock::Clock, metrics};
@@ -62,6 +66,8 @@ pub(crate) enum Notice {
     Written { conn: ConnId, bytes: usize },
     /// Who is let in has changed.
     Admission(Admission),
+    /// The directory has grown, or was signed anew.
+    Directory(DirectoryUpdate),
     /// Finish what is in the store, tell all connections, and end.
     Stop,
 }
@@ -193,6 +199,7 @@ impl Driver {
             }
             Notice::Written { .. } => {}
             Notice::Admission(admission) => self.machine.handle(Input::Admission(admission), now),
+            Notice::Directory(update) => self.machine.handle(Input::Directory(update), now),
             Notice::Stop => self.stopping = true,
         }
     }

@@ -5,6 +5,7 @@
 use std::{
     fs, io,
     net::SocketAddr,
+    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -16,6 +17,7 @@ use std::{
 use chancery_protocol::{
     identity::{CertificateAuthority, DeviceKey, IssueError, issue::server_certificate},
     ids::{RootHash, SpkiPin},
+    merkle::LogKey,
     relay::{ConnId, RelayMachine},
 };
 use chancery_quic::{Arrival, BindError, CloseCode, ListenLimits, Listener, Protocol};
@@ -28,14 +30,19 @@ use crate::{
     clock::Clock,
     config::{Config, NodeRole, RelayPlace},
     driver::{
-        AdmissionWatch, Committer, Driver, FRAMES_WAITING_KIB, FRAMES_WAITING_MAX, Notice,
+        AdmissionWatch, Committer, DirectoryWatch, Driver, FRAMES_WAITING_KIB, FRAMES_WAITING_MAX, Notice,
         connection::{self, ToMachine},
         enrolment::{self, Desk, RelayLine},
         orders::OrdersDesk,
     },
     keys::{self, KeyFileError},
     metrics,
-    registrar::{Policy, Registrar, push::Line, store::RegistrarStore},
+    registrar::{
+        Policy, Registrar,
+        directory::{Directory, DirectoryError},
+        push::Line,
+        store::RegistrarStore,
+    },
     store::{OpenError, SqliteOptions, SqliteStore},
 };
 
@@ -70,6 +77,12 @@ pub enum StartError {
     /// A registrar alone whose configuration names no relay.
     #[error("the configuration does not name the relay: set `registrar.relay`")]
     NoRelay,
+    /// The directory cannot be served.
+    #[error(transparent)]
+    Directory(#[from] DirectoryError),
+    /// The directory's key is another one than the issuing certificate names.
+    #[error("{} is not the key that the issuing certificate names: put back the one that `init` made", .0.display())]
+    DirectoryKey(PathBuf),
     /// A thread, a file or the registrar's first reading failed.
     #[error("the server could not start: {0}")]
     Io(#[from] io::Error),
@@ -289,9 +302,28 @@ fn open_desk(
         }
         (None, None) => return Err(StartError::NoRelay),
     };
+    let directory = open_directory(config, &authority, notices, clock)?;
     let policy = Policy { devices_max: config.registrar.devices_max, relay };
     let registrar = Arc::new(Registrar::new(open()?, authority, listener.pin(), policy));
-    Ok((Desk { registrar, line, clock: clock.clone() }, task))
+    Ok((Desk { registrar, line, directory, clock: clock.clone() }, task))
+}
+
+/// The directory that the issuing certificate names a key for; none if it names none.
+fn open_directory(
+    config: &Config,
+    authority: &CertificateAuthority,
+    notices: Option<&mpsc::UnboundedSender<Notice>>,
+    clock: &Clock,
+) -> Result<Option<DirectoryWatch>, StartError> {
+    let Some(named) = authority.log_key()? else { return Ok(None) };
+    let seed = keys::read_seed(&config.directory_key(), "directory")?;
+    let key = LogKey::from_seed(&seed).map_err(io::Error::other)?;
+    if *key.public() != named {
+        return Err(StartError::DirectoryKey(config.directory_key()));
+    }
+    let store = RegistrarStore::open(&config.registrar_database())?;
+    let directory = Arc::new(Directory::open(store, key, authority.root())?);
+    Ok(Some(DirectoryWatch::start(directory, authority.root(), notices.cloned(), clock.clone())?))
 }
 
 /// Listens; for port 0 on the port of the last time if it is free, so that tickets stay good.

@@ -9,7 +9,7 @@ use chancery_quic::{CloseCode, FrameReader, Peer};
 
 use crate::{
     clock::Clock,
-    driver::AdmissionWatch,
+    driver::{AdmissionWatch, DirectoryWatch},
     metrics,
     registrar::{Registrar, push::Line},
 };
@@ -24,6 +24,8 @@ const ANSWER_PATIENCE: Duration = Duration::from_secs(5);
 pub(crate) struct Desk {
     pub(crate) registrar: Arc<Registrar>,
     pub(crate) line: RelayLine,
+    /// None if the organisation has no directory.
+    pub(crate) directory: Option<DirectoryWatch>,
     pub(crate) clock: Clock,
 }
 
@@ -87,6 +89,10 @@ async fn ask(request: Frame, chain: Option<Chain>, desk: &Desk) -> Frame {
     if matches!(answer, Frame::Admitted(_)) {
         // Who is told that it is admitted connects at once: the relay knows before.
         desk.line.refresh().await;
+    }
+    if let (Frame::Enrolled(_), Some(directory)) = (&answer, &desk.directory) {
+        // Who has a certificate is invited at once: it is in the directory before.
+        directory.refresh().await;
     }
     answer
 }

@@ -9,15 +9,16 @@ use chancery_protocol::{
     identity::{
         Chain, Handle,
         certificate::{At, verify_chain},
+        directory::DirectoryEvent,
         issue::DEVICE_VALIDITY,
     },
-    ids::{DeviceId, RootHash},
+    ids::{AccountId, DeviceId, RootHash},
     time::Timestamp,
     wire::{decode_exact, encode, registrar::Order},
 };
 use rusqlite::{Connection, ErrorCode, OptionalExtension as _, Row, TransactionBehavior, params};
 
-use super::{orders, store::RegistrarStore};
+use super::{directory, orders, store::RegistrarStore};
 use crate::store::{int, uint};
 
 /// How long after its end a certificate can still be renewed.
@@ -184,6 +185,12 @@ impl RegistrarStore {
         )?;
         if changed == 1 {
             orders::give(&tx, &Order::Revoke(device))?;
+            let account: [u8; 32] = tx.query_row(
+                "SELECT account FROM accounts NATURAL JOIN devices WHERE device = ?1",
+                [device.as_bytes()],
+                |row| row.get(0),
+            )?;
+            directory::tell(&tx, DirectoryEvent::DeviceRevoked { account: AccountId(account), device }, now)?;
         }
         let handle: Option<String> = tx
             .query_row("SELECT handle FROM devices WHERE device = ?1", [device.as_bytes()], |row| row.get(0))
@@ -247,6 +254,7 @@ fn write_device(
          ON CONFLICT (device) DO UPDATE SET issued_at = ?3, not_after = ?4, chain = ?5",
         params![device.as_bytes(), handle.as_str(), int(now.0), int(issued.not_after().0), encode(chain)],
     )?;
+    directory::tell(tx, directory::issued(&issued), now)?;
     Ok(())
 }
 

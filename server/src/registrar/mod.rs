@@ -4,6 +4,7 @@
 //! This module does not touch groups, entries or mail, and does not open sockets. `spec/identity.md#enrolment`.
 
 pub mod devices;
+pub mod directory;
 mod orders;
 pub(crate) mod push;
 pub mod store;

@@ -47,3 +47,17 @@ CREATE TABLE orders (
     subject BLOB,
     hash    BLOB NOT NULL
 ) STRICT;
+
+-- The organisation's directory: what was certified and taken back, in order, each written with what it tells.
+CREATE TABLE directory (
+    seq   INTEGER PRIMARY KEY,
+    entry BLOB NOT NULL
+) STRICT;
+
+-- The newest checkpoint that was signed. It is written before it is shown: no later one may contradict it.
+CREATE TABLE directory_head (
+    one  INTEGER PRIMARY KEY CHECK (one = 1),
+    size INTEGER NOT NULL,
+    root BLOB    NOT NULL,
+    note TEXT    NOT NULL
+) STRICT;

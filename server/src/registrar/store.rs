@@ -6,7 +6,7 @@
 use std::path::Path;
 
 use chancery_protocol::{
-    identity::Handle,
+    identity::{Handle, directory::DirectoryEvent},
     ids::{AccountId, DeviceId, RootHash},
     relay::Admission,
     time::Timestamp,
@@ -14,7 +14,7 @@ use chancery_protocol::{
 };
 use rusqlite::{Connection, OptionalExtension as _, Params, ToSql, TransactionBehavior, params};
 
-use super::orders;
+use super::{directory, orders};
 use crate::{
     keys::draw,
     store::{
@@ -121,6 +121,7 @@ impl RegistrarStore {
             params![handle.as_str(), int(now.0)],
             ("SELECT count(*) FROM accounts WHERE handle = ?1", &handle.as_str()),
             &Order::Disable(account),
+            Some((DirectoryEvent::AccountDisabled { account }, now)),
         )
     }
 
@@ -129,12 +130,13 @@ impl RegistrarStore {
     ///
     /// # Errors
     /// What SQLite says.
-    pub fn enable(&mut self, handle: &Handle, account: AccountId) -> rusqlite::Result<bool> {
+    pub fn enable(&mut self, handle: &Handle, account: AccountId, now: Timestamp) -> rusqlite::Result<bool> {
         self.switch(
             "UPDATE accounts SET disabled_at = NULL WHERE handle = ?1",
             params![handle.as_str()],
             ("SELECT count(*) FROM accounts WHERE handle = ?1", &handle.as_str()),
             &Order::Enable(account),
+            Some((DirectoryEvent::AccountEnabled { account }, now)),
         )
     }
 
@@ -148,6 +150,7 @@ impl RegistrarStore {
             params![root.as_bytes(), int(now.0)],
             ("SELECT count(*) FROM personal WHERE root = ?1", root.as_bytes()),
             &Order::Disable(AccountId(root.0)),
+            None,
         )
     }
 
@@ -161,6 +164,7 @@ impl RegistrarStore {
             params![root.as_bytes()],
             ("SELECT count(*) FROM personal WHERE root = ?1", root.as_bytes()),
             &Order::Enable(AccountId(root.0)),
+            None,
         )
     }
 
@@ -171,10 +175,15 @@ impl RegistrarStore {
         values: impl Params,
         (is_there, key): (&str, &dyn ToSql),
         order: &Order,
+        told: Option<(DirectoryEvent, Timestamp)>,
     ) -> rusqlite::Result<bool> {
         let tx = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         if tx.execute(change, values)? == 1 {
             orders::give(&tx, order)?;
+            // The directory is of the organisation's accounts; personal ones are nobody's business in it.
+            if let Some((event, now)) = told {
+                directory::tell(&tx, event, now)?;
+            }
         }
         let found: i64 = tx.query_row(is_there, [key], |row| row.get(0))?;
         tx.commit()?;

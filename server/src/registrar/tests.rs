@@ -264,7 +264,7 @@ fn each_change_of_who_is_let_in_is_one_order_and_a_head_of_another_history_is_to
     assert_eq!(desk.store().orders_head().unwrap(), begin, "a certificate is no order");
     desk.store().disable(&ana(), account, NOW).unwrap();
     desk.store().disable(&ana(), account, NOW).unwrap();
-    desk.store().enable(&ana(), account).unwrap();
+    desk.store().enable(&ana(), account, NOW).unwrap();
     desk.store().revoke(key(3).device(), NOW).unwrap();
     let store = desk.store();
     let [orders] = store.orders_for(Some(begin)).unwrap().try_into().unwrap();

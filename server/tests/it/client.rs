@@ -11,7 +11,7 @@ use chancery_protocol::{
         Blob, Frame,
         frame::TakenFrame,
         registrar::{Admit, Enrol},
-        relay::{Append, Appended, Bundle, Entry, EntryKind, Open, Opened, Pong, WelcomeCopy},
+        relay::{Append, Appended, Bundle, Entry, EntryKind, Open, Opened, WelcomeCopy},
     },
 };
 use chancery_quic::{CloseCode, Connection, FrameReader, FrameWriter, Protocol, connect};
@@ -124,11 +124,11 @@ impl Device {
         }
     }
 
-    /// The next frame but for the answer to the ping that opens a stream.
+    /// The next frame but for the answer to the ping that opens a stream, and for news of the directory.
     pub async fn next(&mut self) -> TakenFrame {
         loop {
             let taken = tokio::time::timeout(PATIENCE, self.reader.next()).await.unwrap().unwrap().unwrap();
-            if (taken.correlation, &taken.frame) != (0, &Ok(Frame::Pong(Pong))) {
+            if !(taken.correlation == 0 && matches!(taken.frame, Ok(Frame::Pong(_) | Frame::DirectoryGrew(_)))) {
                 return taken;
             }
         }

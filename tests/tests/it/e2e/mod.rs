@@ -4,5 +4,6 @@ mod apart;
 mod bad_network;
 mod deployment;
 mod refusals;
+mod revocation;
 mod sdk;
 mod terminals;
