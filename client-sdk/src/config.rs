@@ -22,8 +22,9 @@ pub struct Config {
     /// How long one attempt to connect, or one enrolment, may take. Too short, and slow networks never connect.
     /// Default: 10 s.
     pub connect_timeout: Duration,
-    /// After so much silence the relay is asked whether it is there; one that does not answer within 10 s is given up and
-    /// called again. Shorter finds a dead relay sooner; longer saves a phone's battery. Default: 10 s.
+    /// After so much silence the relay is asked whether it is there; one that does not answer within 5 s is given up and
+    /// called again, with more patience each time, up to 20 s. Shorter finds a dead relay sooner; longer saves a phone's
+    /// battery. Default: 10 s.
     pub probe_after: Duration,
     /// Longest pause between two attempts to connect; pauses begin at 100 ms and double. Default: 10 s.
     pub backoff_max: Duration,

@@ -21,7 +21,7 @@ use tokio::{
     time::Instant,
 };
 
-use self::backoff::Backoff;
+use self::backoff::{Backoff, Patience};
 pub(crate) use self::enrol::redeem;
 use crate::{config::Config, driver::Job, error::Error, identity::Enrolment};
 
@@ -29,6 +29,8 @@ use crate::{config::Config, driver::Job, error::Error, identity::Enrolment};
 const INBOUND_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// A connection that stood so long was a good one: after it, pauses begin anew.
 const GOOD_AFTER: Duration = Duration::from_secs(5);
+/// After one that stood so long, answers are expected as soon as at first.
+const STEADY_AFTER: Duration = Duration::from_secs(60);
 
 /// The connection to the relay, as a host may show it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -106,6 +108,7 @@ pub(crate) struct Network {
     connect_timeout: Duration,
     probe_after: Duration,
     backoff: Backoff,
+    patience: Patience,
     inbound: Arc<Semaphore>,
     session: u64,
     held: Option<OfflineReason>,
@@ -136,6 +139,7 @@ impl Network {
             connect_timeout: config.connect_timeout,
             probe_after: config.probe_after,
             backoff: Backoff::new(config.backoff_max),
+            patience: Patience::new(),
             inbound: Arc::new(Semaphore::new(INBOUND_BYTES_MAX)),
             session: 0,
             held: None,
@@ -178,6 +182,9 @@ impl Network {
                 let lost = self.serve(connection).await;
                 if began.elapsed() >= GOOD_AFTER {
                     self.backoff.reset();
+                }
+                if began.elapsed() >= STEADY_AFTER {
+                    self.patience.reset();
                 }
                 lost
             }
@@ -246,6 +253,7 @@ impl Network {
             Some(NetCommand::Resume) => {
                 self.held = None;
                 self.backoff.reset();
+                self.patience.reset();
                 true
             }
             Some(NetCommand::Stop) | None => {

@@ -25,9 +25,6 @@ use tokio::{
 use super::{ConnectionState, INBOUND_BYTES_MAX, NetCommand, Network, Work};
 use crate::driver::Job;
 
-/// Every request is answered. A relay that says nothing for so long after one is gone, even if the network has not
-/// noticed: a relay that was killed and started again does not know the connection, and the transport waits for long.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// On the slowest network that a large request shall get through, bytes per second.
 const UPLOAD_RATE_MIN: u64 = 8 * 1024;
 /// How long a client that is shut down waits for answers to what it has asked: published KeyPackages and acknowledged
@@ -103,7 +100,8 @@ impl Network {
         // `Ready`, and the answer to the `Ping` that opened the stream.
         let mut asked = 2;
         let mut asked_at = Instant::now();
-        let mut patience = ANSWER_TIMEOUT;
+        let patience_min = self.patience.get();
+        let mut patience = patience_min;
         let mut probed_at = asked_at;
         let mut end_by: Option<Instant> = None;
         loop {
@@ -112,6 +110,7 @@ impl Network {
             let now = Instant::now();
             let given_up = at.max(asked_at) + patience;
             if owed && given_up <= now {
+                self.patience.grow();
                 return "the relay does not answer".to_owned();
             }
             // Asked while answers are owed, too: a relay that was killed with a request in its hands, and started again,
@@ -119,7 +118,7 @@ impl Network {
             let probe = at.max(probed_at) + self.probe_after;
             if probe <= now {
                 if !owed {
-                    (asked, asked_at, patience) = (answers, now, ANSWER_TIMEOUT);
+                    (asked, asked_at, patience) = (answers, now, patience_min);
                 }
                 asked += 1;
                 probed_at = now;
@@ -135,7 +134,7 @@ impl Network {
                 command = self.commands.recv() => match command {
                     Some(NetCommand::Send { session: of, frames }) if of == session => {
                         if !owed {
-                            (asked, asked_at, patience) = (answers, now, ANSWER_TIMEOUT);
+                            (asked, asked_at, patience) = (answers, now, patience_min);
                         }
                         let bytes: usize = frames.iter().map(|(_, frame)| weight(frame)).sum();
                         patience += Duration::from_secs(bytes as u64 / UPLOAD_RATE_MIN);

@@ -8,6 +8,7 @@
 //! [`Connection::open_enrolment`]). A server: [`Listener::bind`], [`Listener::accept`], [`Arrival::handshake`], then
 //! [`Connection::accept_control`] and [`Connection::open_delivery`].
 
+mod congestion;
 mod connect;
 mod connection;
 mod frames;
