@@ -34,8 +34,8 @@ pub(crate) fn command(wrapper: &[OsString], program: &Path, arguments: &[OsStrin
     Ok(command)
 }
 
-/// Stops a process, and returns when none of its threads is in a system call any more: what it was told of its disk by then
-/// is all that it will ever be told, as when its machine loses power. (`kill`: a signal needs `unsafe` otherwise.)
+/// Stops a process, and returns when none of its threads is in a system call any more. (`kill`: a signal needs `unsafe`
+/// otherwise.)
 fn freeze(process: &Process) -> Outcome<()> {
     signal(process, "-STOP")?;
     let give_up = Instant::now() + PATIENCE;
@@ -104,9 +104,8 @@ impl Child {
         Ok(stdin.write_all(&to_line(order)).and_then(|()| stdin.flush())?)
     }
 
-    /// SIGSTOP.
-    pub(crate) fn freeze(&self) -> Outcome<()> {
-        freeze(&self.process)
+    pub(crate) fn id(&self) -> u32 {
+        self.process.id()
     }
 
     /// SIGKILL; returns when all that it said has been heard.
@@ -185,7 +184,11 @@ impl Relay {
         Ok(())
     }
 
-    /// SIGSTOP.
+    pub(crate) fn id(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// SIGSTOP; returns when no call is under way.
     pub(crate) fn freeze(&self) -> Outcome<()> {
         freeze(&self.process)
     }

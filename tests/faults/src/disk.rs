@@ -14,9 +14,9 @@ use std::{
 
 use crate::Outcome;
 
-/// `_IOR('X', 125, __u32)` with flag 2.
-const SHUTDOWN: &str =
-    "open(my $f, '<', $ARGV[0]) or die $!; my $flag = pack('L', 2); ioctl($f, 0x8004587d, $flag) or die $!;";
+/// Stops processes and cuts, within microseconds: `_IOR('X', 125, __u32)` with flag 2.
+const SHUTDOWN: &str = "open(my $f, '<', shift) or die $!; kill('STOP', @ARGV) == @ARGV or die 'somebody is gone'; \
+     my $flag = pack('L', 2); ioctl($f, 0x8004587d, $flag) or die $!;";
 const IMAGE_BYTES: u64 = 192 * 1024 * 1024;
 /// A process that was just killed may hold a file for a moment.
 const UNMOUNT_TRIES: u32 = 100;
@@ -105,9 +105,13 @@ impl Disk {
         run("sync", &["-f".as_ref(), self.at.as_os_str()])
     }
 
-    /// The power fails: from here on no write reaches the disk, and what was not synced is lost.
-    pub(crate) fn cut(&self) -> Outcome<()> {
-        run("perl", &["-e".as_ref(), SHUTDOWN.as_ref(), self.at.as_os_str()])
+    /// The power fails, for the disk and for these processes: no write reaches the disk from here on, what was not synced
+    /// is lost, and a process whose call is under way learns nothing of how it ended.
+    pub(crate) fn cut(&self, processes: &[u32]) -> Outcome<()> {
+        let processes: Vec<String> = processes.iter().map(u32::to_string).collect();
+        let mut arguments: Vec<&OsStr> = vec!["-e".as_ref(), SHUTDOWN.as_ref(), self.at.as_os_str()];
+        arguments.extend(processes.iter().map(OsStr::new));
+        run("perl", &arguments)
     }
 
     /// The power is back. Nothing may use the disk when this is called.

@@ -137,9 +137,10 @@ impl Play<'_> {
                 let enough = stage.record.placed + 20;
                 stage.until("append without fsync", |record| record.placed > enough)?;
             }
-            stage.cut(&disk)?;
             // Half of the relays live to see that their disk is gone.
-            if fsync && self.below(2) == 0 {
+            let seen = fsync && self.below(2) == 0;
+            stage.cut(&disk, seen)?;
+            if seen {
                 self.tell(format!("power cut after {gap}, seen by the relay"));
                 stage.relay.as_ref().ok_or("no relay")?.thaw()?;
                 self.ends_by_itself(&mut stage)?;
@@ -197,7 +198,7 @@ impl Play<'_> {
             }
         }
         // What the failed call left in memory only is lost now.
-        stage.cut(&disk)?;
+        stage.cut(&disk, false)?;
         if person.is_some() {
             stage.kill_relay()?;
         }

@@ -160,12 +160,14 @@ impl Stage {
         self.revive_client(client, &[])
     }
 
-    /// Relay and people are stopped, the power of their disk is cut, and people are dead. The relay, if it runs, stands
-    /// still.
-    pub(crate) fn cut(&mut self, disk: &Disk) -> Outcome<()> {
-        self.relay.iter().try_for_each(Relay::freeze)?;
-        self.clients.iter().skip(RAW).flatten().try_for_each(Child::freeze)?;
-        disk.cut()?;
+    /// The power of the disk is cut, people are dead, and the relay, if it runs, stands still. One that is to see what has
+    /// happened has no call under way at the cut: an fsync that the cut overtakes may return success.
+    pub(crate) fn cut(&mut self, disk: &Disk, seen: bool) -> Outcome<()> {
+        if let (true, Some(relay)) = (seen, &self.relay) {
+            relay.freeze()?;
+        }
+        let people = self.clients.iter().skip(RAW).flatten().map(Child::id);
+        disk.cut(&people.chain(self.relay.iter().map(Relay::id)).collect::<Vec<_>>())?;
         (RAW..AUDITOR).try_for_each(|client| self.end_client(client))
     }
 
