@@ -664,10 +664,12 @@ impl RelayMachine {
         if known.is_none() && connection.groups.len() >= CONNECTION_GROUPS_MAX {
             return self.refuse(conn, correlation, Refusal::TooMany);
         }
-        // relay.open.1: of the tokens that were shown the newest that may append counts, or if none may, the newest.
+        // relay.open.1: of the tokens that were shown the newest that may append counts, or if none may, the newest. Of one
+        // that is shown again, what was known is out of date: its rights may have ended.
         let rank = |may_append: bool, began: Seq| (may_append, began);
         let newer = known.is_none_or(|known| {
-            rank(known.read_to.is_none(), known.began) <= rank(row.read_to.is_none(), row.began.seq)
+            known.token == token
+                || rank(known.read_to.is_none(), known.began) <= rank(row.read_to.is_none(), row.began.seq)
         });
         let next = from.or_else(|| known.and_then(|known| known.next));
         let reading = known.is_some_and(|known| known.reading);
