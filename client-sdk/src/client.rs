@@ -253,6 +253,10 @@ impl Client {
     /// Founds a group with the class, name and members of one that cannot be healed, without those who are named, and
     /// returns when it stands; the members are invited from then on. The group that it replaces stays as it is.
     ///
+    /// A host leaves out whoever signed the commit that this device cannot follow, unless its user says otherwise:
+    /// `GroupSummary::stuck_by`, or `Event::HelpOverdue`. A faulty client, or a disk that lost this device's own keys, looks
+    /// the same as malice; who is left out can be invited later.
+    ///
     /// # Errors
     /// As [`Client::create_group`]; `UnknownGroup`; `NotAllowed` if this device is not a member of the old one any more.
     pub async fn found_anew(&self, group: GroupId, without: &[AccountId]) -> Result<GroupId, Error> {

@@ -63,14 +63,18 @@ pub(crate) async fn obey(session: &Session, output: &Output, verb: &GroupVerb) -
             session.within(KEPT, client.dismiss(group, account)).await?;
             changed(output, "dismissed", group, Some(address))
         }
-        GroupVerb::Refound { group, without } => {
+        GroupVerb::Refound { group, without, with_signer } => {
             let group = session.group(group).await?;
             let mut accounts = Vec::new();
             for address in without {
                 accounts.push(member(session, group, address).await?);
             }
+            if !with_signer {
+                let old = client.groups().await?.into_iter().find(|old| old.group == group);
+                accounts.extend(old.and_then(|old| old.stuck_by).filter(|by| !accounts.contains(by)));
+            }
             let anew = session.within(KEPT, client.found_anew(group, &accounts)).await?;
-            changed(output, "founded", anew, None)
+            output.founded(anew, &accounts, &client.members(group).await?, client)
         }
         GroupVerb::Leave { group } => {
             let group = session.group(group).await?;

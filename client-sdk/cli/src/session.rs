@@ -189,6 +189,7 @@ mod tests {
             accounts: 1,
             waiting: 0,
             alarm: None,
+            stuck_by: None,
             predecessor: None,
         }
     }

@@ -70,8 +70,29 @@ impl Output {
                     "group": id, "name": group.name, "class": group.class.word(), "status": status,
                     "epoch": group.epoch, "accounts": group.accounts, "waiting": group.waiting,
                     "alarm": group.alarm.map(chancery_client::AlarmKind::word),
+                    "stuck_by": group.stuck_by.map(|by| by.to_string()),
                 })
             },
+        )
+    }
+
+    /// A group that was founded anew, and who of the old one's members is not in it.
+    pub(crate) fn founded(
+        &self,
+        group: GroupId,
+        without: &[AccountId],
+        members: &[MemberSummary],
+        client: &Client,
+    ) -> Result<(), Failure> {
+        let known = |account: &AccountId| members.iter().find(|member| member.account == *account);
+        let address = |account| name(client, known(account).and_then(|member| member.handle.as_ref()), *account);
+        let without: Vec<String> = without.iter().map(address).collect();
+        self.line(
+            || match without.as_slice() {
+                [] => format!("founded {group}"),
+                without => format!("founded {group} without {}", escape(&without.join(", "))),
+            },
+            || json!({ "done": "founded", "group": group.to_string(), "address": null, "without": without }),
         )
     }
 

@@ -134,6 +134,9 @@ pub struct GroupSummary {
     pub waiting: u32,
     /// Why the group has stopped on this device, if it has.
     pub alarm: Option<AlarmKind>,
+    /// Who signed the commit that this device cannot follow, if there is one and that is known: whom to leave out when
+    /// the group is founded anew.
+    pub stuck_by: Option<AccountId>,
     /// The group that this one replaces, by what its founder says.
     pub predecessor: Option<GroupId>,
 }
@@ -388,7 +391,7 @@ pub enum Event {
         by: AccountId,
     },
     /// This device has been stuck and online for an hour, and nobody has added it again: [`Command::FoundAnew`], without
-    /// whoever made the commit, is what is left.
+    /// whoever signed the commit, is what is left.
     HelpOverdue {
         /// The group.
         group: GroupId,

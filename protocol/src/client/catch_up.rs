@@ -164,10 +164,10 @@ impl ClientMachine {
             }
             Err(ProcessError::OwnLeaf) => {
                 slot.show_token |= entry.kind == EntryKind::Commit;
-                self.own_leaf(id, &entry, now);
+                self.own_leaf(id, &entry);
             }
-            Err(ProcessError::Stuck(reason)) => {
-                self.stuck(id, &entry, None, &reason, now);
+            Err(ProcessError::Stuck { by, reason }) => {
+                self.stuck(id, &entry, by, &reason, now);
                 return Err(Stop::Group);
             }
             Err(ProcessError::Storage(reason)) => {
@@ -315,7 +315,6 @@ impl ClientMachine {
         let accounts = after.accounts();
         slot.record.accounts = u32::try_from(accounts.len()).unwrap_or(u32::MAX);
         slot.record.leavers.retain(|(leaver, _)| accounts.contains(leaver));
-        slot.record.spoiled = None;
         slot.tokens_tried = 0;
         slot.dirty = true;
         if !merged.removed {
@@ -324,6 +323,7 @@ impl ClientMachine {
             slot.may_append = false;
         }
 
+        self.unspoil(id);
         let own = self.identity.account();
         let handle = |view: &crate::mls::GroupView, account| {
             view.leaves

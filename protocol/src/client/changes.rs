@@ -181,7 +181,7 @@ impl ClientMachine {
             None if slot.record.stuck.is_some() => self.stuck_timeout(slot),
             None if slot.opening == Opening::Open && slot.is_followed() => {
                 let expulsion = slot.group.as_ref().and_then(|group| self.expulsion_due(group.id(), slot));
-                removals.chain(self.readd_timeout(slot)).chain(expulsion).min()
+                removals.chain(self.readd_timeout(slot)).chain(expulsion).chain(self.renewal_due(slot)).min()
             }
             None => None,
         }

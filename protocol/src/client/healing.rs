@@ -159,7 +159,7 @@ impl ClientMachine {
         for (order, item) in outbox {
             self.write_outbox(id, order, None);
             if item.body != Body::Leave {
-                items.push(OutboxItem { envelope: None, flight: None, ..item });
+                items.push(OutboxItem { envelope: None, flight: None, doubtful: false, ..item });
             }
         }
         items
@@ -182,7 +182,8 @@ impl ClientMachine {
             let kept = slot.epochs.get(&header.epoch.0).ok_or_else(|| void(&"the notice is of an unknown epoch"))?;
             kept.notice_key.clone()
         };
-        let notice = Notice::open(&self.core, &entry.body, &secret, group.view()).map_err(|error| void(&error))?;
+        let key_of = |device| group.view().leaves.get(&device).map(|leaf| *leaf.identity.public_key());
+        let notice = Notice::open(&self.core, &entry.body, &secret, key_of).map_err(|error| void(&error))?;
         let Some(leaf) = group.view().leaves.get(&notice.device) else { return Ok(()) };
         let (device, account) = (notice.device, leaf.identity.account());
         // What stands at that place for this device must be the commit that is meant: else somebody speaks of another log.
@@ -258,22 +259,52 @@ impl ClientMachine {
 
     // --- entries in this device's name ---
 
-    /// A replay, or a copy of this device: renew the keys, and send again what stands behind it. (mls.replay.1)
-    pub(super) fn own_leaf(&mut self, id: GroupId, entry: &Entry, now: Timestamp) {
+    /// A replay, or a copy of this device: the keys are to be renewed, and what stands behind it sent again. (mls.replay.1)
+    pub(super) fn own_leaf(&mut self, id: GroupId, entry: &Entry) {
         let Some(slot) = self.groups.get_mut(&id) else { return };
-        let first = slot.record.spoiled.is_none();
-        let rested = slot.record.renewed_at.is_none_or(|at| at.plus(RENEW_EVERY) <= now);
-        if rested && first && slot.record.status == GroupStatus::Active {
-            slot.record.spoiled = Some(entry.seq);
-            slot.record.renewed_at = Some(now);
-            slot.dirty = true;
-            self.intend(id, IntentKind::Renew, None);
-        }
+        slot.record.spoiled.get_or_insert(entry.seq);
+        slot.dirty = true;
         let reason = format!(
             "entry {} is in this device's name and was not sent by it: a member has replayed one, or a copy of this device runs",
             entry.seq
         );
         self.tell(&Event::Alarm { group: id, kind: AlarmKind::OwnLeafReplay, reason });
+    }
+
+    /// When this device is to renew its keys because of a replay: at most once an hour, for a member can provoke it.
+    pub(super) fn renewal_due(&self, slot: &GroupSlot) -> Option<Timestamp> {
+        slot.record.spoiled?;
+        let member = matches!(slot.record.status, GroupStatus::Active | GroupStatus::Leaving);
+        let intended = slot.intents.values().any(|intent| intent.what == IntentKind::Renew);
+        (member && !intended).then(|| slot.record.renewed_at.map_or(Timestamp(0), |at| at.plus(RENEW_EVERY)))
+    }
+
+    pub(super) fn schedule_renewal(&mut self, id: GroupId, now: Timestamp) {
+        let Some(slot) = self.groups.get(&id) else { return };
+        if self.renewal_due(slot).is_none_or(|at| at > now) {
+            return;
+        }
+        let Some(slot) = self.groups.get_mut(&id) else { return };
+        slot.record.renewed_at = Some(now);
+        self.intend(id, IntentKind::Renew, None);
+    }
+
+    /// An epoch has begun, with keys that nobody has used: what may not have arrived in the one before is encrypted again.
+    /// (mls.replay.2)
+    pub(super) fn unspoil(&mut self, id: GroupId) {
+        let Some(slot) = self.groups.get_mut(&id) else { return };
+        if slot.record.spoiled.take().is_none() {
+            return;
+        }
+        let mut again = Vec::new();
+        for (order, item) in slot.outbox.iter_mut().filter(|(_, item)| item.doubtful) {
+            item.doubtful = false;
+            item.flight = None;
+            again.push((*order, item.clone()));
+        }
+        for (order, item) in again {
+            self.write_outbox(id, order, Some(&item));
+        }
     }
 
     // --- founding anew ---

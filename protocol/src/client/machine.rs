@@ -566,7 +566,8 @@ impl ClientMachine {
         self.chains.insert((group, device), record);
     }
 
-    /// After each input: decide what can be sent, then put everything out in the order of the contract.
+    /// After each input: decide what can be sent, then put everything out in the order of the contract: what was encrypted
+    /// is durable, and the keys for it are gone, before it leaves. (mls.flush.1)
     fn finish(&mut self, now: Timestamp) {
         self.mind_directory(now);
         if self.online {
@@ -680,8 +681,8 @@ impl GroupSlot {
 
     /// Whether a message of an earlier epoch has no answer yet.
     pub(super) fn has_stale_flight(&self) -> bool {
-        let flights = self.outbox.values().take(IN_FLIGHT_MAX).filter_map(|item| item.flight.as_ref());
-        flights.into_iter().any(|flight| flight.placed.is_none() && flight.after != self.record.newest_commit)
+        let flights = self.outbox.values().take(IN_FLIGHT_MAX).filter_map(OutboxItem::unplaced);
+        flights.into_iter().any(|flight| flight.after != self.record.newest_commit)
     }
 
     fn is_idle(&self) -> bool {
@@ -702,6 +703,7 @@ fn summary((group, slot): (&GroupId, &GroupSlot)) -> GroupSummary {
         accounts: slot.record.accounts,
         waiting: u32::try_from(slot.outbox.len()).unwrap_or(u32::MAX),
         alarm: slot.record.alarm,
+        stuck_by: slot.record.stuck.as_ref().and_then(|stuck| stuck.by),
         predecessor: slot.record.predecessor,
     }
 }

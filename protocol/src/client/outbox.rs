@@ -45,7 +45,7 @@ impl ClientMachine {
         let order = slot.record.next_order;
         slot.record.next_order += 1;
         slot.dirty = true;
-        let item = OutboxItem { id: message, body, sent_at: now, envelope: None, flight: None };
+        let item = OutboxItem { id: message, body, sent_at: now, envelope: None, flight: None, doubtful: false };
         slot.outbox.insert(order, item.clone());
         self.write_outbox(id, order, Some(&item));
         Ok(message)
@@ -84,6 +84,7 @@ impl ClientMachine {
         self.schedule_removals(id, now);
         self.schedule_readds(id, now);
         self.schedule_expulsions(id, now);
+        self.schedule_renewal(id, now);
         let Some(slot) = self.groups.get_mut(&id) else { return };
         // relay.append.5: what is encrypted before all is read would only be refused; and what follows a message that will
         // be refused must not overtake it.
@@ -103,7 +104,7 @@ impl ClientMachine {
         let Some(slot) = self.groups.get_mut(&id) else { return };
         let mut frames = Vec::new();
         for (order, item) in slot.outbox.iter().take(IN_FLIGHT_MAX) {
-            if let Some(flight) = item.flight.as_ref().filter(|flight| flight.placed.is_none())
+            if let Some(flight) = item.unplaced()
                 && slot.sent.insert(*order)
             {
                 frames.push((*order, append_frame(id, flight, predecessor(id, &slot.outbox, *order))));
@@ -218,16 +219,17 @@ impl ClientMachine {
         if entry.kind != EntryKind::Application {
             return false;
         }
-        let is_it = |item: &OutboxItem| item.flight.as_ref().is_some_and(|flight| flight.body == entry.body);
+        let is_it =
+            |item: &OutboxItem| !item.doubtful && item.flight.as_ref().is_some_and(|flight| flight.body == entry.body);
         let Some(order) = slot.outbox.iter().take(IN_FLIGHT_MAX).find(|(_, item)| is_it(item)).map(|(order, _)| *order)
         else {
             return false;
         };
         if slot.record.spoiled.is_some() {
-            // mls.replay.1: a replay may have used up the key of this one at the others; it is sent again.
+            // mls.replay.2: a replay may have used up the key of this one at the others.
             slot.sent.remove(&order);
             if let Some(item) = slot.outbox.get_mut(&order) {
-                item.flight = None;
+                item.doubtful = true;
                 let item = item.clone();
                 self.write_outbox(id, order, Some(&item));
             }
@@ -278,7 +280,7 @@ impl ClientMachine {
 /// The newest message before this one whose fate is open: it must get its place first. (relay.append.8)
 fn predecessor(id: GroupId, outbox: &BTreeMap<u64, OutboxItem>, order: u64) -> Option<AppendId> {
     let (_, item) = outbox.range(..order).next_back()?;
-    let flight = item.flight.as_ref().filter(|flight| flight.placed.is_none())?;
+    let flight = item.unplaced()?;
     Some(append_id(id, EntryKind::Application, &flight.body))
 }
 

@@ -60,7 +60,7 @@ pub(super) struct GroupRecord {
     pub stuck: Option<Stuck>,
     /// Devices of others that are stuck, with the place of the newest notice.
     pub stuck_members: Vec<(DeviceId, Seq)>,
-    /// The place of a replay in this device's name: own messages behind it, in this epoch, are sent again.
+    /// The place of the first replay in this device's name in this epoch: own messages behind it are sent again.
     pub spoiled: Option<Seq>,
     /// When this device last renewed its keys because of a replay.
     pub renewed_at: Option<Timestamp>,
@@ -178,6 +178,16 @@ pub(super) struct OutboxItem {
     pub envelope: Option<Blob>,
     /// The ciphertext whose fate is open.
     pub flight: Option<Flight>,
+    /// The ciphertext has its place, but behind a replay in this device's name: the others may not have been able to open
+    /// it. It is encrypted again in the next epoch.
+    pub doubtful: bool,
+}
+
+impl OutboxItem {
+    /// The ciphertext whose place is not known.
+    pub fn unplaced(&self) -> Option<&Flight> {
+        self.flight.as_ref().filter(|flight| !self.doubtful && flight.placed.is_none())
+    }
 }
 
 /// A ciphertext as it was sent.

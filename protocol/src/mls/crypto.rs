@@ -3,6 +3,8 @@
 //! This module computes nothing itself. That the crypto can be another one is how tests repeat their bytes; no shipped
 //! crate makes use of it (`tests/tests/it/tidy.rs` looks).
 
+use std::sync::Mutex;
+
 use openmls_rust_crypto::RustCrypto;
 use openmls_traits::{
     crypto::OpenMlsCrypto,
@@ -13,36 +15,50 @@ use openmls_traits::{
 };
 use tls_codec::SecretVLBytes;
 
+/// `leaf_index`, `generation` and `reuse_guard` of sender data (RFC 9420, section 6.3.2). Nothing else that MLS encrypts is
+/// this short: every content ends with a signature.
+const SENDER_DATA_BYTES: usize = 4 + 4 + 4;
+
 /// A crypto provider, boxed: OpenMLS asks for one type, and a machine must not have a type parameter for it.
-pub(super) struct Crypto(Box<dyn OpenMlsCrypto>);
+pub(super) struct Crypto {
+    inner: Box<dyn OpenMlsCrypto>,
+    /// The leaf that the newest sender data name: OpenMLS does not say whose a message is that it refuses.
+    sender: Mutex<Option<u32>>,
+}
 
 impl Crypto {
     pub(super) fn new(inner: Box<dyn OpenMlsCrypto>) -> Self {
-        Self(inner)
+        Self { inner, sender: Mutex::new(None) }
+    }
+
+    /// The leaf that the sender data name which were opened since the last call. Any member can write any leaf there:
+    /// only a signature that was verified makes it true.
+    pub(super) fn take_sender(&self) -> Option<u32> {
+        self.sender.lock().ok()?.take()
     }
 }
 
 impl Default for Crypto {
     fn default() -> Self {
-        Self(Box::new(RustCrypto::default()))
+        Self::new(Box::new(RustCrypto::default()))
     }
 }
 
 impl OpenMlsCrypto for Crypto {
     fn supports(&self, ciphersuite: Ciphersuite) -> Result<(), CryptoError> {
-        self.0.supports(ciphersuite)
+        self.inner.supports(ciphersuite)
     }
 
     fn supported_ciphersuites(&self) -> Vec<Ciphersuite> {
-        self.0.supported_ciphersuites()
+        self.inner.supported_ciphersuites()
     }
 
     fn hkdf_extract(&self, hash_type: HashType, salt: &[u8], ikm: &[u8]) -> Result<SecretVLBytes, CryptoError> {
-        self.0.hkdf_extract(hash_type, salt, ikm)
+        self.inner.hkdf_extract(hash_type, salt, ikm)
     }
 
     fn hmac(&self, hash_type: HashType, key: &[u8], message: &[u8]) -> Result<SecretVLBytes, CryptoError> {
-        self.0.hmac(hash_type, key, message)
+        self.inner.hmac(hash_type, key, message)
     }
 
     fn hkdf_expand(
@@ -52,11 +68,11 @@ impl OpenMlsCrypto for Crypto {
         info: &[u8],
         okm_len: usize,
     ) -> Result<SecretVLBytes, CryptoError> {
-        self.0.hkdf_expand(hash_type, prk, info, okm_len)
+        self.inner.hkdf_expand(hash_type, prk, info, okm_len)
     }
 
     fn hash(&self, hash_type: HashType, data: &[u8]) -> Result<Vec<u8>, CryptoError> {
-        self.0.hash(hash_type, data)
+        self.inner.hash(hash_type, data)
     }
 
     fn aead_encrypt(
@@ -67,7 +83,7 @@ impl OpenMlsCrypto for Crypto {
         nonce: &[u8],
         aad: &[u8],
     ) -> Result<Vec<u8>, CryptoError> {
-        self.0.aead_encrypt(alg, key, data, nonce, aad)
+        self.inner.aead_encrypt(alg, key, data, nonce, aad)
     }
 
     fn aead_decrypt(
@@ -78,11 +94,17 @@ impl OpenMlsCrypto for Crypto {
         nonce: &[u8],
         aad: &[u8],
     ) -> Result<Vec<u8>, CryptoError> {
-        self.0.aead_decrypt(alg, key, ct_tag, nonce, aad)
+        let plaintext = self.inner.aead_decrypt(alg, key, ct_tag, nonce, aad)?;
+        if let ([a, b, c, d, ..], SENDER_DATA_BYTES) = (plaintext.as_slice(), plaintext.len())
+            && let Ok(mut sender) = self.sender.lock()
+        {
+            *sender = Some(u32::from_be_bytes([*a, *b, *c, *d]));
+        }
+        Ok(plaintext)
     }
 
     fn signature_key_gen(&self, alg: SignatureScheme) -> Result<(Vec<u8>, Vec<u8>), CryptoError> {
-        self.0.signature_key_gen(alg)
+        self.inner.signature_key_gen(alg)
     }
 
     fn verify_signature(
@@ -92,11 +114,11 @@ impl OpenMlsCrypto for Crypto {
         pk: &[u8],
         signature: &[u8],
     ) -> Result<(), CryptoError> {
-        self.0.verify_signature(alg, data, pk, signature)
+        self.inner.verify_signature(alg, data, pk, signature)
     }
 
     fn sign(&self, alg: SignatureScheme, data: &[u8], key: &[u8]) -> Result<Vec<u8>, CryptoError> {
-        self.0.sign(alg, data, key)
+        self.inner.sign(alg, data, key)
     }
 
     fn hpke_seal(
@@ -107,7 +129,7 @@ impl OpenMlsCrypto for Crypto {
         aad: &[u8],
         ptxt: &[u8],
     ) -> Result<HpkeCiphertext, CryptoError> {
-        self.0.hpke_seal(config, pk_r, info, aad, ptxt)
+        self.inner.hpke_seal(config, pk_r, info, aad, ptxt)
     }
 
     fn hpke_open(
@@ -118,7 +140,7 @@ impl OpenMlsCrypto for Crypto {
         info: &[u8],
         aad: &[u8],
     ) -> Result<Vec<u8>, CryptoError> {
-        self.0.hpke_open(config, input, sk_r, info, aad)
+        self.inner.hpke_open(config, input, sk_r, info, aad)
     }
 
     fn hpke_setup_sender_and_export(
@@ -129,7 +151,7 @@ impl OpenMlsCrypto for Crypto {
         exporter_context: &[u8],
         exporter_length: usize,
     ) -> Result<(KemOutput, ExporterSecret), CryptoError> {
-        self.0.hpke_setup_sender_and_export(config, pk_r, info, exporter_context, exporter_length)
+        self.inner.hpke_setup_sender_and_export(config, pk_r, info, exporter_context, exporter_length)
     }
 
     fn hpke_setup_receiver_and_export(
@@ -141,10 +163,10 @@ impl OpenMlsCrypto for Crypto {
         exporter_context: &[u8],
         exporter_length: usize,
     ) -> Result<ExporterSecret, CryptoError> {
-        self.0.hpke_setup_receiver_and_export(config, enc, sk_r, info, exporter_context, exporter_length)
+        self.inner.hpke_setup_receiver_and_export(config, enc, sk_r, info, exporter_context, exporter_length)
     }
 
     fn derive_hpke_keypair(&self, config: HpkeConfig, ikm: &[u8]) -> Result<HpkeKeyPair, CryptoError> {
-        self.0.derive_hpke_keypair(config, ikm)
+        self.inner.derive_hpke_keypair(config, ikm)
     }
 }

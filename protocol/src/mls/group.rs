@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 
 use crate::{
     identity::{Chain, DeviceKey, name::device_id},
-    ids::{DeviceId, Epoch, GroupId, TokenHash},
+    ids::{AccountId, DeviceId, Epoch, GroupId, TokenHash},
     limits::WELCOME_BYTES_MAX,
     mls::{
         charter::Charter,
@@ -82,8 +82,13 @@ pub enum ProcessError {
     #[error("{0}")]
     Void(String),
     /// It is signed by a member, but this device cannot follow it.
-    #[error("{0}")]
-    Stuck(String),
+    #[error("{reason}")]
+    Stuck {
+        /// Who signed it.
+        by: Option<AccountId>,
+        /// What failed.
+        reason: String,
+    },
     /// It names this device's leaf as its author: a replay by a member, or a copy of this device.
     #[error("it names this device as its author, which did not send it")]
     OwnLeaf,
@@ -352,10 +357,14 @@ impl Group {
         if epoch > self.epoch() {
             return Err(ProcessError::Ahead(epoch));
         }
-        let processed = match self.mls.process_message(&core.with(&self.storage), message) {
-            Ok(processed) => processed,
-            Err(error) => return Err(classify(&error)),
-        };
+        core.crypto().take_sender();
+        let processed = self.mls.process_message(&core.with(&self.storage), message).map_err(|error| {
+            // mls.notice.8: the path comes after the signature, so whom the sender data name has signed a commit whose
+            // path fails.
+            let leaf = core.crypto().take_sender().and_then(|index| device_at(&self.mls, LeafNodeIndex::new(index)));
+            let by = leaf.and_then(|device| self.view.leaves.get(&device)).map(|leaf| leaf.identity.account());
+            classify(&error, by)
+        })?;
         let sender = match processed.sender() {
             Sender::Member(index) => device_at(&self.mls, *index),
             _ => None,
@@ -518,23 +527,24 @@ fn token(bytes: Vec<u8>) -> Result<AccessToken, GroupError> {
     Ok(AccessToken::new(bytes))
 }
 
-/// VOID, STUCK or neither, by `spec/mls-profile.md#outcomes` (mls.outcome.1).
-fn classify<E: core::fmt::Display>(error: &ProcessMessageError<E>) -> ProcessError {
-    let stuck = |what: &dyn core::fmt::Display| ProcessError::Stuck(what.to_string());
+/// VOID, STUCK or neither, by `spec/mls-profile.md#outcomes` (mls.outcome.1); `by` is whom the sender data name.
+fn classify<E: core::fmt::Display>(error: &ProcessMessageError<E>, by: Option<AccountId>) -> ProcessError {
+    let stuck = |by, commit: &StageCommitError| ProcessError::Stuck { by, reason: commit.to_string() };
     match error {
         ProcessMessageError::StorageError(error) => ProcessError::Storage(error.to_string()),
         ProcessMessageError::InvalidCommit(commit) => match commit {
-            // My path secret is absent, does not open or does not match: others may be able to follow. (OpenMLS says
-            // `MissingSender` when this device holds no key for the path.)
+            // My path secret is absent, does not open or does not match: others may be able to follow.
             StageCommitError::UpdatePathError(
                 ApplyUpdatePathError::UnableToDecrypt
                 | ApplyUpdatePathError::PathMismatch
-                | ApplyUpdatePathError::MissingCiphertext
-                | ApplyUpdatePathError::MissingSender
-                | ApplyUpdatePathError::MissingOwnLeaf,
+                | ApplyUpdatePathError::MissingCiphertext,
+            ) => stuck(by, commit),
+            // This device holds no key for the path (OpenMLS says `MissingSender`, too): that is nobody's fault.
+            StageCommitError::UpdatePathError(
+                ApplyUpdatePathError::MissingSender | ApplyUpdatePathError::MissingOwnLeaf,
             )
             | StageCommitError::MissingDecryptionKey
-            | StageCommitError::OwnKeyNotFound => stuck(commit),
+            | StageCommitError::OwnKeyNotFound => stuck(None, commit),
             _ => ProcessError::Void(commit.to_string()),
         },
         other => ProcessError::Void(other.to_string()),

@@ -20,7 +20,7 @@ pub use group::{
 };
 pub use judge::{Accepted, Rule, judge};
 pub use key_package::OfferedPackage;
-pub use notice::Notice;
+pub use notice::{Notice, NoticeError};
 pub use profile::Core;
 pub use state::GroupState;
 pub use storage::Storage;

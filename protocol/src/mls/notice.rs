@@ -10,7 +10,7 @@ use crate::{
     error::Malformed,
     identity::{DeviceKey, key::Purpose, key::verify_signature},
     ids::{DeviceId, Epoch, GroupId, Seq},
-    mls::{Core, GroupError, GroupView},
+    mls::{Core, GroupError},
     secret::Secret32,
     wire::{Blob, decode_exact, encode, notice::NoticeHeader},
 };
@@ -61,20 +61,46 @@ impl Notice {
     }
 
     /// Opens one with the notice key of its epoch, and checks that a member's device has signed it (mls.notice.3).
+    /// `key_of` gives the public key of a device that is in the group.
     ///
     /// # Errors
-    /// `Undecodable` for what does not open, decode or verify, or is not of a member of `view`.
-    pub fn open(core: &Core, body: &[u8], secret: &Secret32, view: &GroupView) -> Result<Self, Malformed> {
-        let refused = || Malformed::Undecodable { what: "a notice" };
-        let (header, sealed) = NoticeHeader::parse(body)?;
+    /// The layer that refuses it; to a receiver all are alike.
+    pub fn open(
+        core: &Core,
+        body: &[u8],
+        secret: &Secret32,
+        key_of: impl FnOnce(DeviceId) -> Option<[u8; 32]>,
+    ) -> Result<Self, NoticeError> {
+        let (header, sealed) = NoticeHeader::parse(body).map_err(NoticeError::Header)?;
         let plaintext = core
             .crypto()
             .aead_decrypt(AeadType::ChaCha20Poly1305, secret.expose(), sealed, &header.nonce, &header.to_bytes())
-            .map_err(|_| refused())?;
-        let signed: Signed = decode_exact("a notice", &plaintext)?;
-        let leaf = view.leaves.get(&signed.notice.device).ok_or_else(refused)?;
+            .map_err(|_| NoticeError::Seal)?;
+        let signed: Signed = decode_exact("a notice", &plaintext).map_err(NoticeError::Content)?;
+        let key = key_of(signed.notice.device).ok_or(NoticeError::NotAMember)?;
         let content = content(&header, &signed.notice);
-        let valid = verify_signature(leaf.identity.public_key(), Purpose::Notice, &content, &signed.signature);
-        if valid { Ok(signed.notice) } else { Err(refused()) }
+        let valid = verify_signature(&key, Purpose::Notice, &content, &signed.signature);
+        if valid { Ok(signed.notice) } else { Err(NoticeError::Signature) }
     }
+}
+
+/// Why a notice is void.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum NoticeError {
+    /// Its size, or what everybody can read.
+    #[error(transparent)]
+    Header(Malformed),
+    /// It does not open with the key of its epoch.
+    #[error("the notice does not open")]
+    Seal,
+    /// What is inside is not one notice.
+    #[error(transparent)]
+    Content(Malformed),
+    /// Its author is not in the group.
+    #[error("the notice is of a device that is not in the group")]
+    NotAMember,
+    /// Its author has not signed it.
+    #[error("the notice is not signed by its author")]
+    Signature,
 }

@@ -7,8 +7,11 @@
     reason = "a test fails by panicking"
 )]
 
+mod crash;
 mod directory;
+mod forged;
 mod healing;
+mod insider;
 mod liars;
 mod net;
 mod relay;

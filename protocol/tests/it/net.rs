@@ -7,7 +7,9 @@ use std::{
 };
 
 use chancery_protocol::{
-    client::{ClientMachine, Command, CommandId, Event, Input, Message, Output, Reply, Space, message_key},
+    client::{
+        ClientMachine, Command, CommandId, Event, GroupSummary, Input, Message, Output, Reply, Space, message_key,
+    },
     identity::{
         CertificateAuthority, Chain, DeviceIdentity, DeviceKey, PersonalRoot, TenantRoot,
         certificate::{At, verify_chain},
@@ -18,10 +20,15 @@ use chancery_protocol::{
     mls::{Class, Core},
     relay::{
         Admission, ConnId, DirectoryUpdate, Input as RelayInput, Lane, Output as RelayOutput, RelayMachine, RelayStore,
+        StoreOp, StoreReply,
     },
     secret::{Random, Secret32},
     time::Timestamp,
-    wire::{Direction, Frame, decode_exact, frame::take_frame, relay::Append},
+    wire::{
+        Direction, Frame, decode_exact,
+        frame::take_frame,
+        relay::{Append, EntryKind},
+    },
 };
 use chancery_test_crypto::{Tap, TestCrypto};
 use sha2::{Digest, Sha256};
@@ -67,6 +74,20 @@ pub struct Net {
     pub hides_directory: bool,
     /// How long [`Self::settle`] lets timers run.
     horizon: Duration,
+    /// When a process dies: consumed by its death.
+    pub crash: Option<Crash>,
+    /// Every append that left a process, by whom, whether it reached the relay or not.
+    pub left: Vec<(String, Append)>,
+}
+
+/// A process dies between two of its effects.
+#[derive(Clone, Debug)]
+pub struct Crash {
+    pub name: String,
+    /// How many more of its effects are carried out.
+    pub effects: usize,
+    /// Whether what it has sent still reaches the relay.
+    pub sent_arrives: bool,
 }
 
 /// A core that repeats: HPKE is seeded, too.
@@ -111,6 +132,8 @@ impl Net {
             directory: log.map(|key| (key, ServedLog::default())),
             hides_directory: false,
             horizon,
+            crash: None,
+            left: Vec::new(),
         };
         net.relay.handle(RelayInput::Admission(net.admission.clone()), now);
         net
@@ -175,11 +198,16 @@ impl Net {
 
     /// Certified, and not in the directory.
     pub fn unlogged(&mut self, name: &str) {
+        self.tapped(name, Arc::new(()));
+    }
+
+    /// The same, with somebody who watches the device's crypto.
+    pub fn tapped(&mut self, name: &str, tap: Arc<dyn Tap>) {
         let seed = self.random.bytes();
         let key = DeviceKey::from_seed(Secret32::new(seed)).unwrap();
         let role = chancery_protocol::identity::Role::Human;
         let chain = self.issuing.certify(&name.parse().unwrap(), key.public(), role, self.now).unwrap();
-        self.node(name, seed, chain);
+        self.node(name, seed, chain, tap);
     }
 
     pub fn personal(&mut self, name: &str) {
@@ -190,12 +218,11 @@ impl Net {
         let admission = self.admission.clone();
         self.relay.handle(RelayInput::Admission(admission), self.now);
         let chain = root.certify(key.public(), self.now).unwrap();
-        self.node(name, seed, chain);
+        self.node(name, seed, chain, Arc::new(()));
     }
 
-    fn node(&mut self, name: &str, seed: [u8; 32], chain: Chain) {
+    fn node(&mut self, name: &str, seed: [u8; 32], chain: Chain, tap: Arc<dyn Tap>) {
         let key = DeviceKey::from_seed(Secret32::new(seed)).unwrap();
-        let tap: Arc<dyn Tap> = Arc::new(());
         let machine = ClientMachine::open_with(core(self.random.bytes(), &tap), key, chain.clone(), []).unwrap();
         let node = Node {
             seed,
@@ -274,7 +301,7 @@ impl Net {
     pub fn copy(&mut self, name: &str, copy: &str) {
         let node = &self.nodes[name];
         let (seed, chain, rows) = (node.seed, node.chain.clone(), node.rows.clone());
-        self.node(copy, seed, chain);
+        self.node(copy, seed, chain, Arc::new(()));
         self.cut(copy);
         self.nodes.get_mut(copy).unwrap().rows = rows;
         self.kill(copy);
@@ -305,10 +332,38 @@ impl Net {
         self.drain_client(name);
     }
 
-    fn drain_client(&mut self, name: &str) {
+    /// Whether the process dies here, rather than carry out its next effect.
+    fn crashes(&mut self, name: &str) -> bool {
+        match &mut self.crash {
+            Some(crash) if crash.name == name && crash.effects == 0 => true,
+            Some(crash) if crash.name == name => {
+                crash.effects -= 1;
+                false
+            }
+            _ => false,
+        }
+    }
+
+    fn die(&mut self, name: &str) {
+        let sent_arrives = self.crash.take().is_some_and(|crash| crash.sent_arrives);
         let node = self.nodes.get_mut(name).unwrap();
+        if let Some(conn) = node.conn.filter(|_| sent_arrives) {
+            for (correlation, frame) in core::mem::take(&mut node.up) {
+                self.relay.handle(RelayInput::Frame { conn, correlation, frame: Ok(frame) }, self.now);
+            }
+            self.drain_relay();
+        }
+        self.kill(name);
+        self.connect(name);
+    }
+
+    fn drain_client(&mut self, name: &str) {
         let mut disconnect = false;
-        while let Some(output) = node.machine.poll() {
+        while let Some(output) = self.nodes.get_mut(name).unwrap().machine.poll() {
+            if self.crashes(name) {
+                return self.die(name);
+            }
+            let node = self.nodes.get_mut(name).unwrap();
             match output {
                 Output::Persist(rows) => {
                     for row in rows {
@@ -320,6 +375,9 @@ impl Net {
                     }
                 }
                 Output::Send(correlation, frame) => {
+                    if let Frame::Append(append) = &frame {
+                        self.left.push((name.to_owned(), append.clone()));
+                    }
                     if node.conn.is_some() {
                         node.up.push_back((correlation, frame));
                     }
@@ -422,27 +480,33 @@ impl Net {
         true
     }
 
-    /// Until nothing moves any more, timers included (an hour of them).
+    /// Until nothing moves any more, timers included.
     pub fn settle(&mut self) {
-        let end = self.now.plus(self.horizon);
+        self.run_until(self.now.plus(self.horizon));
+    }
+
+    /// For so many milliseconds.
+    pub fn run_for(&mut self, ms: u64) {
+        let end = Timestamp(self.now.0 + ms);
+        self.run_until(end);
+        self.now = Timestamp(self.now.0.max(end.0));
+    }
+
+    fn run_until(&mut self, end: Timestamp) {
         for _ in 0..200_000 {
             if self.step() {
                 continue;
             }
             let due = self.nodes.values().filter_map(|node| node.machine.next_timeout()).min();
-            match due {
-                Some(at) if at <= end => {
-                    self.now = Timestamp(self.now.0.max(at.0) + 1);
-                    let names: Vec<String> = self.nodes.keys().cloned().collect();
-                    for name in names {
-                        let node = self.nodes.get_mut(&name).unwrap();
-                        if node.machine.next_timeout().is_some_and(|at| at <= self.now) {
-                            node.machine.handle_timeout(self.now);
-                            self.drain_client(&name);
-                        }
-                    }
+            let Some(at) = due.filter(|at| *at <= end) else { return };
+            self.now = Timestamp(self.now.0.max(at.0) + 1);
+            let names: Vec<String> = self.nodes.keys().cloned().collect();
+            for name in names {
+                let node = self.nodes.get_mut(&name).unwrap();
+                if node.machine.next_timeout().is_some_and(|at| at <= self.now) {
+                    node.machine.handle_timeout(self.now);
+                    self.drain_client(&name);
                 }
-                _ => return,
             }
         }
         panic!("the system does not come to rest");
@@ -474,6 +538,33 @@ impl Net {
     pub fn inject(&mut self, name: &str, frame: Frame) {
         self.nodes.get_mut(name).unwrap().up.push_back((u32::MAX, frame));
         self.settle();
+    }
+
+    /// The same, but before anything that is on its way.
+    pub fn overtake(&mut self, name: &str, frame: Frame) {
+        let conn = self.nodes[name].conn.unwrap();
+        self.relay.handle(RelayInput::Frame { conn, correlation: u32::MAX, frame: Ok(frame) }, self.now);
+        self.drain_relay();
+    }
+
+    /// The seed of a device's key, which only a thief or the device itself has.
+    pub fn device_seed(&self, name: &str) -> [u8; 32] {
+        self.nodes[name].seed
+    }
+
+    /// How many commits a group's log holds.
+    pub fn commits(&mut self, group: GroupId) -> usize {
+        let (from, to) = (Seq(1), Seq(u64::MAX));
+        let read = StoreOp::Read { group, from, to, entries_max: usize::MAX, bytes_max: usize::MAX };
+        let replies = self.store.apply(&[read], self.now).unwrap();
+        let [StoreReply::Entries(Ok(entries))] = replies.as_slice() else { panic!("no entries") };
+        entries.iter().filter(|entry| entry.kind == EntryKind::Commit).count()
+    }
+
+    pub fn summary(&mut self, name: &str, group: GroupId) -> GroupSummary {
+        let id = self.command(name, Command::Groups);
+        let Some(Ok(Reply::Groups(groups))) = self.nodes[name].done.get(&id) else { panic!("no answer") };
+        groups.iter().find(|summary| summary.group == group).unwrap().clone()
     }
 
     pub fn account(&self, name: &str) -> AccountId {

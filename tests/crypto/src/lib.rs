@@ -4,6 +4,7 @@
 //! Never part of a program that ships: an ephemeral key that depends on what it encrypts is not what RFC 9180 asks for.
 
 mod hpke;
+pub mod private_message;
 
 use std::sync::Arc;
 
@@ -31,7 +32,12 @@ pub trait Tap: Send + Sync {
         let _ = public;
     }
 
-    /// Something is to be sealed to `public`: `sealed` is what goes out.
+    /// Something is to be sealed to `public`: `plaintext` is what will be.
+    fn sealing(&self, public: &[u8], info: &[u8], plaintext: &mut Vec<u8>) {
+        let _ = (public, info, plaintext);
+    }
+
+    /// Something was sealed to `public`: `sealed` is what goes out.
     fn sealed(&self, public: &[u8], info: &[u8], sealed: &mut HpkeCiphertext) {
         let _ = (public, info, sealed);
     }
@@ -39,6 +45,11 @@ pub trait Tap: Send + Sync {
     /// Something is to be encrypted: `plaintext` is what will be.
     fn encrypting(&self, key: &[u8], nonce: &[u8], plaintext: &mut Vec<u8>) {
         let _ = (key, nonce, plaintext);
+    }
+
+    /// Something was encrypted.
+    fn encrypted(&self, key: &[u8], ciphertext: &[u8]) {
+        let _ = (key, ciphertext);
     }
 
     /// Something was decrypted.
@@ -54,6 +65,17 @@ pub struct TestCrypto {
     inner: RustCrypto,
     seed: [u8; 32],
     tap: Arc<dyn Tap>,
+}
+
+/// ChaCha20-Poly1305 (RFC 8439), for whoever seals what our code would not.
+///
+/// # Panics
+/// If key or nonce have another length.
+#[must_use]
+#[allow(clippy::expect_used, reason = "a test fails by panicking")]
+pub fn seal_chacha20poly1305(key: &[u8; 32], nonce: &[u8; 12], aad: &[u8], plaintext: &[u8]) -> Vec<u8> {
+    let crypto = RustCrypto::default();
+    crypto.aead_encrypt(AeadType::ChaCha20Poly1305, key, plaintext, nonce, aad).expect("it seals")
 }
 
 impl TestCrypto {
@@ -113,7 +135,9 @@ impl OpenMlsCrypto for TestCrypto {
     ) -> Result<Vec<u8>, CryptoError> {
         let mut plaintext = data.to_vec();
         self.tap.encrypting(key, nonce, &mut plaintext);
-        self.inner.aead_encrypt(alg, key, &plaintext, nonce, aad)
+        let ciphertext = self.inner.aead_encrypt(alg, key, &plaintext, nonce, aad)?;
+        self.tap.encrypted(key, &ciphertext);
+        Ok(ciphertext)
     }
 
     fn aead_decrypt(
@@ -156,7 +180,9 @@ impl OpenMlsCrypto for TestCrypto {
         aad: &[u8],
         ptxt: &[u8],
     ) -> Result<HpkeCiphertext, CryptoError> {
-        let mut sealed = hpke::seal(&self.inner, &self.seed, config, pk_r, info, aad, ptxt)?;
+        let mut plaintext = ptxt.to_vec();
+        self.tap.sealing(pk_r, info, &mut plaintext);
+        let mut sealed = hpke::seal(&self.inner, &self.seed, config, pk_r, info, aad, &plaintext)?;
         self.tap.sealed(pk_r, info, &mut sealed);
         Ok(sealed)
     }

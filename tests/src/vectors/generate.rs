@@ -9,6 +9,7 @@ mod identity;
 mod log;
 mod merkle;
 mod mls;
+mod notice;
 
 use std::collections::BTreeMap;
 
@@ -51,6 +52,7 @@ pub fn all() -> BTreeMap<String, Vector> {
     merkle::add(&mut set);
     directory::add(&mut set);
     mls::add(&mut set);
+    notice::add(&mut set);
     identity::add(&mut set);
     set.vectors
 }

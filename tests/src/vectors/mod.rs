@@ -116,6 +116,7 @@ pub fn run(kind: &str, input: &Value) -> Result<Outcome, String> {
         "group_state" => replay::group_state(input),
         "envelope" => replay::envelope(input),
         "mls_header" => replay::mls_header(input),
+        "notice" => replay::notice(input),
         "handle" => replay_identity::handle(input),
         "device_id" => replay_identity::device(input),
         "device_name" => replay_identity::device_name(input),

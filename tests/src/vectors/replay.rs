@@ -1,16 +1,18 @@
-//! Replaying vectors of frames, logs, tokens, charters, envelopes and MLS headers.
+//! Replaying vectors of frames, logs, tokens, charters, envelopes, MLS headers and notices.
 
 use chancery_protocol::{
     error::Malformed,
+    identity::name::device_id,
     ids::{GroupId, RootHash},
-    mls::{GroupState, charter::Charter},
-    secret::AccessToken,
+    mls::{Core, GroupState, Notice, NoticeError, charter::Charter},
+    secret::{AccessToken, Random, Secret32},
     time::Timestamp,
     wire::{
         Direction,
         envelope::{Envelope, envelope_hash, pad, unpad},
         frame::{FRAMES, take_frame},
         mls_header::MlsHeader,
+        notice::NoticeHeader,
         relay::{self, Head},
     },
 };
@@ -126,4 +128,31 @@ pub(super) fn mls_header(input: &Value) -> Result<Outcome, String> {
         Err(Malformed::TooLong { .. }) => Outcome::refused("size"),
         Err(_) => Outcome::refused("header"),
     })
+}
+
+pub(super) fn notice(input: &Value) -> Result<Outcome, String> {
+    let (secret, bytes) = (Secret32::new(array(input, "secret")?), bytes(input, "bytes")?);
+    let keys = input.get("public_keys").and_then(Value::as_array).ok_or("\"public_keys\" is not a list")?;
+    let keys: Vec<[u8; 32]> =
+        keys.iter().map(|key| array(&json!({"key": key}), "key")).collect::<Result<_, String>>()?;
+    let key_of = |device| keys.iter().find(|key| device_id(key) == device).copied();
+    let notice = match Notice::open(&Core::new(Random::new([0; 32])), &bytes, &secret, key_of) {
+        Ok(notice) => notice,
+        Err(error) => {
+            return Ok(Outcome::refused(match error {
+                NoticeError::Header(Malformed::TooLong { .. }) => "size",
+                NoticeError::Header(_) => "header",
+                NoticeError::Seal => "seal",
+                NoticeError::Content(_) => "content",
+                NoticeError::NotAMember => "member",
+                NoticeError::Signature => "signature",
+                other => return Err(other.to_string()),
+            }));
+        }
+    };
+    let (header, _) = NoticeHeader::parse(&bytes).map_err(|error| error.to_string())?;
+    Ok(Outcome::ok(json!({
+        "group": hex(header.group.0), "epoch": header.epoch.0, "nonce": hex(header.nonce),
+        "device": hex(notice.device.0), "commit": notice.commit.0, "body": hex(notice.body),
+    })))
 }

@@ -49,6 +49,7 @@ fn every_frame_type_and_every_outcome_has_a_vector() {
         ("group_state", "state"),
         ("envelope", "padding envelope"),
         ("mls_header", "size header"),
+        ("notice", "size header seal content member signature"),
         ("handle", "handle"),
         ("device_name", "name"),
         ("chain", "size encoding path validity name key authority"),
