@@ -79,6 +79,8 @@ byte_ids! {
     TokenHash, 32, "a token hash";
     /// An account in one group, as a relay's store knows it: a hash under a key that is not in the store.
     AccountTag, 16, "an account tag";
+    /// Whether an account is a personal one or an organisation's, in one group, as a relay's store knows it: a hash under the same key.
+    KindTag, 16, "a kind tag";
     /// SHA-256 over (group, kind, body) of an appended entry, with its label.
     AppendId, 32, "an append id";
     /// SHA-256 over the bytes of a KeyPackage.

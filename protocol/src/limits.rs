@@ -52,6 +52,8 @@ pub const CONNECTION_GROUPS_MAX: usize = 4096;
 pub const ACCOUNT_CONNECTIONS_MAX: usize = 64;
 /// Tokens of a group that wait for confirmation.
 pub const TOKENS_UNCONFIRMED_MAX: usize = 64;
+/// How many of these may be of accounts of another kind than the founder's.
+pub const TOKENS_UNCONFIRMED_OTHERS_MAX: usize = 32;
 /// Access tokens with a deadline that a relay keeps per group; older ones cannot read any more.
 pub const TOKENS_PER_GROUP_MAX: usize = 1024;
 /// Welcomes that may wait for one device.

@@ -158,6 +158,7 @@ impl ClientMachine {
             }
             // mls.outcome.2: the epoch in a header is anybody's word, so it is told, and changes nothing.
             Err(ProcessError::Ahead(epoch)) => {
+                slot.show_token |= entry.kind == EntryKind::Commit;
                 let reason =
                     format!("entry {} is of epoch {epoch}, ahead of this device: a commit may be withheld", entry.seq);
                 self.tell(&Event::Alarm { group: id, kind: AlarmKind::Diverged, reason });

@@ -22,7 +22,7 @@ use crate::{
     wire::{
         Blob, Frame,
         envelope::Body,
-        relay::{Append, Appended, Bundle, Entry, EntryKind, Head, TakeKeyPackages, TakenPackage},
+        relay::{Append, Appended, Bundle, Close, Entry, EntryKind, Head, TakeKeyPackages, TakenPackage},
     },
 };
 
@@ -30,6 +30,8 @@ use crate::{
 const REMOVAL_STEP: Duration = Duration::from_millis(400);
 /// The latest that a member waits.
 const REMOVAL_STEPS_MAX: u32 = 50;
+/// The longest pause before a commit that the relay would not take yet is sent again: it may forgive sooner than it said.
+const COMMIT_AGAIN_MAX: Duration = Duration::from_secs(60);
 
 pub(super) fn internal(error: impl core::fmt::Display) -> ClientFault {
     ClientFault::Internal(error.to_string())
@@ -176,15 +178,16 @@ impl ClientMachine {
 
     pub(super) fn slot_timeout(&self, slot: &GroupSlot) -> Option<Timestamp> {
         let removals = slot.record.leavers.iter().filter_map(|(account, seq)| self.removal_due(slot, *account, *seq));
-        match slot.wait_until {
-            Some(until) => Some(until),
+        let due = match slot.wait_until {
+            Some(until) => return Some(until),
             None if slot.record.stuck.is_some() => self.stuck_timeout(slot),
             None if slot.opening == Opening::Open && slot.is_followed() => {
                 let expulsion = slot.group.as_ref().and_then(|group| self.expulsion_due(group.id(), slot));
                 removals.chain(self.readd_timeout(slot)).chain(expulsion).chain(self.renewal_due(slot)).min()
             }
             None => None,
-        }
+        };
+        due.into_iter().chain(slot.commit_after).min()
     }
 
     /// Members take turns, in an order that all compute alike, so that not all try at once. (mls.leave.2)
@@ -386,7 +389,10 @@ impl ClientMachine {
     /// Sends the pending commit, if it is not on its way: the same bytes until there is an answer. (mls.commit.1)
     pub(super) fn send_commit(&mut self, id: GroupId) {
         let Some(slot) = self.groups.get_mut(&id) else { return };
-        let Some(pending) = slot.record.pending.as_ref().filter(|_| !slot.commit_sent) else { return };
+        let Some(pending) = slot.record.pending.as_ref().filter(|_| !slot.commit_sent && slot.commit_after.is_none())
+        else {
+            return;
+        };
         slot.commit_sent = true;
         let frame = Frame::Append(Append {
             group: id,
@@ -434,6 +440,11 @@ impl ClientMachine {
     pub(super) fn commit_refused(&mut self, id: GroupId, refusal: Refusal, now: Timestamp) {
         let Some(slot) = self.groups.get_mut(&id) else { return };
         slot.commit_sent = false;
+        if let Refusal::RateLimited { retry_after_ms } = refusal {
+            // The group is read on meanwhile: another commit may take the place.
+            slot.commit_after = Some(now.plus(Duration::from_millis(retry_after_ms).min(COMMIT_AGAIN_MAX)));
+            return;
+        }
         if refusal.is_retryable() {
             slot.wait_until = Some(now.plus(RETRY_AFTER));
             return;
@@ -540,6 +551,7 @@ impl ClientMachine {
         let Some(slot) = self.groups.get_mut(&id) else { return };
         slot.dirty = true;
         slot.record.pending = None;
+        let was_open = slot.opening != Opening::Closed;
         slot.opening = Opening::Closed;
         let mut rows = Vec::new();
         if let Some(mut group) = slot.group.take() {
@@ -549,6 +561,10 @@ impl ClientMachine {
         let outbox = core::mem::take(&mut slot.outbox);
         let intents = core::mem::take(&mut slot.intents);
         let commands = [slot.founding.take(), slot.leaving.take()];
+        if was_open {
+            // Who stays subscribed and follows nothing would look as if nobody could. (relay.commits.3)
+            self.request(Request::Close(id), Frame::Close(Close { group: id }));
+        }
         for row in rows {
             self.write(row);
         }

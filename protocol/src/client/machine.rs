@@ -85,6 +85,8 @@ pub(super) struct GroupSlot {
     pub taken: Option<(u64, Vec<TakenPackage>)>,
     /// Nothing is sent for this group before this moment.
     pub wait_until: Option<Timestamp>,
+    /// The pending commit is not sent again before this moment.
+    pub commit_after: Option<Timestamp>,
     /// When this device learnt that an account wants to leave.
     pub leavers_since: BTreeMap<AccountId, Timestamp>,
     /// When this device learnt that a device is stuck.
@@ -115,6 +117,7 @@ pub(super) enum Request {
     Commit(GroupId),
     Notice(GroupId),
     Take(GroupId, u64),
+    Close(GroupId),
     Publish,
     AckMail,
     Directory,
@@ -127,7 +130,8 @@ impl Request {
             | Self::Message(group, _)
             | Self::Commit(group)
             | Self::Notice(group)
-            | Self::Take(group, _) => Some(*group),
+            | Self::Take(group, _)
+            | Self::Close(group) => Some(*group),
             Self::Publish | Self::AckMail | Self::Directory => None,
         }
     }
@@ -354,6 +358,7 @@ impl ClientMachine {
         self.open_directory(now);
         for slot in self.groups.values_mut() {
             slot.wait_until = slot.wait_until.filter(|until| *until > now);
+            slot.commit_after = slot.commit_after.filter(|until| *until > now);
         }
         self.finish(now);
     }
@@ -418,6 +423,7 @@ impl ClientMachine {
             slot.commit_sent = false;
             slot.taking = None;
             slot.notice_sent = false;
+            slot.commit_after = None;
             slot.tokens_tried = 0;
             slot.stuck_since = None;
         }
@@ -483,7 +489,7 @@ impl ClientMachine {
                 self.publishing = false;
                 self.packages_left = published.available;
             }
-            (Request::AckMail, Frame::MailAcked(_)) => {}
+            (Request::AckMail, Frame::MailAcked(_)) | (Request::Close(_), Frame::Closed(_)) => {}
             (Request::Directory, Frame::DirectoryRead(read)) => {
                 self.directory_answered(read.bytes.as_deref(), now);
             }
@@ -501,8 +507,8 @@ impl ClientMachine {
             Request::Take(group, order) => self.take_refused(group, order, refusal, now),
             Request::Publish => self.publishing = false,
             Request::Directory => self.directory_answered(None, now),
-            // The Welcome comes again at the next connect and is acknowledged then.
-            Request::AckMail => {}
+            // The Welcome comes again at the next connect and is acknowledged then; a subscription ends with the connection.
+            Request::AckMail | Request::Close(_) => {}
         }
     }
 
@@ -656,6 +662,7 @@ impl GroupSlot {
             taking: None,
             taken: None,
             wait_until: None,
+            commit_after: None,
             leavers_since: BTreeMap::new(),
             readd_since: BTreeMap::new(),
             epochs: BTreeMap::new(),

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     error::Refusal,
-    ids::{PackageHash, Seq},
+    ids::{KindTag, PackageHash, Seq},
     limits::{WELCOME_BYTES_MAX, WELCOMES_MAX},
     relay::{
         store::{AppendOp, AppendedRow, OpenedRow},
@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// What a relay keeps of a group, entries aside.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct GroupRow {
     /// The newest entry.
     pub head: Head,
@@ -27,6 +27,8 @@ pub struct GroupRow {
     pub newest_commit: Seq,
     /// The first entry that is left.
     pub first: Seq,
+    /// What kind of account founded it.
+    pub founder: KindTag,
 }
 
 /// Everything that the decision depends on, read in the same transaction.
@@ -161,10 +163,11 @@ fn place(context: &AppendContext<'_>, op: &AppendOp) -> Result<Placement, Refusa
         received_at,
         newest_commit: old.map_or(Seq(0), |group| group.newest_commit),
         first: old.map_or(Seq(1), |group| group.first),
+        founder: old.map_or(op.by.kind, |group| group.founder),
     };
     let (mut tokens, mut welcomes) = (Vec::new(), Vec::new());
     if let Some(bundle) = &op.bundle {
-        tokens = advance(context.live, context.token, bundle.next_token, head, op.by)?;
+        tokens = advance(context.live, context.token, bundle.next_token, head, op.by, group.founder)?;
         welcomes = bundle.welcomes.clone();
         group.newest_commit = head.seq;
     }
@@ -184,7 +187,7 @@ pub fn open(
 ) -> Result<(OpenedRow, Vec<TokenRow>), Refusal> {
     let group = group.ok_or(Refusal::UnknownGroup)?;
     let token = token.ok_or(Refusal::TokenRefused)?;
-    let changed = by.map(|by| confirm(live, token, by, now)).unwrap_or_default();
+    let changed = by.map(|by| confirm(live, token, by, group.founder, now)).unwrap_or_default();
     let confirmed_now = !changed.is_empty();
     let ended = (!token.has_rights(now)).then(|| token.reads_to());
     let row = OpenedRow {
@@ -195,10 +198,18 @@ pub fn open(
         ends_at: token.ends_at,
         confirmed: confirmed_now || token.is_confirmed(),
         confirmed_now,
+        may_confirm: by.is_some_and(|by| by.kind == group.founder),
         began: token.made_at,
         first: group.first,
     };
     Ok((row, changed))
+}
+
+/// Which of several tokens that were shown on one connection counts, the highest: the newest that may append, and if none may,
+/// the one that reads farthest, for that leads to the commit that others have followed. (relay.open.1)
+#[must_use]
+pub fn rank(read_to: Option<Seq>, began: Seq) -> (bool, Seq) {
+    (read_to.is_none(), read_to.unwrap_or(began))
 }
 
 impl From<Appended> for AppendedRow {
@@ -212,7 +223,7 @@ impl From<Appended> for AppendedRow {
 mod tests {
     use super::*;
     use crate::{
-        ids::{AccountId, AccountTag, GroupId, TokenHash},
+        ids::{AccountId, AccountTag, GroupId, KindTag, TokenHash},
         wire::{Blob, relay::Bundle},
     };
 
@@ -224,7 +235,7 @@ mod tests {
             group: GroupId([1; 32]),
             token: None,
             author: AccountId([2; 32]),
-            by: By { tag: AccountTag([2; 16]), personal: false },
+            by: By { tag: AccountTag([2; 16]), kind: KindTag([1; 16]) },
             kind: EntryKind::Commit,
             after: Seq(0),
             behind: None,

@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 use crate::{
     error::{Malformed, Refusal},
     identity::{Authority, Chain, IdentityError, certificate::At, verify_chain},
-    ids::{AccountId, AccountTag, DeviceId, Epoch, GroupId, MailId, RootHash, Seq, TokenHash},
+    ids::{AccountId, AccountTag, DeviceId, Epoch, GroupId, KindTag, MailId, RootHash, Seq, TokenHash},
     limits::{
         ACCOUNT_CONNECTIONS_MAX, APPEND_ID_DAYS, CONNECTION_BYTES_MAX, CONNECTION_GROUPS_MAX, CONNECTION_REQUESTS_MAX,
         ENTRIES_BYTES_TARGET, ENTRIES_PER_FRAME_MAX, KEY_PACKAGE_BYTES_MAX, KEY_PACKAGES_MAX, MAIL_PER_READ_MAX,
@@ -25,8 +25,10 @@ use crate::{
         admission::Admission,
         directory::DirectoryUpdate,
         limiter::Limiter,
+        log::rank,
         store::{AppendOp, OpenedRow, StoreFault, StoreOp, StoreReply},
         tokens::{By, DEADLINE},
+        unfollowed::{HAD_FOR, Unfollowed, Waiting},
     },
     secret::Secret32,
     time::Timestamp,
@@ -34,7 +36,7 @@ use crate::{
         Frame,
         mls_header::MlsHeader,
         notice::NoticeHeader,
-        relay::{self, Entry, EntryKind},
+        relay::{self, Entry, EntryKind, append_id},
     },
 };
 
@@ -139,8 +141,13 @@ struct Open {
     ask_again_at: Option<Timestamp>,
     /// The newest entry that this connection was told of.
     newest: Seq,
-    /// Next entry to deliver; none without a subscription.
+    /// First entry that was delivered, and next one to deliver; none without a subscription.
+    first: Option<Seq>,
     next: Option<Seq>,
+    /// When the subscription began, or last read what it was behind.
+    caught_up_at: Timestamp,
+    /// Whether what this account shows confirms tokens of others.
+    may_confirm: bool,
     reading: bool,
 }
 
@@ -235,6 +242,7 @@ pub struct RelayMachine {
     retention: Option<Duration>,
     notices: Limiter<(GroupId, AccountId)>,
     commits: Limiter<(GroupId, AccountId)>,
+    unfollowed: Unfollowed,
     /// Makes tags of accounts; it is not in the store.
     tag_key: Secret32,
 }
@@ -262,18 +270,23 @@ impl RelayMachine {
             retention,
             notices: Limiter::of_notices(),
             commits: Limiter::of_commits(),
+            unfollowed: Unfollowed::default(),
             tag_key: Secret32::new(tag_key.finalize().into()),
         }
     }
 
-    /// Who an account is to a group's tokens: `HMAC-SHA-256(key, group || account)`, 16 bytes of it. (relay.token.4)
+    /// Who an account is to a group's tokens: `HMAC-SHA-256(key, group || account)`, and with one byte, 1 for a personal account
+    /// and 0 for an organisation's, in the place of the account; 16 bytes of each. (relay.token.4)
     fn by(&self, group: GroupId, conn: ConnId) -> Option<By> {
         let held = self.connections.get(&conn)?;
-        let mut mac = Hmac::<Sha256>::new_from_slice(self.tag_key.expose()).ok()?;
-        mac.update(group.as_bytes());
-        mac.update(held.account.as_bytes());
-        let tag = mac.finalize().into_bytes();
-        Some(By { tag: AccountTag(*tag.first_chunk()?), personal: held.personal })
+        let tag = |what: &[u8]| {
+            let mut mac = Hmac::<Sha256>::new_from_slice(self.tag_key.expose()).ok()?;
+            mac.update(group.as_bytes());
+            mac.update(what);
+            mac.finalize().into_bytes().first_chunk().copied()
+        };
+        let (account, kind) = (tag(held.account.as_bytes())?, tag(&[u8::from(held.personal)])?);
+        Some(By { tag: AccountTag(account), kind: KindTag(kind) })
     }
 
     /// Connections that have been let in.
@@ -290,10 +303,10 @@ impl RelayMachine {
         match input {
             Input::Connected { conn, chain } => self.connected(conn, chain.as_ref(), now),
             Input::Frame { conn, correlation, frame } => self.frame(conn, correlation, frame, now),
-            Input::Disconnected { conn } => self.forget(conn),
+            Input::Disconnected { conn } => self.forget(conn, now),
             Input::Stored { op, reply } => self.stored(op, reply, now),
             Input::Written { conn, bytes } => self.written(conn, bytes, now),
-            Input::Admission(admission) => self.admit(admission),
+            Input::Admission(admission) => self.admit(admission, now),
             Input::Directory(update) => self.update_directory(update),
         }
     }
@@ -410,7 +423,7 @@ impl RelayMachine {
     }
 
     /// relay.admission.2: an account that is disabled, or a device that is revoked, loses its connections at once.
-    fn admit(&mut self, admission: Admission) {
+    fn admit(&mut self, admission: Admission, now: Timestamp) {
         self.admission = admission;
         let cut: Vec<(ConnId, Refusal)> = self
             .connections
@@ -419,11 +432,14 @@ impl RelayMachine {
             .collect();
         for (conn, refusal) in cut {
             self.outputs.push_back(Output::Close { conn, refusal });
-            self.forget(conn);
+            self.forget(conn, now);
         }
     }
 
-    fn forget(&mut self, conn: ConnId) {
+    fn forget(&mut self, conn: ConnId, now: Timestamp) {
+        let Some(connection) = self.connections.get(&conn) else { return };
+        let groups: Vec<GroupId> = connection.groups.keys().copied().collect();
+        groups.into_iter().for_each(|group| self.look(group, None, now));
         let Some(connection) = self.connections.remove(&conn) else { return };
         for group in connection.groups.keys() {
             self.unsubscribe(*group, conn);
@@ -467,6 +483,7 @@ impl RelayMachine {
                 self.store(Pending::Open { conn, correlation, open, token }, request);
             }
             Ok(Frame::Close(close)) => {
+                self.look(close.group, None, now);
                 if let Some(connection) = self.connections.get_mut(&conn) {
                     connection.groups.remove(&close.group);
                 }
@@ -544,6 +561,15 @@ impl RelayMachine {
             let retry_after_ms = u64::try_from(retry_after.as_millis()).unwrap_or(u64::MAX);
             return self.refuse(conn, correlation, Refusal::RateLimited { retry_after_ms });
         }
+        // relay.commits.3
+        if append.kind == EntryKind::Commit {
+            self.look(append.group, Some(account), now);
+            let id = || append_id(append.group, append.kind, &append.body);
+            if let Some(retry_after) = self.unfollowed.wait((append.group, account), id, now) {
+                let retry_after_ms = u64::try_from(retry_after.as_millis()).unwrap_or(u64::MAX);
+                return self.refuse(conn, correlation, Refusal::RateLimited { retry_after_ms });
+            }
+        }
         let Some(by) = self.by(append.group, conn) else { return };
         let open = self.connections.get(&conn).and_then(|held| held.groups.get(&append.group));
         let op = AppendOp {
@@ -566,7 +592,7 @@ impl RelayMachine {
         let Some(pending) = self.pending.remove(&op) else { return };
         let reply = match reply {
             Ok(reply) => reply,
-            Err(fault) => return self.failed(pending, Refusal::from(&fault)),
+            Err(fault) => return self.failed(pending, Refusal::from(&fault), now),
         };
         match (pending, reply) {
             (Pending::Ready(conn), StoreReply::Published(key_packages)) => {
@@ -609,11 +635,11 @@ impl RelayMachine {
             }
             (Pending::Expire, _) => {}
             // A reply of another kind than its operation is a bug of the store: say that it failed.
-            (pending, _) => self.failed(pending, Refusal::StoreFailed),
+            (pending, _) => self.failed(pending, Refusal::StoreFailed, now),
         }
     }
 
-    fn failed(&mut self, pending: Pending, refusal: Refusal) {
+    fn failed(&mut self, pending: Pending, refusal: Refusal, now: Timestamp) {
         match pending {
             Pending::Open { conn, correlation, .. }
             | Pending::Append { conn, correlation, .. }
@@ -627,7 +653,7 @@ impl RelayMachine {
             | Pending::Mail(conn) => {
                 if self.connections.contains_key(&conn) {
                     self.outputs.push_back(Output::Close { conn, refusal });
-                    self.forget(conn);
+                    self.forget(conn, now);
                 }
             }
             Pending::Expire => {}
@@ -647,6 +673,13 @@ impl RelayMachine {
             self.confirmed(open.group, row.began.seq, now);
         }
         let Some(connection) = self.connections.get_mut(&conn) else { return };
+        // Also a token that cannot be confirmed any more shows that its commit was followed.
+        if let Some(committer) = self.unfollowed.committer(open.group, row.began.seq)
+            && committer != connection.account
+            && row.may_confirm
+        {
+            self.unfollowed.followed((open.group, committer), row.began.seq);
+        }
         let behind_began = row.began.seq.next();
         let from = match open.from {
             Some(Seq(0)) => Some(behind_began),
@@ -664,19 +697,27 @@ impl RelayMachine {
         if known.is_none() && connection.groups.len() >= CONNECTION_GROUPS_MAX {
             return self.refuse(conn, correlation, Refusal::TooMany);
         }
-        // relay.open.1: of the tokens that were shown the newest that may append counts, or if none may, the newest. Of one
-        // that is shown again, what was known is out of date: its rights may have ended.
-        let rank = |may_append: bool, began: Seq| (may_append, began);
+        // relay.open.1: of one that is shown again, what was known is out of date: its rights may have ended.
         let newer = known.is_none_or(|known| {
-            known.token == token
-                || rank(known.read_to.is_none(), known.began) <= rank(row.read_to.is_none(), row.began.seq)
+            known.token == token || rank(known.read_to, known.began) <= rank(row.read_to, row.began.seq)
         });
         let next = from.or_else(|| known.and_then(|known| known.next));
         let reading = known.is_some_and(|known| known.reading);
         let newest = known.map_or(row.head.seq, |known| known.newest.max(row.head.seq));
         if newer {
             let ask_again_at = row.ends_at.filter(|_| row.read_to.is_none());
-            let state = Open { token, began: row.began.seq, read_to: row.read_to, ask_again_at, newest, next, reading };
+            let state = Open {
+                token,
+                began: row.began.seq,
+                read_to: row.read_to,
+                ask_again_at,
+                newest,
+                first: known.and_then(|known| known.first).or(next),
+                next,
+                caught_up_at: known.filter(|known| known.next.is_some()).map_or(now, |known| known.caught_up_at),
+                may_confirm: row.may_confirm,
+                reading,
+            };
             connection.groups.insert(open.group, state);
             self.subscribers.entry(open.group).or_default().insert(conn);
         }
@@ -732,11 +773,33 @@ impl RelayMachine {
         self.deliver(conn, group, now);
     }
 
+    /// Looks which commits of a group, or of one account in it, others have had for a minute. (relay.commits.3)
+    fn look(&mut self, group: GroupId, account: Option<AccountId>, now: Timestamp) {
+        let mut unfollowed = core::mem::take(&mut self.unfollowed);
+        unfollowed.look(group, account, |committer, waiting| self.is_had(group, committer, waiting, HAD_FOR, now));
+        self.unfollowed = unfollowed;
+    }
+
+    /// Whether somebody who could confirm an account's commit is connected and has had it for so long.
+    fn is_had(&self, group: GroupId, committer: AccountId, commit: Waiting, for_: Duration, now: Timestamp) -> bool {
+        self.subscribers.get(&group).into_iter().flatten().any(|conn| {
+            let Some(connection) = self.connections.get(conn).filter(|held| held.account != committer) else {
+                return false;
+            };
+            connection.groups.get(&group).filter(|open| open.may_confirm).is_some_and(|open| {
+                let first = open.first.is_some_and(|first| first <= commit.seq);
+                let next = open.next.is_some_and(|next| commit.seq < next);
+                first && next && commit.placed_at.max(open.caught_up_at).plus(for_) <= now
+            })
+        })
+    }
+
     /// A durable entry becomes visible: to subscribers that are up to date from memory, to others by their cursor.
     fn placed(&mut self, op: AppendOp, appended: relay::Appended, now: Timestamp) {
         let seq = appended.head.seq;
         let devices: Vec<DeviceId> =
             op.bundle.iter().flat_map(|bundle| &bundle.welcomes).map(|welcome| welcome.device).collect();
+        let commit = (op.kind == EntryKind::Commit).then(|| append_id(op.group, op.kind, &op.body));
         let entry = Entry { seq, kind: op.kind, received_at: appended.received_at, body: op.body };
         let frame = Frame::Entries(relay::Entries { group: op.group, entries: vec![entry] });
         let bytes: Arc<[u8]> = frame.to_bytes(0).into();
@@ -759,6 +822,12 @@ impl RelayMachine {
             }
             open.next = Some(seq.next());
             self.send(conn, Lane::Delivery, Arc::clone(&bytes));
+        }
+        if let Some(id) = commit {
+            let mut unfollowed = core::mem::take(&mut self.unfollowed);
+            let is_had = |waiting| self.is_had(op.group, op.author, waiting, Duration::ZERO, now);
+            unfollowed.placed((op.group, op.author), seq, id, now, is_had);
+            self.unfollowed = unfollowed;
         }
         for device in devices {
             let held: Vec<ConnId> = self.devices.get(&device).into_iter().flatten().copied().collect();
@@ -802,6 +871,7 @@ impl RelayMachine {
             Ok(entries) => {
                 let Some(last) = entries.last().map(|entry| entry.seq) else { return };
                 open.next = Some(last.next());
+                open.caught_up_at = now;
                 let frame = Frame::Entries(relay::Entries { group, entries });
                 self.send(conn, Lane::Delivery, frame.to_bytes(0).into());
                 self.deliver(conn, group, now);

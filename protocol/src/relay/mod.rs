@@ -10,6 +10,7 @@ pub mod machine;
 pub mod mailbox;
 pub mod store;
 pub mod tokens;
+mod unfollowed;
 
 pub use admission::Admission;
 pub use directory::DirectoryUpdate;

@@ -197,6 +197,8 @@ pub struct OpenedRow {
     pub confirmed: bool,
     /// Whether it was not before.
     pub confirmed_now: bool,
+    /// Whether who shows it is of the kind of accounts that confirm tokens in this group.
+    pub may_confirm: bool,
     /// Head at `read_to`, or the newest.
     pub readable: Head,
     /// The commit that began the token's epoch, with the head there.

@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     error::Refusal,
-    ids::{AccountTag, TokenHash},
-    limits::TOKENS_UNCONFIRMED_MAX,
+    ids::{AccountTag, KindTag, TokenHash},
+    limits::{TOKENS_UNCONFIRMED_MAX, TOKENS_UNCONFIRMED_OTHERS_MAX},
     time::Timestamp,
     wire::relay::Head,
 };
@@ -19,16 +19,16 @@ use crate::{
 pub(super) const DEADLINE: Duration = Duration::from_secs(24 * 3_600);
 
 /// Who commits or opens, as far as confirmation asks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct By {
     /// The account, by a keyed hash that is different in each group.
     pub tag: AccountTag,
-    /// Whether it is a personal account, of which anybody may make many.
-    pub personal: bool,
+    /// Whether it is a personal account, of which anybody may make many: by a keyed hash that is different in each group.
+    pub kind: KindTag,
 }
 
 /// An access token of a group, by its hash.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct TokenRow {
     /// Hash of the token.
     pub hash: TokenHash,
@@ -69,12 +69,13 @@ impl TokenRow {
     }
 }
 
-/// Somebody shows a token: the rows that change if that confirms it. `live` are the group's rows without a deadline.
-/// (relay.token.5)
+/// Somebody shows a token: the rows that change if that confirms it. `live` are the group's rows without a deadline,
+/// `founder` is the kind of the account that founded the group: who has an account of that kind has no second one at will, or
+/// all that are in the group may. (relay.token.5)
 #[must_use]
-pub fn confirm(live: &[TokenRow], token: &TokenRow, by: By, now: Timestamp) -> Vec<TokenRow> {
+pub fn confirm(live: &[TokenRow], token: &TokenRow, by: By, founder: KindTag, now: Timestamp) -> Vec<TokenRow> {
     let Some(committer) = token.by.filter(|_| token.ends_at.is_none()) else { return Vec::new() };
-    if committer.tag == by.tag || (by.personal && !committer.personal) {
+    if committer.tag == by.tag || by.kind != founder {
         return Vec::new();
     }
     let mut changed = vec![TokenRow { by: None, ..*token }];
@@ -109,6 +110,7 @@ pub fn advance(
     begins: TokenHash,
     head: Head,
     by: By,
+    founder: KindTag,
 ) -> Result<Vec<TokenRow>, Refusal> {
     let mut begun = TokenRow {
         hash: begins,
@@ -135,8 +137,10 @@ pub fn advance(
         old.end(Timestamp(0));
         rows.iter_mut().filter(|row| row.parent == Some(hash)).for_each(|row| row.parent = parent);
     }
-    let unconfirmed = rows.iter().filter(|row| row.ends_at.is_none() && row.by.is_some()).count();
-    if unconfirmed > TOKENS_UNCONFIRMED_MAX {
+    let unconfirmed: Vec<By> = rows.iter().filter(|row| row.ends_at.is_none()).filter_map(|row| row.by).collect();
+    let others = unconfirmed.iter().filter(|other| other.kind != founder).count();
+    // Whoever makes accounts at will does not take the room of those who cannot.
+    if unconfirmed.len() > TOKENS_UNCONFIRMED_MAX || (by.kind != founder && others > TOKENS_UNCONFIRMED_OTHERS_MAX) {
         return Err(Refusal::Unconfirmed);
     }
     rows.retain(|row| !live.contains(row));

@@ -1,13 +1,19 @@
 use super::*;
 use crate::{
-    ids::{AccountTag, HeadHash, Seq},
-    limits::TOKENS_UNCONFIRMED_MAX,
+    ids::{AccountTag, HeadHash, KindTag, Seq},
+    limits::{TOKENS_UNCONFIRMED_MAX, TOKENS_UNCONFIRMED_OTHERS_MAX},
 };
 
 const NOW: Timestamp = Timestamp(1_800_000_000_000);
-const ANA: By = By { tag: AccountTag([1; 16]), personal: false };
-const BO: By = By { tag: AccountTag([2; 16]), personal: false };
-const GUEST: By = By { tag: AccountTag([3; 16]), personal: true };
+const WORK: KindTag = KindTag([1; 16]);
+const ANA: By = By { tag: AccountTag([1; 16]), kind: WORK };
+const BO: By = By { tag: AccountTag([2; 16]), kind: WORK };
+const GUEST: By = guest(3);
+
+/// A personal account, of which anybody makes as many as there are numbers.
+const fn guest(n: u8) -> By {
+    By { tag: AccountTag([n; 16]), kind: KindTag([2; 16]) }
+}
 
 /// A group's rows as a store keeps them.
 #[derive(Default)]
@@ -52,14 +58,14 @@ impl Group {
     fn commit(&mut self, with: Option<u64>, by: By) -> Result<u64, Refusal> {
         let head = Head { seq: Seq(self.head + 1), hash: HeadHash([0; 32]) };
         let token = with.map(|n| self.row(n));
-        let changed = advance(&self.live(), token.as_ref(), hash(self.head + 1), head, by)?;
+        let changed = advance(&self.live(), token.as_ref(), hash(self.head + 1), head, by, WORK)?;
         self.head += 1;
         self.write(changed);
         Ok(self.head)
     }
 
     fn show(&mut self, n: u64, by: By, now: Timestamp) {
-        let changed = confirm(&self.live(), &self.row(n), by, now);
+        let changed = confirm(&self.live(), &self.row(n), by, WORK, now);
         self.write(changed);
     }
 }
@@ -107,12 +113,14 @@ fn a_removed_member_loses_its_rights_a_day_after_another_followed_and_nothing_mo
 }
 
 #[test]
-fn a_personal_account_confirms_no_commit_of_an_organisations() {
+fn personal_accounts_confirm_nothing_where_an_organisations_account_founded() {
     let mut group = Group::new();
     let next = group.commit(Some(1), ANA).unwrap();
     group.show(next, GUEST, NOW);
     assert!(!group.row(next).is_confirmed());
     let guests = group.commit(Some(next), GUEST).unwrap();
+    group.show(guests, guest(4), NOW);
+    assert!(!group.row(guests).is_confirmed(), "nor one another");
     group.show(guests, BO, NOW);
     assert!(group.row(guests).is_confirmed());
     assert!(group.row(next).ends_at.is_some() && group.row(1).ends_at.is_some());
@@ -138,7 +146,7 @@ fn a_line_by_one_account_leaves_its_base_and_tip_and_each_step_leads_on() {
 #[test]
 fn at_the_bound_a_commit_is_refused_and_a_confirmation_makes_room() {
     let mut group = Group::new();
-    let by = |n: usize| By { tag: AccountTag([u8::try_from(n).unwrap() + 10; 16]), personal: false };
+    let by = |n: usize| By { tag: AccountTag([u8::try_from(n).unwrap() + 10; 16]), kind: WORK };
     let mut last = 1;
     for n in 0..TOKENS_UNCONFIRMED_MAX {
         last = group.commit(Some(1), by(n)).unwrap();
@@ -147,4 +155,28 @@ fn at_the_bound_a_commit_is_refused_and_a_confirmation_makes_room() {
     assert!(group.commit(Some(1), by(0)).is_ok(), "who has one already only replaces it");
     group.show(last, BO, NOW);
     assert!(group.commit(Some(last), by(100)).is_ok());
+}
+
+/// One insider with an organisation's account, and as many personal ones as it likes, to which it tells the token.
+#[test]
+fn a_lone_insider_with_many_personal_accounts_ends_and_blocks_nothing() {
+    let mut group = Group::new();
+    let mut refused = 0;
+    for n in 10..200 {
+        match group.commit(Some(1), guest(n)) {
+            Ok(garbage) => {
+                (3..250).for_each(|other| group.show(garbage, guest(other), NOW));
+                group.show(garbage, guest(n), NOW);
+            }
+            Err(refusal) => refused += usize::from(refusal == Refusal::Unconfirmed),
+        }
+    }
+    let garbage = group.commit(Some(1), ANA).unwrap();
+    (3..250).for_each(|other| group.show(garbage, guest(other), NOW));
+    assert_eq!(refused, 190 - TOKENS_UNCONFIRMED_OTHERS_MAX);
+    assert!(group.row(1).is_confirmed(), "who slept goes on");
+    let honest = group.commit(Some(1), BO).unwrap();
+    group.show(honest, By { tag: AccountTag([9; 16]), kind: WORK }, NOW);
+    assert!(group.row(honest).is_confirmed());
+    assert_eq!(group.live().len(), 1, "and what the insider left goes with the first that is followed");
 }

@@ -49,7 +49,7 @@ pub struct Entry {
 }
 
 /// A place in a group's log and the hash of all up to it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Head {
     /// The newest entry; 0 before the first.
     pub seq: Seq,
@@ -183,7 +183,7 @@ pub struct WelcomeCopy {
 }
 
 /// Answer to [`Append`]: the entry is durable.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Appended {
     /// Its place, with the head there.
     pub head: Head,

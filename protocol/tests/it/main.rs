@@ -19,3 +19,4 @@ mod repeat;
 mod roles;
 mod store;
 mod talk;
+mod tokens;

@@ -20,12 +20,13 @@ use chancery_protocol::{
 
 use crate::store::MemoryStore;
 
-const NOW: Timestamp = Timestamp(1_800_000_000_000);
-const GROUP: GroupId = GroupId([3; 32]);
+pub const NOW: Timestamp = Timestamp(1_800_000_000_000);
+pub const GROUP: GroupId = GroupId([3; 32]);
 
-struct Relay {
-    now: Timestamp,
+pub struct Relay {
+    pub now: Timestamp,
     machine: RelayMachine,
+    admission: Admission,
     store: MemoryStore,
     issuing: CertificateAuthority,
     fault: Option<StoreFault>,
@@ -38,15 +39,13 @@ struct Relay {
 }
 
 impl Relay {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let root = TenantRoot::create(Secret32::new([1; 32]), NOW).unwrap();
         let issuing = root.issuing(Secret32::new([2; 32]), NOW).unwrap();
-        let mut machine = RelayMachine::new(None, &Secret32::new([7; 32]));
-        let admission = Admission { tenants: [issuing.root()].into(), ..Admission::default() };
-        machine.handle(Input::Admission(admission), NOW);
-        Self {
+        let mut relay = Self {
             now: NOW,
-            machine,
+            machine: RelayMachine::new(None, &Secret32::new([7; 32])),
+            admission: Admission { tenants: [issuing.root()].into(), ..Admission::default() },
             store: MemoryStore::default(),
             issuing,
             fault: None,
@@ -55,7 +54,36 @@ impl Relay {
             unwritten: BTreeMap::new(),
             last: 0,
             correlation: 0,
-        }
+        };
+        relay.restart();
+        relay
+    }
+
+    /// The process ends and starts again on the same store; all connections are gone.
+    pub fn restart(&mut self) {
+        self.machine = RelayMachine::new(None, &Secret32::new([7; 32]));
+        self.input(Input::Admission(self.admission.clone()));
+    }
+
+    pub fn wait(&mut self, time: Duration) {
+        self.now = self.now.plus(time);
+    }
+
+    pub fn member(&mut self, handle: &str, seed: u8) -> ConnId {
+        let chain = self.chain(handle, seed);
+        self.connect(Some(chain))
+    }
+
+    pub fn personal(&mut self, seed: u8) -> ConnId {
+        let key = DeviceKey::from_seed(Secret32::new([seed; 32])).unwrap();
+        let root = PersonalRoot::create(Secret32::new([seed ^ 0xff; 32]), NOW).unwrap();
+        self.admission.personal.insert(root.hash());
+        self.input(Input::Admission(self.admission.clone()));
+        self.connect(Some(root.certify(key.public(), NOW).unwrap()))
+    }
+
+    pub fn leave(&mut self, conn: ConnId) {
+        self.input(Input::Disconnected { conn });
     }
 
     fn chain(&self, handle: &str, seed: u8) -> Chain {
@@ -63,14 +91,14 @@ impl Relay {
         self.issuing.certify(&handle.parse().unwrap(), key.public(), Role::Human, NOW).unwrap()
     }
 
-    fn connect(&mut self, chain: Option<Chain>) -> ConnId {
+    pub fn connect(&mut self, chain: Option<Chain>) -> ConnId {
         self.last += 1;
         let conn = ConnId(self.last);
         self.input(Input::Connected { conn, chain });
         conn
     }
 
-    fn ana(&mut self) -> ConnId {
+    pub fn ana(&mut self) -> ConnId {
         let chain = self.chain("ana", 11);
         self.connect(Some(chain))
     }
@@ -104,11 +132,11 @@ impl Relay {
     }
 
     /// What was sent to a connection since the last look.
-    fn take(&mut self, conn: ConnId) -> Vec<Frame> {
+    pub fn take(&mut self, conn: ConnId) -> Vec<Frame> {
         self.sent.remove(&conn).unwrap_or_default().into_iter().map(|(_, frame)| frame).collect()
     }
 
-    fn ask(&mut self, conn: ConnId, frame: Frame) -> Frame {
+    pub fn ask(&mut self, conn: ConnId, frame: Frame) -> Frame {
         self.take(conn);
         self.correlation += 1;
         self.input(Input::Frame { conn, correlation: self.correlation, frame: Ok(frame) });
@@ -117,7 +145,7 @@ impl Relay {
         answer.1
     }
 
-    fn refused(&mut self, conn: ConnId, frame: Frame) -> Refusal {
+    pub fn refused(&mut self, conn: ConnId, frame: Frame) -> Refusal {
         match self.ask(conn, frame) {
             Frame::Refused(refusal) => refusal,
             other => panic!("{other:?}"),
@@ -129,17 +157,17 @@ impl Relay {
     }
 
     /// A group whose epochs have the tokens `token(1)`, `token(2)`, ...
-    fn found(&mut self, conn: ConnId) {
+    pub fn found(&mut self, conn: ConnId) {
         let answer = self.ask(conn, commit(0, 1));
         assert!(matches!(answer, Frame::Appended(_)), "{answer:?}");
     }
 
-    fn open(&mut self, conn: ConnId, epoch: u8, from: Option<u64>) -> Frame {
+    pub fn open(&mut self, conn: ConnId, epoch: u8, from: Option<u64>) -> Frame {
         self.ask(conn, Frame::Open(Open { group: GROUP, token: token(epoch), from: from.map(Seq) }))
     }
 }
 
-fn token(epoch: u8) -> AccessToken {
+pub fn token(epoch: u8) -> AccessToken {
     AccessToken::new([epoch; 32])
 }
 
@@ -155,7 +183,7 @@ fn body(group: GroupId, content_type: u8, inner: &[u8]) -> Blob {
     Blob(bytes)
 }
 
-fn commit(after: u64, next_epoch: u8) -> Frame {
+pub fn commit(after: u64, next_epoch: u8) -> Frame {
     let next_token = token(next_epoch).hash();
     Frame::Append(Append {
         group: GROUP,
@@ -167,7 +195,7 @@ fn commit(after: u64, next_epoch: u8) -> Frame {
     })
 }
 
-fn message(after: u64, inner: &[u8]) -> Frame {
+pub fn message(after: u64, inner: &[u8]) -> Frame {
     Frame::Append(Append {
         group: GROUP,
         kind: EntryKind::Application,
@@ -178,7 +206,7 @@ fn message(after: u64, inner: &[u8]) -> Frame {
     })
 }
 
-fn seqs(frames: &[Frame]) -> Vec<u64> {
+pub fn seqs(frames: &[Frame]) -> Vec<u64> {
     let entries = frames.iter().filter_map(|frame| match frame {
         Frame::Entries(entries) => Some(&entries.entries),
         _ => None,

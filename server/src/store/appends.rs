@@ -4,7 +4,7 @@
 
 use chancery_protocol::{
     error::Refusal,
-    ids::{AccountTag, GroupId, HeadHash, PackageHash, Seq, TokenHash},
+    ids::{AccountTag, GroupId, HeadHash, KindTag, PackageHash, Seq, TokenHash},
     limits::TOKENS_PER_GROUP_MAX,
     relay::{
         log::{self, AppendContext, Decision, GroupRow, Placement, decide},
@@ -143,7 +143,7 @@ fn write(
 
 fn find_group(tx: &Transaction<'_>, group: GroupId) -> rusqlite::Result<Option<Numbered>> {
     tx.prepare_cached(
-        "SELECT group_no, head_seq, head_hash, received_at, newest_commit, first_seq
+        "SELECT group_no, head_seq, head_hash, received_at, newest_commit, first_seq, founder
          FROM groups WHERE group_id = ?1",
     )?
     .query_row([group.as_bytes()], |row| {
@@ -154,6 +154,7 @@ fn find_group(tx: &Transaction<'_>, group: GroupId) -> rusqlite::Result<Option<N
                 received_at: Timestamp(uint(row.get(3)?)),
                 newest_commit: Seq(uint(row.get(4)?)),
                 first: Seq(uint(row.get(5)?)),
+                founder: KindTag(row.get(6)?),
             },
         })
     })
@@ -169,12 +170,12 @@ fn write_group(
     let sql = match before {
         Some(_) => {
             "UPDATE groups SET head_seq = :head_seq, head_hash = :head_hash, received_at = :received_at,
-             newest_commit = :newest_commit, first_seq = :first_seq
+             newest_commit = :newest_commit, first_seq = :first_seq, founder = :founder
              WHERE group_id = :group_id RETURNING group_no"
         }
         None => {
-            "INSERT INTO groups (group_id, head_seq, head_hash, received_at, newest_commit, first_seq)
-             VALUES (:group_id, :head_seq, :head_hash, :received_at, :newest_commit, :first_seq)
+            "INSERT INTO groups (group_id, head_seq, head_hash, received_at, newest_commit, first_seq, founder)
+             VALUES (:group_id, :head_seq, :head_hash, :received_at, :newest_commit, :first_seq, :founder)
              RETURNING group_no"
         }
     };
@@ -186,24 +187,25 @@ fn write_group(
             ":received_at": int(row.received_at.0),
             ":newest_commit": int(row.newest_commit.0),
             ":first_seq": int(row.first.0),
+            ":founder": row.founder.as_bytes(),
         },
         |row| row.get(0),
     )
 }
 
 const TOKEN_COLUMNS: &str =
-    "hash, parent, made_seq, made_hash, last_commit_seq, last_commit_hash, committer, committer_personal, ends_at";
+    "hash, parent, made_seq, made_hash, last_commit_seq, last_commit_hash, committer, committer_kind, ends_at";
 
 fn token_row(row: &Row<'_>) -> rusqlite::Result<TokenRow> {
     let last: (Option<i64>, Option<[u8; 32]>) = (row.get(4)?, row.get(5)?);
-    let by: (Option<[u8; 16]>, Option<bool>) = (row.get(6)?, row.get(7)?);
+    let by: (Option<[u8; 16]>, Option<[u8; 16]>) = (row.get(6)?, row.get(7)?);
     let head = |seq: i64, hash: [u8; 32]| Head { seq: Seq(uint(seq)), hash: HeadHash(hash) };
     Ok(TokenRow {
         hash: TokenHash(row.get(0)?),
         parent: row.get::<_, Option<[u8; 32]>>(1)?.map(TokenHash),
         made_at: head(row.get(2)?, row.get(3)?),
         last_commit: last.0.zip(last.1).map(|(seq, hash)| head(seq, hash)),
-        by: by.0.zip(by.1).map(|(tag, personal)| By { tag: AccountTag(tag), personal }),
+        by: by.0.zip(by.1).map(|(tag, kind)| By { tag: AccountTag(tag), kind: KindTag(kind) }),
         ends_at: row.get::<_, Option<i64>>(8)?.map(|at| Timestamp(uint(at))),
     })
 }
@@ -226,7 +228,7 @@ fn write_token(tx: &Transaction<'_>, group_no: i64, token: &TokenRow) -> rusqlit
         "INSERT INTO tokens (group_no, {TOKEN_COLUMNS}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)
          ON CONFLICT (group_no, hash) DO UPDATE SET parent = excluded.parent, last_commit_seq = excluded.last_commit_seq,
          last_commit_hash = excluded.last_commit_hash, committer = excluded.committer,
-         committer_personal = excluded.committer_personal, ends_at = excluded.ends_at"
+         committer_kind = excluded.committer_kind, ends_at = excluded.ends_at"
     ))?
     .execute(params![
         group_no,
@@ -237,7 +239,7 @@ fn write_token(tx: &Transaction<'_>, group_no: i64, token: &TokenRow) -> rusqlit
         token.last_commit.map(|head| int(head.seq.0)),
         token.last_commit.map(|head| head.hash.0),
         token.by.map(|by| by.tag.0),
-        token.by.map(|by| by.personal),
+        token.by.map(|by| by.kind.0),
         token.ends_at.map(|at| int(at.0))
     ])?;
     Ok(())

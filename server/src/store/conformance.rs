@@ -15,7 +15,7 @@ use core::time::Duration;
 
 use chancery_protocol::{
     error::Refusal,
-    ids::{AccountId, AccountTag, DeviceId, GroupId, MailId, RequestId, Seq, TokenHash},
+    ids::{AccountId, AccountTag, DeviceId, GroupId, KindTag, MailId, RequestId, Seq, TokenHash},
     limits::{KEY_PACKAGE_TAKES_PER_TARGET_DAY_MAX, KEY_PACKAGES_MAX, TOKENS_PER_GROUP_MAX},
     relay::{
         RelayStore, StoreFault, StoreOp, StoreReply,
@@ -52,6 +52,7 @@ macro_rules! store_conformance {
             of_two_commits_for_one_place_one_wins
             an_unknown_group_and_a_wrong_token_are_refused
             a_token_loses_its_rights_a_day_after_its_successor_was_confirmed
+            only_accounts_of_the_founders_kind_confirm
             the_oldest_tokens_go_and_those_with_rights_stay
             reads_are_dense_and_bounded
             a_losing_bundle_leaves_nothing_behind
@@ -94,7 +95,7 @@ fn token(n: u16) -> TokenHash {
 }
 
 fn by(account: AccountId) -> By {
-    By { tag: AccountTag([account.0[0]; 16]), personal: false }
+    By { tag: AccountTag([account.0[0]; 16]), kind: KindTag([1; 16]) }
 }
 
 fn apply(store: &mut impl RelayStore, op: StoreOp, now: Timestamp) -> StoreReply {
@@ -293,6 +294,23 @@ pub fn a_token_loses_its_rights_a_day_after_its_successor_was_confirmed(subject:
         "it still leads to the commit made with it"
     );
     append(store, &application(Some(token(2)), 3, b"f"), NOW.plus(DAY)).unwrap();
+}
+
+// proves relay.token.5
+pub fn only_accounts_of_the_founders_kind_confirm(subject: &mut impl Subject) {
+    let mut first = subject.open();
+    found(&mut first);
+    drop(first);
+    let store = &mut subject.open();
+    let of_another_kind = By { kind: KindTag([2; 16]), ..by(LI) };
+    let op = StoreOp::Open { group: GROUP, token: token(1), by: Some(of_another_kind) };
+    let StoreReply::Opened(Ok(opened)) = apply(store, op, NOW) else { panic!("it opens") };
+    assert_eq!((opened.confirmed, opened.may_confirm, opened.read_to), (false, false, None));
+    let opened = open_as(store, token(1), LI, NOW).unwrap();
+    assert_eq!((opened.confirmed, opened.may_confirm), (true, true));
+    let by_another = AppendOp { by: of_another_kind, ..commit(Some(token(1)), 1, b"b", token(2), vec![]) };
+    append(store, &by_another, NOW).unwrap();
+    assert!(open(store, token(2)).unwrap().confirmed, "who is of the founder's kind confirms the others' commits");
 }
 
 pub fn the_oldest_tokens_go_and_those_with_rights_stay(subject: &mut impl Subject) {

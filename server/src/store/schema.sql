@@ -1,10 +1,11 @@
--- Schema 2 of relay.db: what a relay keeps. `user_version` carries the number; a newer one is refused.
+-- Schema 3 of relay.db: what a relay keeps. `user_version` carries the number; a newer one is refused.
 --
 -- The relay keeps no roster (spec/relay.md): a row that ties a device or an account to a moment carries no group. The tables from
 -- `devices` on have no group column, and their times are rounded down to the hour, so that they do not join the entries
 -- by their moment either.
 
--- `first_seq` is the first entry that is left.
+-- `first_seq` is the first entry that is left. `founder` tells groups that a personal account founded from others, by a keyed
+-- hash; the key is not in the database.
 CREATE TABLE groups (
     group_no      INTEGER PRIMARY KEY,
     group_id      BLOB    NOT NULL UNIQUE,
@@ -12,24 +13,25 @@ CREATE TABLE groups (
     head_hash     BLOB    NOT NULL,
     received_at   INTEGER NOT NULL,
     newest_commit INTEGER NOT NULL,
-    first_seq     INTEGER NOT NULL
+    first_seq     INTEGER NOT NULL,
+    founder       BLOB    NOT NULL
 ) STRICT;
 
 -- Access tokens by their hash, oldest first: the token with which the commit was appended that began the epoch, the heads
--- at that commit and at the last one that was made with this token. `committer` is a keyed hash, the key is not in the
--- database; it goes when the token is confirmed or gets a deadline. No `ends_at`: no deadline.
+-- at that commit and at the last one that was made with this token. `committer` and `committer_kind` are keyed hashes,
+-- too; they go when the token is confirmed or gets a deadline. No `ends_at`: no deadline.
 CREATE TABLE tokens (
-    token_no           INTEGER PRIMARY KEY,
-    group_no           INTEGER NOT NULL,
-    hash               BLOB    NOT NULL,
-    parent             BLOB,
-    made_seq           INTEGER NOT NULL,
-    made_hash          BLOB    NOT NULL,
-    last_commit_seq    INTEGER,
-    last_commit_hash   BLOB,
-    committer          BLOB,
-    committer_personal INTEGER,
-    ends_at            INTEGER,
+    token_no         INTEGER PRIMARY KEY,
+    group_no         INTEGER NOT NULL,
+    hash             BLOB    NOT NULL,
+    parent           BLOB,
+    made_seq         INTEGER NOT NULL,
+    made_hash        BLOB    NOT NULL,
+    last_commit_seq  INTEGER,
+    last_commit_hash BLOB,
+    committer        BLOB,
+    committer_kind   BLOB,
+    ends_at          INTEGER,
     UNIQUE (group_no, hash)
 ) STRICT;
 CREATE INDEX tokens_by_group ON tokens (group_no);

@@ -23,7 +23,7 @@ use crate::store::{
     packages,
 };
 
-const SCHEMA: Schema = Schema { application: 0x4348_5231, version: 2, sql: include_str!("schema.sql") };
+const SCHEMA: Schema = Schema { application: 0x4348_5231, version: 3, sql: include_str!("schema.sql") };
 
 /// Traces of devices carry the hour only.
 const TRACE_GRAIN_MS: u64 = 3_600_000;

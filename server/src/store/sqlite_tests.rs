@@ -1,7 +1,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use chancery_protocol::{
-    ids::{AccountId, AccountTag, DeviceId, GroupId, RequestId, Seq, TokenHash},
+    ids::{AccountId, AccountTag, DeviceId, GroupId, KindTag, RequestId, Seq, TokenHash},
     relay::{By, store::AppendOp},
     wire::{
         Blob,
@@ -55,7 +55,7 @@ fn a_newer_schema_and_a_foreign_file_are_refused() {
     let raw = Connection::open(folder.options().path).unwrap();
     raw.pragma_update(None, "user_version", 99).unwrap();
     drop(raw);
-    let newer = OpenError::SchemaNewer { file: "relay.db".to_owned(), found: 99, known: 2 };
+    let newer = OpenError::SchemaNewer { file: "relay.db".to_owned(), found: 99, known: 3 };
     assert_eq!(SqliteStore::open(&folder.options()).err(), Some(newer));
 
     let other = Folder::new();
@@ -114,7 +114,7 @@ fn rows_that_tie_a_device_to_a_moment_carry_no_group() {
             group,
             token: None,
             author: ana,
-            by: By { tag: AccountTag([1; 16]), personal: false },
+            by: By { tag: AccountTag([1; 16]), kind: KindTag([1; 16]) },
             kind: EntryKind::Commit,
             after: Seq(0),
             behind: None,

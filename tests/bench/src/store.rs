@@ -10,7 +10,7 @@ use std::{
 };
 
 use chancery_protocol::{
-    ids::{AccountId, AccountTag, GroupId, Seq, TokenHash},
+    ids::{AccountId, AccountTag, GroupId, KindTag, Seq, TokenHash},
     relay::{By, RelayStore, StoreOp, StoreReply, store::AppendOp},
     wire::{
         Blob,
@@ -48,7 +48,7 @@ fn append(number: u32, kind: EntryKind, counter: u64) -> StoreOp {
         group,
         token: (!founds).then_some(TOKEN),
         author: AccountId([1; 32]),
-        by: By { tag: AccountTag([1; 16]), personal: false },
+        by: By { tag: AccountTag([1; 16]), kind: KindTag([1; 16]) },
         kind,
         after: Seq(u64::from(!founds)),
         behind: None,

@@ -3,7 +3,7 @@
 use chancery_protocol::{
     error::Refusal,
     identity::{Chain, DeviceKey, Role, TenantRoot},
-    ids::{AccountId, AccountTag, DeviceId, GroupId, MailId, PackageHash, Seq, TokenHash},
+    ids::{AccountId, AccountTag, DeviceId, GroupId, KindTag, MailId, PackageHash, Seq, TokenHash},
     relay::{
         Admission, AppendContext, By, ConnId, Decision, GroupRow, Input, OpId, Output, RelayMachine, StoreFault,
         StoreOp, StoreReply, TokenRow, decide,
@@ -24,10 +24,11 @@ const NOW: Timestamp = Timestamp(1_800_000_000_000);
 const GROUP: GroupId = GroupId([3; 32]);
 const CONN: ConnId = ConnId(1);
 const TOKEN: TokenHash = TokenHash([5; 32]);
+const KIND: KindTag = KindTag([1; 16]);
 
 fn group() -> GroupRow {
     let head = Head::empty(GROUP).append(EntryKind::Commit, NOW, b"founding");
-    GroupRow { head, received_at: NOW, newest_commit: Seq(1), first: Seq(1) }
+    GroupRow { head, received_at: NOW, newest_commit: Seq(1), first: Seq(1), founder: KIND }
 }
 
 fn token(group: &GroupRow) -> TokenRow {
@@ -43,7 +44,7 @@ fn commit(welcomes: Vec<WelcomeCopy>) -> AppendOp {
         group: GROUP,
         token: Some(TOKEN),
         author: AccountId([6; 32]),
-        by: By { tag: AccountTag([6; 16]), personal: false },
+        by: By { tag: AccountTag([6; 16]), kind: KIND },
         kind: EntryKind::Commit,
         after: Seq(1),
         behind: None,
@@ -189,6 +190,7 @@ fn nothing_is_acknowledged_or_delivered_before_the_store_has_it() {
         ends_at: None,
         confirmed: false,
         confirmed_now: false,
+        may_confirm: true,
         first: Seq(1),
     };
     relay.stored(opening[0].0, Ok(StoreReply::Opened(Ok(row))));
@@ -229,6 +231,7 @@ fn a_subscription_from_before_what_is_left_is_told_so() {
         ends_at: None,
         confirmed: false,
         confirmed_now: false,
+        may_confirm: true,
         first: Seq(50),
     };
     let said = relay.stored(opening[0].0, Ok(StoreReply::Opened(Ok(row))));
