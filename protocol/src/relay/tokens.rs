@@ -36,7 +36,7 @@ pub struct TokenRow {
     pub parent: Option<TokenHash>,
     /// The commit that began its epoch, with the head there.
     pub made_at: Head,
-    /// The last commit that was made with it, with the head there.
+    /// The last commit that was made with it, or with one after it that was superseded, with the head there.
     pub last_commit: Option<Head>,
     /// Who made its commit; none once it is confirmed or has a deadline.
     pub by: Option<By>,
@@ -135,7 +135,18 @@ pub fn advance(
     while let Some(old) = rows.iter_mut().find(|row| is_older(row)) {
         let (hash, parent) = (old.hash, old.parent);
         old.end(Timestamp(0));
-        rows.iter_mut().filter(|row| row.parent == Some(hash)).for_each(|row| row.parent = parent);
+        let mut begun_last = None;
+        for row in rows.iter_mut().filter(|row| row.parent == Some(hash)) {
+            row.parent = parent;
+            begun_last = begun_last.max(Some((row.made_at.seq, row.made_at.hash)));
+        }
+        // Who has the parent and sleeps must be led to these commits: one of them may be the one that is followed.
+        if let Some((seq, hash)) = begun_last
+            && let Some(above) = rows.iter_mut().find(|row| Some(row.hash) == parent)
+            && above.last_commit.is_none_or(|last| last.seq < seq)
+        {
+            above.last_commit = Some(Head { seq, hash });
+        }
     }
     let unconfirmed: Vec<By> = rows.iter().filter(|row| row.ends_at.is_none()).filter_map(|row| row.by).collect();
     let others = unconfirmed.iter().filter(|other| other.kind != founder).count();

@@ -180,3 +180,14 @@ fn a_lone_insider_with_many_personal_accounts_ends_and_blocks_nothing() {
     assert!(group.row(honest).is_confirmed());
     assert_eq!(group.live().len(), 1, "and what the insider left goes with the first that is followed");
 }
+
+/// Garbage first, and then, with the token of that, a commit that the others follow.
+#[test]
+fn a_sleeping_member_is_led_past_garbage_to_the_commit_that_was_followed() {
+    let mut group = Group::new();
+    let garbage = group.commit(Some(1), ANA).unwrap();
+    let good = group.commit(Some(garbage), ANA).unwrap();
+    group.show(good, BO, NOW);
+    assert!(group.row(good).is_confirmed() && !group.row(1).has_rights(NOW.plus(DEADLINE)));
+    assert_eq!(group.row(1).reads_to(), group.row(good).made_at);
+}
