@@ -12,6 +12,7 @@
 
 pub mod fuzz;
 pub mod history;
+pub mod model;
 pub mod repository;
 pub mod spec;
 pub mod vectors;

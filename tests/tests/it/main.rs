@@ -13,6 +13,7 @@ mod e2e;
 mod fuzz;
 mod history;
 mod merkle;
+mod model;
 mod proxy;
 mod relay_rules;
 mod spec_ids;

@@ -1,0 +1,24 @@
+//! The model holds in every state within its bounds, and finds each seeded bug.
+
+use chancery_tests::model::{Bounds, Bug, PROPERTIES, explore};
+
+#[test]
+#[allow(clippy::print_stderr, reason = "how much was searched is part of the result")]
+fn every_reachable_state_keeps_every_property() {
+    for bounds in Bounds::SMALL {
+        let report = explore(bounds, None);
+        eprintln!("{bounds:?}: {} states, {} steps, depth {}", report.states, report.steps, report.depth);
+        assert_eq!(report.violation, None);
+        assert!(report.states > 1_000, "the search is not cut off: {report:?}");
+    }
+}
+
+#[test]
+fn each_seeded_bug_of_the_model_is_found_by_its_property() {
+    for (bug, name, property) in Bug::ALL {
+        let violation = Bounds::SMALL.into_iter().find_map(|bounds| explore(bounds, Some(bug)).violation);
+        let violation = violation.unwrap_or_else(|| panic!("{name} is not found"));
+        assert_eq!(violation.property, property, "{name}: {:?}", violation.story);
+        assert!(PROPERTIES.iter().any(|(known, _)| *known == property), "{property} is no property");
+    }
+}
