@@ -129,14 +129,16 @@ fn changing(before: &GroupView, commit: &CommitView, after: &GroupView) -> Resul
 
     let mut adds_account = false;
     for device in &commit.added {
-        let account = after.leaves.get(device).ok_or(Rule::DeviceTwice)?.identity.account();
+        let added = &after.leaves.get(device).ok_or(Rule::DeviceTwice)?.identity;
+        let account = added.account();
         let present = before.devices(account);
         adds_account |= present.is_empty();
-        let may = present.is_empty()
-            || account == committer
-            || commit.removed.contains(device)
-            || present.iter().all(|device| commit.removed.contains(device));
-        if !may {
+        // The same device of the same account: under another account's name it would be a stranger's key.
+        let healed = commit.removed.contains(device)
+            && before.leaves.get(device).is_some_and(|old| old.identity.is_same_device(added));
+        // None comes back: or a device would slip in beside the one that seems to be replaced.
+        let replaced = present.iter().all(|old| commit.removed.contains(old) && !commit.added.contains(old));
+        if !(present.is_empty() || account == committer || healed || replaced) {
             return Err(Rule::DeviceOfOther);
         }
     }

@@ -175,6 +175,32 @@ fn a_device_is_added_to_an_account_only_by_that_account() {
     assert_eq!(verdict(&desk, &healed, &desk), Ok(()));
 }
 
+// proves mls.judge.10
+#[test]
+fn a_key_of_one_account_does_not_come_back_as_a_device_of_another() {
+    let Work { acme, ana, bo, desk } = work();
+    // ana's key, certified for bo: whoever removes ana's device must not give bo a device by that.
+    let claimed = tenant_leaf(&acme, "bo", 11, Role::Human);
+    let mut commit = adds(&bo, &claimed);
+    commit.removed.push(ana.identity.device());
+    assert_eq!(verdict(&desk, &commit, &with(&desk, &claimed)), Ok(()), "bo may");
+    let cy = tenant_leaf(&acme, "cy", 13, Role::Human);
+    let desk = with(&desk, &cy);
+    commit.committer = Some(cy.identity.device());
+    assert_eq!(verdict(&desk, &commit, &with(&desk, &claimed)), Err(Rule::DeviceOfOther));
+}
+
+// proves mls.judge.10
+#[test]
+fn a_device_does_not_slip_in_beside_one_that_is_removed_and_added_again() {
+    let Work { acme, ana, bo, desk } = work();
+    let second = tenant_leaf(&acme, "bo", 14, Role::Human);
+    let mut commit = adds(&ana, &second);
+    commit.added.push(bo.identity.device());
+    commit.removed.push(bo.identity.device());
+    assert_eq!(verdict(&desk, &commit, &with(&desk, &second)), Err(Rule::DeviceOfOther));
+}
+
 // proves mls.judge.12
 #[test]
 fn where_administrators_are_named_only_they_add_and_change() {
