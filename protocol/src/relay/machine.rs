@@ -139,6 +139,8 @@ struct Open {
     read_to: Option<Seq>,
     /// When its rights may have ended: the store is asked again before more is delivered.
     ask_again_at: Option<Timestamp>,
+    /// Whether the token was confirmed when that was last heard of: one that is not may lose its rights at any commit.
+    confirmed: bool,
     /// The newest entry that this connection was told of.
     newest: Seq,
     /// First entry that was delivered, and next one to deliver; none without a subscription.
@@ -670,7 +672,7 @@ impl RelayMachine {
         now: Timestamp,
     ) {
         if row.confirmed_now {
-            self.confirmed(open.group, row.began.seq, now);
+            self.confirmed(open.group, token, now);
         }
         let Some(connection) = self.connections.get_mut(&conn) else { return };
         // Also a token that cannot be confirmed any more shows that its commit was followed.
@@ -711,6 +713,7 @@ impl RelayMachine {
                 began: row.began.seq,
                 read_to: row.read_to,
                 ask_again_at,
+                confirmed: row.confirmed,
                 newest,
                 first: known.and_then(|known| known.first).or(next),
                 next,
@@ -734,12 +737,16 @@ impl RelayMachine {
         self.deliver(conn, open.group, now);
     }
 
-    /// A token was confirmed: those that began before it have a deadline from now on. (relay.token.6)
-    fn confirmed(&mut self, group: GroupId, began: Seq, now: Timestamp) {
+    /// A token was confirmed: those that do not descend from it have a deadline from now on, and the store knows which these
+    /// are. (relay.token.6)
+    fn confirmed(&mut self, group: GroupId, token: TokenHash, now: Timestamp) {
         let subscribers: Vec<ConnId> = self.subscribers.get(&group).into_iter().flatten().copied().collect();
         for conn in subscribers {
             let open = self.connections.get_mut(&conn).and_then(|held| held.groups.get_mut(&group));
-            if let Some(open) = open.filter(|open| open.began < began && open.read_to.is_none()) {
+            let Some(open) = open else { continue };
+            if open.token == token {
+                open.confirmed = true;
+            } else if open.read_to.is_none() {
                 open.ask_again_at.get_or_insert(now.plus(DEADLINE));
             }
         }
@@ -764,6 +771,7 @@ impl RelayMachine {
         // Another token was shown meanwhile: what is said of this one counts no more.
         if open.token == token {
             open.ask_again_at = row.and_then(|row| row.ends_at.filter(|_| row.read_to.is_none()));
+            open.confirmed = row.is_some_and(|row| row.confirmed);
             open.read_to = match row {
                 Some(row) => row.read_to,
                 // The group knows the token no more: nothing further is delivered.
@@ -810,6 +818,10 @@ impl RelayMachine {
             let room = connection.unwritten < CONNECTION_BYTES_MAX;
             let Some(open) = connection.groups.get_mut(&op.group) else { continue };
             open.newest = open.newest.max(seq);
+            // relay.token.8: by this commit its author may have superseded an own token that nobody has confirmed.
+            if op.kind == EntryKind::Commit && !open.confirmed && open.read_to.is_none() {
+                open.ask_again_at = Some(now);
+            }
             // relay.token.1: a token reads on until its deadline.
             if open.next.is_some() && self.asks_again(conn, op.group, now) {
                 continue;
@@ -869,8 +881,12 @@ impl RelayMachine {
         open.reading = false;
         match entries {
             Ok(entries) => {
-                let Some(last) = entries.last().map(|entry| entry.seq) else { return };
-                open.next = Some(last.next());
+                let (Some(first), Some(last)) = (entries.first(), entries.last()) else { return };
+                // While this was read the cursor was moved, or the subscription ended and another one begun.
+                if open.next != Some(first.seq) {
+                    return self.deliver(conn, group, now);
+                }
+                open.next = Some(last.seq.next());
                 open.caught_up_at = now;
                 let frame = Frame::Entries(relay::Entries { group, entries });
                 self.send(conn, Lane::Delivery, frame.to_bytes(0).into());
