@@ -5,6 +5,9 @@
 //! nothing is read or written until it was opened anew and found whole. The driver then opens the machine again from what
 //! is there.
 
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
+mod damage_tests;
 mod lock;
 mod seal;
 #[cfg(test)]

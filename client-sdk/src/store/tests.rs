@@ -11,7 +11,7 @@ use chancery_protocol::{
 use super::*;
 use crate::keys::KeyUnavailable;
 
-struct Key(u8);
+pub(super) struct Key(pub u8);
 
 impl KeyProvider for Key {
     fn host_key(&self) -> Result<Secret32, KeyUnavailable> {
@@ -27,7 +27,7 @@ fn refused(dir: &Path, key: u8) -> Error {
     Store::open(dir, &Key(key), None).err().unwrap()
 }
 
-fn row(space: Space, key: &[u8], value: Option<&[u8]>) -> RowWrite {
+pub(super) fn row(space: Space, key: &[u8], value: Option<&[u8]>) -> RowWrite {
     RowWrite { space, key: key.to_vec(), value: value.map(<[u8]>::to_vec) }
 }
 

@@ -4,7 +4,7 @@
 
 use chancery_protocol::{
     error::Refusal,
-    ids::{AccountTag, GroupId, HeadHash, KindTag, PackageHash, Seq, TokenHash},
+    ids::{AccountTag, AppendId, GroupId, HeadHash, KindTag, PackageHash, Seq, TokenHash},
     limits::TOKENS_PER_GROUP_MAX,
     relay::{
         log::{self, AppendContext, Decision, GroupRow, Placement, decide},
@@ -19,7 +19,7 @@ use chancery_protocol::{
 };
 use rusqlite::{OptionalExtension, Row, Transaction, named_params, params};
 
-use crate::store::{int, mailbox, packages, uint};
+use crate::store::{damage, int, mailbox, packages, uint};
 
 /// A group with the number that the other tables know it by.
 struct Numbered {
@@ -34,7 +34,12 @@ pub(super) fn open(
     by: Option<By>,
     now: Timestamp,
 ) -> rusqlite::Result<Result<OpenedRow, Refusal>> {
-    let Some(group) = find_group(tx, group)? else { return Ok(Err(Refusal::UnknownGroup)) };
+    let id = group;
+    let Some(group) = find_group(tx, id)? else { return Ok(Err(Refusal::UnknownGroup)) };
+    // Once for each connection, not for each append: a file does not change under a process that has it alone.
+    if let Err(refusal) = damage::check_group(tx, id, group.group_no, &group.row)? {
+        return Ok(Err(refusal));
+    }
     let token = find_token(tx, group.group_no, token)?;
     let live = match by {
         Some(_) => live_tokens(tx, group.group_no)?,
@@ -55,10 +60,7 @@ pub(super) fn append(
     now: Timestamp,
 ) -> rusqlite::Result<Result<AppendedRow, Refusal>> {
     let id = append_id(op.group, op.kind, &op.body);
-    let known = tx
-        .prepare_cached("SELECT seq, head_hash, received_at FROM append_ids WHERE append_id = ?1")?
-        .query_row([id.as_bytes()], appended)
-        .optional()?;
+    let known = answer(tx, id)?;
     let group = find_group(tx, op.group)?;
     let token = match (&group, op.token) {
         (Some(group), Some(hash)) => find_token(tx, group.group_no, hash)?,
@@ -111,6 +113,13 @@ pub(super) fn append(
             Ok(Ok(placement.appended.into()))
         }
     }
+}
+
+/// How an append was answered.
+pub(super) fn answer(tx: &Transaction<'_>, id: AppendId) -> rusqlite::Result<Option<Appended>> {
+    tx.prepare_cached("SELECT seq, head_hash, received_at FROM append_ids WHERE append_id = ?1")?
+        .query_row([id.as_bytes()], appended)
+        .optional()
 }
 
 fn write(
@@ -263,7 +272,8 @@ pub(super) fn read(
     entries_max: usize,
     bytes_max: usize,
 ) -> rusqlite::Result<Result<Vec<Entry>, Refusal>> {
-    let Some(group) = find_group(tx, group)? else { return Ok(Err(Refusal::UnknownGroup)) };
+    let id = group;
+    let Some(group) = find_group(tx, id)? else { return Ok(Err(Refusal::UnknownGroup)) };
     // Place 0 stands before the first entry; asking from there is asking from the first.
     let from = from.max(Seq(1));
     if from < group.row.first {
@@ -281,7 +291,8 @@ pub(super) fn read(
         bytes = bytes.saturating_add(entry.body.len());
         entries.push(entry);
     }
-    Ok(Ok(entries))
+    let bounded = bytes >= bytes_max.max(1) || entries.len() >= entries_max;
+    Ok(damage::check_read(tx, id, from, (!bounded).then(|| to.min(group.row.head.seq)), &entries)?.map(|()| entries))
 }
 
 /// Deletes from the front, in the order of arrival, up to the first row that is young enough. A clock that was set
@@ -329,7 +340,7 @@ fn appended(row: &Row<'_>) -> rusqlite::Result<Appended> {
     })
 }
 
-fn entry(row: &Row<'_>) -> rusqlite::Result<Entry> {
+pub(super) fn entry(row: &Row<'_>) -> rusqlite::Result<Entry> {
     let kind: i64 = row.get(1)?;
     let kind = u8::try_from(kind).ok().and_then(EntryKind::from_number);
     Ok(Entry {

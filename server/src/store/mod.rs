@@ -4,6 +4,7 @@
 
 mod appends;
 pub mod conformance;
+mod damage;
 mod mailbox;
 pub mod open;
 mod packages;

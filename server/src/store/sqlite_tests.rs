@@ -1,6 +1,7 @@
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 use chancery_protocol::{
+    error::Refusal,
     ids::{AccountId, AccountTag, DeviceId, GroupId, KindTag, RequestId, Seq, TokenHash},
     relay::{By, store::AppendOp},
     wire::{
@@ -90,6 +91,78 @@ fn the_write_ahead_log_is_folded_in_when_it_is_due() {
     let log = std::fs::metadata(folder.0.path().join("relay.db-wal")).unwrap().len();
     assert!(log < 2 * 4096 * 4096, "{log} bytes");
     assert!(std::fs::metadata(folder.options().path).unwrap().len() > 32 * 1024 * 1024);
+}
+
+fn found(store: &mut SqliteStore, group: GroupId) {
+    let by = By { tag: AccountTag([1; 16]), personal: false };
+    let first = AppendOp {
+        group,
+        token: None,
+        author: AccountId([0xaa; 32]),
+        by,
+        kind: EntryKind::Commit,
+        after: Seq(0),
+        behind: None,
+        body: Blob(b"commit".to_vec()),
+        bundle: Some(Bundle { next_token: TokenHash([3; 32]), welcomes: Vec::new() }),
+    };
+    let message = |number: u8| AppendOp {
+        token: Some(TokenHash([3; 32])),
+        kind: EntryKind::Application,
+        after: Seq(1),
+        body: Blob(vec![number; 40]),
+        bundle: None,
+        ..first.clone()
+    };
+    let ops: Vec<StoreOp> = [first.clone()].into_iter().chain((2..9).map(message)).map(StoreOp::Append).collect();
+    for reply in store.apply(&ops, NOW).unwrap() {
+        assert!(matches!(reply, StoreReply::Appended(Ok(_))), "{reply:?}");
+    }
+}
+
+// proves relay.damage.1
+#[test]
+fn a_group_whose_rows_are_not_what_was_acknowledged_is_refused_and_others_are_served() {
+    let (sound, damaged) = (GroupId([1; 32]), GroupId([2; 32]));
+    let all = |group| StoreOp::Read { group, from: Seq(1), to: Seq(9), entries_max: 100, bytes_max: 10_000 };
+    let open = |group| StoreOp::Open { group, token: TokenHash([3; 32]), by: None };
+    // What is damaged, and whether reading or opening tells.
+    let cases = [
+        ("UPDATE entries SET body = x'00' WHERE seq = 4", true, false),
+        ("UPDATE entries SET body = x'00' WHERE seq = 1", true, false),
+        ("UPDATE entries SET body = x'00' WHERE seq = 8", true, true),
+        ("UPDATE entries SET kind = 2 WHERE seq = 4", true, false),
+        ("UPDATE entries SET received_at = 7 WHERE seq = 4", true, false),
+        ("DELETE FROM entries WHERE seq = 4", true, false),
+        ("DELETE FROM entries WHERE seq = 1", true, false),
+        ("DELETE FROM entries WHERE seq = 8", true, true),
+        ("DELETE FROM entries", true, true),
+        (
+            "UPDATE groups SET head_hash = x'0000000000000000000000000000000000000000000000000000000000000000'",
+            false,
+            true,
+        ),
+        ("UPDATE groups SET head_seq = 7", false, true),
+        ("UPDATE groups SET first_seq = 3", false, true),
+    ];
+    for (damage, read_tells, open_tells) in cases {
+        let folder = Folder::new();
+        let mut store = SqliteStore::open(&folder.options()).unwrap();
+        found(&mut store, sound);
+        found(&mut store, damaged);
+        let only = if damage.contains("WHERE") { " AND group_no = 2" } else { " WHERE group_no = 2" };
+        store.connection.execute(&format!("{damage}{only}"), []).unwrap();
+        let replies = store.apply(&[all(sound), open(sound), all(damaged), open(damaged)], NOW).unwrap();
+        let refused = |reply: &StoreReply| match reply {
+            StoreReply::Entries(answer) => answer.as_ref().err() == Some(&Refusal::StoreFailed),
+            StoreReply::Opened(answer) => answer.as_ref().err() == Some(&Refusal::StoreFailed),
+            _ => false,
+        };
+        let told: Vec<bool> = replies.iter().map(refused).collect();
+        assert_eq!(told[..2], [false, false], "{damage}: the other group is served");
+        assert!(!read_tells || told[2], "{damage}: {:?}", replies[2]);
+        assert!(!open_tells || told[3], "{damage}: {:?}", replies[3]);
+    }
 }
 
 /// Promise 1: every table that holds a device or an account beside a moment has no group, and its moments are coarse.
