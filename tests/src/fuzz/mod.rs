@@ -11,9 +11,14 @@ pub mod directory;
 pub mod envelope;
 pub mod frame;
 pub mod group_state;
+pub mod input;
+pub mod judge_ops;
 pub mod merkle;
 pub mod mls_header;
+pub mod mls_intake;
 pub mod mutate;
+pub mod relay_ops;
+pub mod store_recovery;
 pub mod ticket;
 
 use data_encoding::HEXLOWER;
@@ -40,8 +45,12 @@ pub const TARGETS: &[Target] = &[
     Target { name: "envelope", run: envelope::run },
     Target { name: "frame", run: frame::run },
     Target { name: "group_state", run: group_state::run },
+    Target { name: "judge_ops", run: judge_ops::run },
     Target { name: "merkle", run: merkle::run },
     Target { name: "mls_header", run: mls_header::run },
+    Target { name: "mls_intake", run: mls_intake::run },
+    Target { name: "relay_ops", run: relay_ops::run },
+    Target { name: "store_recovery", run: store_recovery::run },
     Target { name: "ticket", run: ticket::run },
 ];
 

@@ -1,0 +1,260 @@
+//! Mixes of commits on groups without cryptography: the judge against the rules as `spec/mls-profile.md#judge` words them.
+//!
+//! What a commit makes of a group is worked out here as MLS would; no MLS object is made.
+
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, OnceLock},
+};
+
+use chancery_protocol::{
+    identity::{Authority, Chain, DeviceKey, PersonalRoot, Role, TenantRoot, certificate::At, verify_chain},
+    ids::{AccountId, DeviceId, GroupId, RootHash},
+    mls::{Charter, Class, CommitView, GroupState, GroupView, LeafView, judge},
+    secret::Secret32,
+    time::Timestamp,
+};
+
+use super::input::Input;
+
+const NOW: Timestamp = Timestamp(1_800_000_000_000);
+/// Commits of one input at most.
+const COMMITS_MAX: usize = 64;
+
+/// Everybody who may be added, made once.
+struct Cast {
+    leaves: Vec<Arc<LeafView>>,
+    roots: Vec<RootHash>,
+}
+
+/// Two organisations with people, a service and escrow members; personal accounts; and keys that stand in the certificates
+/// of two accounts.
+fn cast() -> &'static Cast {
+    static CAST: OnceLock<Cast> = OnceLock::new();
+    CAST.get_or_init(|| {
+        let key = |seed: u8| *DeviceKey::from_seed(Secret32::new([seed; 32])).unwrap().public();
+        let leaf = |chain: Chain| Arc::new(LeafView { identity: verify_chain(&chain, At::NotBefore).unwrap() });
+        let mut leaves = Vec::new();
+        let mut roots = Vec::new();
+        let acme = [
+            ("ana", 11, Role::Human),
+            ("ana", 12, Role::Human),
+            ("李雷", 13, Role::Human),
+            ("李雷", 14, Role::Human),
+            ("bot", 15, Role::Service),
+            ("archive", 16, Role::Escrow),
+            ("ana", 17, Role::Service),
+            ("zoë", 11, Role::Human),
+            ("李雷", 13, Role::Service),
+        ];
+        let partner = [("carl", 21, Role::Human), ("carl", 22, Role::Human), ("archive", 23, Role::Escrow)];
+        let tenants = [(1, acme.as_slice()), (3, partner.as_slice())];
+        for (root, people) in tenants {
+            let root = TenantRoot::create(Secret32::new([root; 32]), NOW).unwrap();
+            roots.push(root.hash());
+            let issuing = root.issuing(Secret32::new([5; 32]), NOW).unwrap();
+            for (handle, device, role) in people {
+                leaves.push(leaf(issuing.certify(&handle.parse().unwrap(), &key(*device), *role, NOW).unwrap()));
+            }
+        }
+        for (root, devices) in [(31, [41, 42].as_slice()), (32, &[43, 41]), (33, &[44])] {
+            let root = PersonalRoot::create(Secret32::new([root; 32]), NOW).unwrap();
+            roots.push(root.hash());
+            leaves.extend(devices.iter().map(|device| leaf(root.certify(&key(*device), NOW).unwrap())));
+        }
+        Cast { leaves, roots }
+    })
+}
+
+/// Accepts exactly what the specification's rules accept, keeps a group's class and kind for good, and decides alike twice.
+///
+/// # Panics
+/// If a promise of `spec/mls-profile.md#judge` breaks.
+pub fn run(data: &[u8]) {
+    let mut input = Input::new(data);
+    let Some(mut group) = found(&mut input) else { return };
+    let founded = group.charter;
+    for _ in 0..COMMITS_MAX {
+        if input.is_empty() {
+            return;
+        }
+        let Some((commit, after)) = commit(&mut input, &group) else { continue };
+        let verdict = judge(Some((&group, &commit)), &after).map(|_| ());
+        let accepted = verdict.is_ok();
+        let due = stands(&after) && follows(&group, &commit, &after);
+        assert_eq!(accepted, due, "{verdict:?}\n{group:#?}\n{commit:#?}\n{after:#?}");
+        let turned = CommitView {
+            added: commit.added.iter().rev().copied().collect(),
+            removed: commit.removed.iter().rev().copied().collect(),
+            ..commit.clone()
+        };
+        assert_eq!(accepted, judge(Some((&group, &turned)), &after).is_ok(), "order decides: {commit:?}");
+        if accepted {
+            assert!(judge(None, &after).is_ok(), "what a commit made does not stand by itself");
+            holds(founded, &after);
+            group = after;
+            still(&group);
+        }
+    }
+}
+
+/// A group of one, as the judge accepts it.
+fn found(input: &mut Input<'_>) -> Option<GroupView> {
+    let cast = cast();
+    let class = input.choose(&[Class::Personal, Class::Work, Class::Personal, Class::Work, Class::Escrowed]);
+    let tenant = (class != Class::Personal).then(|| cast.roots[input.below(3)]);
+    let charter = Charter { class, tenant, predecessor: None, nonce: [input.byte(); 32] };
+    let mut state =
+        GroupState { name: "desk".to_owned(), roots: tenant.into_iter().collect(), ..GroupState::default() };
+    let founder = &cast.leaves[input.below(cast.leaves.len())];
+    if input.below(8) == 0 {
+        change_state(input, &mut state);
+    }
+    let leaves = [(founder.identity.device(), Arc::clone(founder))].into();
+    let group = GroupView { group: charter.group(), charter, state, leaves };
+    let accepted = judge(None, &group).is_ok();
+    assert_eq!(accepted, stands(&group), "{group:#?}");
+    accepted.then_some(group)
+}
+
+fn toggle<T: PartialEq>(list: &mut Vec<T>, item: T) {
+    match list.iter().position(|held| *held == item) {
+        Some(at) => drop(list.remove(at)),
+        None => list.push(item),
+    }
+}
+
+fn change_state(input: &mut Input<'_>, state: &mut GroupState) {
+    let cast = cast();
+    match input.below(5) {
+        0 => state.name = ["desk", "设计 🦊", "us"][input.below(3)].to_owned(),
+        1 => toggle(&mut state.roots, input.choose(&cast.roots)),
+        2 => toggle(&mut state.guests, input.choose(&cast.roots)),
+        3 => toggle(&mut state.administrators, cast.leaves[input.below(cast.leaves.len())].identity.account()),
+        _ => state.roots.insert(0, input.choose(&cast.roots)),
+    }
+}
+
+/// A commit with what it makes of the group; none if MLS itself would refuse it before any judge.
+fn commit(input: &mut Input<'_>, before: &GroupView) -> Option<(CommitView, GroupView)> {
+    let cast = cast();
+    let mut after = before.clone();
+    // Mostly a member, now and then somebody from outside, or nobody.
+    let members: Vec<DeviceId> = before.leaves.keys().copied().collect();
+    let committer = match input.byte() {
+        0xff => None,
+        byte @ 0xf0.. => Some(cast.leaves[usize::from(byte - 0xf0)].identity.device()),
+        byte => Some(*members.get(usize::from(byte) % members.len().max(1))?),
+    };
+    let mut commit = CommitView { committer, ..CommitView::default() };
+    let mut added = Vec::new();
+    for _ in 0..=input.below(5) {
+        match input.below(16) {
+            0..=4 => added.push(Arc::clone(&cast.leaves[input.below(cast.leaves.len())])),
+            5..=7 => {
+                let device = cast.leaves[input.below(cast.leaves.len())].identity.device();
+                if before.leaves.contains_key(&device) && Some(device) != committer && !commit.removed.contains(&device)
+                {
+                    commit.removed.push(device);
+                }
+            }
+            8..=12 => {
+                commit.changes_context = true;
+                change_state(input, &mut after.state);
+            }
+            13 => commit.by_reference = true,
+            14 => commit.foreign_proposal = true,
+            _ => match input.below(4) {
+                0 => after.charter.nonce[0] ^= 1,
+                1 => after.charter.class = input.choose(&[Class::Personal, Class::Work, Class::Escrowed]),
+                2 => after.group = GroupId([1; 32]),
+                _ => {
+                    after.charter.nonce[0] ^= 1;
+                    after.group = after.charter.group();
+                }
+            },
+        }
+    }
+    for device in &commit.removed {
+        after.leaves.remove(device);
+    }
+    for leaf in added {
+        let device = leaf.identity.device();
+        commit.added.push(device);
+        if after.leaves.insert(device, leaf).is_some() {
+            return None;
+        }
+    }
+    Some((commit, after))
+}
+
+/// The rules on a group as it stands (mls.judge.1, 9, 13 to 16).
+fn stands(group: &GroupView) -> bool {
+    let leaves = || group.leaves.values().map(|leaf| &leaf.identity);
+    let (roots, guests) = (&group.state.roots, &group.state.guests);
+    let of_class = match group.charter.class {
+        Class::Personal => {
+            roots.is_empty()
+                && guests.is_empty()
+                && leaves().all(|leaf| (leaf.authority(), leaf.role()) == (Authority::Personal, Role::Human))
+        }
+        Class::Work => {
+            !roots.is_empty()
+                && Some(roots[0]) == group.charter.tenant
+                && leaves().all(|leaf| {
+                    let listed = if leaf.authority() == Authority::Personal { guests } else { roots };
+                    leaf.role() != Role::Escrow && listed.contains(&leaf.root())
+                })
+        }
+        Class::Escrowed => false,
+    };
+    of_class && group.group == group.charter.group()
+}
+
+/// The rules on a commit (mls.judge.2, 5, 6, 10, 12).
+fn follows(before: &GroupView, commit: &CommitView, after: &GroupView) -> bool {
+    let Some(committer) = commit.committer.and_then(|device| before.leaves.get(&device)) else { return false };
+    let committer = committer.identity.account();
+    let accounts = |group: &GroupView| -> BTreeSet<AccountId> {
+        group.leaves.values().map(|leaf| leaf.identity.account()).collect()
+    };
+    let devices = |group: &GroupView, account: AccountId| -> BTreeSet<DeviceId> {
+        let of = group.leaves.values().filter(|leaf| leaf.identity.account() == account);
+        of.map(|leaf| leaf.identity.device()).collect()
+    };
+    let adds_one = |device: &DeviceId| {
+        let added = &after.leaves[device].identity;
+        let had = devices(before, added.account());
+        let replaced = !had.iter().any(|device| after.leaves.contains_key(device));
+        let healed = before.leaves.get(device).is_some_and(|old| old.identity.is_same_device(added));
+        had.is_empty() || added.account() == committer || replaced || healed
+    };
+    let brings_in =
+        commit.added.iter().any(|device| !accounts(before).contains(&after.leaves[device].identity.account()));
+    let named = &before.state.administrators;
+    (before.charter, before.group) == (after.charter, after.group)
+        && !commit.by_reference
+        && !commit.foreign_proposal
+        && commit.added.iter().all(adds_one)
+        && (named.is_empty() || named.contains(&committer) || (!brings_in && before.state == after.state))
+}
+
+/// Promise 2, whatever the rules say: a personal group holds people's own devices only, and a class is for life.
+fn holds(founded: Charter, group: &GroupView) {
+    assert_eq!(group.charter, founded);
+    assert_eq!(group.group, founded.group());
+    for leaf in group.leaves.values().map(|leaf| &leaf.identity) {
+        assert_ne!(leaf.role(), Role::Escrow);
+        if founded.class == Class::Personal {
+            assert_eq!((leaf.authority(), leaf.role()), (Authority::Personal, Role::Human));
+        }
+    }
+}
+
+/// Whoever is in an accepted group may renew keys in it: accepted states are where commits of nothing lead nowhere.
+fn still(group: &GroupView) {
+    for device in group.leaves.keys() {
+        let renewal = CommitView { committer: Some(*device), ..CommitView::default() };
+        assert!(judge(Some((group, &renewal)), group).is_ok(), "{device} cannot renew its keys in {group:#?}");
+    }
+}
