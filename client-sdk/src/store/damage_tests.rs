@@ -32,7 +32,7 @@ fn fixture() -> ([Files; 2], BTreeSet<Row>) {
         written.extend(SPACES.map(|space| (space, key.clone(), value.clone())));
     }
     let unfolded = read(dir.path());
-    store.connection.pragma_update_and_check(None, "wal_checkpoint", "TRUNCATE", |_| Ok(())).unwrap();
+    store.connection().unwrap().pragma_update_and_check(None, "wal_checkpoint", "TRUNCATE", |_| Ok(())).unwrap();
     ([unfolded, read(dir.path())], written)
 }
 

@@ -71,7 +71,7 @@ fn founding(group: GroupId, body: Vec<u8>) -> StoreOp {
         group,
         token: None,
         author: AccountId([0xaa; 32]),
-        by: By { tag: AccountTag([1; 16]), personal: false },
+        by: By { tag: AccountTag([1; 16]), kind: KindTag([1; 16]) },
         kind: EntryKind::Commit,
         after: Seq(0),
         behind: None,
@@ -94,7 +94,7 @@ fn the_write_ahead_log_is_folded_in_when_it_is_due() {
 }
 
 fn found(store: &mut SqliteStore, group: GroupId) {
-    let by = By { tag: AccountTag([1; 16]), personal: false };
+    let by = By { tag: AccountTag([1; 16]), kind: KindTag([1; 16]) };
     let first = AppendOp {
         group,
         token: None,

@@ -7,7 +7,7 @@
 use std::{collections::BTreeMap, fs, path::Path, sync::OnceLock};
 
 use chancery_protocol::{
-    ids::{AccountId, AccountTag, DeviceId, GroupId, MailId, RequestId, Seq, TokenHash},
+    ids::{AccountId, AccountTag, DeviceId, GroupId, KindTag, MailId, RequestId, Seq, TokenHash},
     relay::{By, RelayStore, StoreOp, StoreReply, store::AppendOp},
     time::Timestamp,
     wire::{
@@ -74,7 +74,7 @@ fn append(group: GroupId, number: u64) -> AppendOp {
         group,
         token: (number > 1).then_some(TOKEN),
         author: ANA,
-        by: By { tag: AccountTag([1; 16]), personal: false },
+        by: By { tag: AccountTag([1; 16]), kind: KindTag([1; 16]) },
         kind,
         after: Seq(after),
         behind: None,

@@ -7,7 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use chancery_protocol::{
     error::Refusal,
-    ids::{AccountId, AccountTag, AppendId, DeviceId, GroupId, MailId, PackageHash, RequestId, Seq, TokenHash},
+    ids::{
+        AccountId, AccountTag, AppendId, DeviceId, GroupId, KindTag, MailId, PackageHash, RequestId, Seq, TokenHash,
+    },
     relay::{
         StoreOp, StoreReply,
         store::{AppendOp, AppendedRow, OpenedRow},
@@ -19,6 +21,8 @@ use chancery_protocol::{
     },
 };
 
+/// Unconfirmed tokens of accounts of another kind than the founder's.
+const OTHERS_MAX: usize = 32;
 const HOUR_MS: u64 = 3_600_000;
 const DAY_MS: u64 = 24 * HOUR_MS;
 
@@ -75,6 +79,10 @@ pub(super) struct Model {
     last_mail: u64,
     /// The keyed hash by which the machine names an account in a group: always the same, never another's.
     tags: BTreeMap<AccountTag, (GroupId, AccountId)>,
+    /// The same for whether an account is a personal one.
+    kinds: BTreeMap<KindTag, (GroupId, bool)>,
+    /// Whether a personal account founded the group.
+    founders: BTreeMap<GroupId, bool>,
 }
 
 fn hour(now: Timestamp) -> Timestamp {
@@ -90,13 +98,16 @@ impl Model {
         match op {
             StoreOp::Open { group, token, by } => {
                 if let (Some(by), Some((account, personal))) = (by, who) {
-                    assert_eq!(by.personal, personal);
                     self.is_tag_of(by.tag, *group, account);
+                    self.is_kind_of(by.kind, *group, personal);
                 }
                 StoreReply::Opened(self.open(*group, *token, who.filter(|_| by.is_some()), now))
             }
             StoreOp::Append(op) => {
                 self.is_tag_of(op.by.tag, op.group, op.author);
+                if let Some((_, personal)) = who {
+                    self.is_kind_of(op.by.kind, op.group, personal);
+                }
                 StoreReply::Appended(self.append(op, now))
             }
             StoreOp::Read { group, from, to, entries_max, bytes_max } => {
@@ -129,6 +140,12 @@ impl Model {
         assert_eq!(tags, 1, "an account has two tags in one group");
     }
 
+    fn is_kind_of(&mut self, tag: KindTag, group: GroupId, personal: bool) {
+        assert_eq!(*self.kinds.entry(tag).or_insert((group, personal)), (group, personal), "two kinds have one tag");
+        let tags = self.kinds.values().filter(|named| **named == (group, personal)).count();
+        assert_eq!(tags, 1, "a kind has two tags in one group");
+    }
+
     /// Head, newest commit and first entry that is left.
     pub(super) fn group(&self, group: GroupId) -> Option<(Head, Seq, Seq)> {
         let (head, _) = self.heads.get(&group)?;
@@ -155,8 +172,8 @@ impl Model {
         let (head, newest_commit, first) = self.group(group).ok_or(Refusal::UnknownGroup)?;
         let before = self.token(group, hash).ok_or(Refusal::TokenRefused)?.clone();
         let confirms = match (before.ends_at, before.committer, who) {
-            (None, Some((committer, of_person)), Some((account, personal))) => {
-                committer != account && (of_person || !personal)
+            (None, Some((committer, _)), Some((account, personal))) => {
+                committer != account && personal == self.founders[&group]
             }
             _ => false,
         };
@@ -183,6 +200,7 @@ impl Model {
             readable: end.unwrap_or(head),
             began: token.began,
             first,
+            may_confirm: who.is_some_and(|(_, personal)| personal == self.founders[&group]),
         })
     }
 
@@ -254,12 +272,14 @@ impl Model {
                 return Err(Refusal::PackageNotTaken);
             }
         }
+        let personal = self.kinds[&op.by.kind].1;
+        let founder = self.founders.get(&op.group).copied().unwrap_or(personal);
         let mut begun = Token {
             hash: bundle.next_token,
             parent: token.map(|token| token.hash),
             began: Head::empty(op.group),
             last_commit: None,
-            committer: Some((op.author, op.by.personal)),
+            committer: Some((op.author, personal)),
             ends_at: None,
         };
         match token.and_then(|token| token.ends_at) {
@@ -274,8 +294,11 @@ impl Model {
                         other.committer = None;
                     }
                 }
-                let waiting = tokens.iter().filter(|other| other.committer.is_some()).count();
-                if token.is_some() && waiting + 1 > 64 {
+                let waiting: Vec<bool> =
+                    tokens.iter().filter_map(|other| other.committer).map(|(_, personal)| personal).collect();
+                let others = waiting.iter().filter(|personal| **personal != founder).count();
+                let full = waiting.len() + 1 > 64 || (personal != founder && others + 1 > OTHERS_MAX);
+                if token.is_some() && full {
                     return Err(Refusal::Unconfirmed);
                 }
             }
@@ -295,6 +318,7 @@ impl Model {
         let appended = Appended { head, received_at };
         self.ids.push((id, appended));
         if let Some(bundle) = &op.bundle {
+            self.founders.entry(op.group).or_insert(self.kinds[&op.by.kind].1);
             self.newest_commit.insert(op.group, head.seq);
             self.tokens.insert(op.group, tokens);
             for token in self.tokens.get_mut(&op.group).into_iter().flatten() {
