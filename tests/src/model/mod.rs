@@ -43,8 +43,8 @@ pub enum Bug {
     DeadlineMoves,
     /// A commit that is made with an ending token begins one that does not end.
     DeadlineNotInherited,
-    /// Tokens that were superseded are forgotten, not kept for walking.
-    SupersededForgotten,
+    /// A token leads to the commits that were made with it alone, not to those behind a superseded one.
+    LeadsToItsOwn,
     /// Of tokens that may not append the newest counts, however far the others read.
     NewestCounts,
 }
@@ -61,7 +61,7 @@ impl Bug {
         (Self::PersonalConfirms, "personal-confirms", "nobody_alone_takes_rights"),
         (Self::DeadlineMoves, "deadline-moves", "ended_tokens_append_nothing"),
         (Self::DeadlineNotInherited, "deadline-not-inherited", "ended_tokens_append_nothing"),
-        (Self::SupersededForgotten, "superseded-forgotten", "members_come_back"),
+        (Self::LeadsToItsOwn, "leads-to-its-own", "members_come_back"),
         (Self::NewestCounts, "newest-counts", "members_come_back"),
     ];
 

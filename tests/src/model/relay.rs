@@ -184,6 +184,7 @@ impl Store {
             Decision::Refuse(refusal) => Err(refusal),
             Decision::Place(placement) => {
                 let op = op(entry);
+                let before = self.tokens.clone();
                 self.group = Some(placement.group);
                 self.write(placement.tokens);
                 self.log.push(entry);
@@ -194,7 +195,12 @@ impl Store {
                             row.ends_at.get_or_insert(now.plus(DAY));
                         }
                     }
-                    Some(Bug::SupersededForgotten) => self.tokens.retain(|row| row.ends_at != Some(Timestamp(0))),
+                    Some(Bug::LeadsToItsOwn) => {
+                        for row in self.tokens.iter_mut().filter(|row| Some(row.hash) != op.token) {
+                            let before = before.iter().find(|before| before.hash == row.hash);
+                            row.last_commit = before.and_then(|before| before.last_commit);
+                        }
+                    }
                     _ => {}
                 }
                 Ok(placement.appended)
