@@ -164,7 +164,8 @@ fn notice(fixture: &Fixture, input: &mut Input<'_>) {
     }
     let (core, group) = fixture.load(0, None);
     let secret = group.notice_key(&core).unwrap();
-    if let Ok(read) = Notice::open(&core, &body, &secret, group.view()) {
+    let key_of = |device| group.view().leaves.get(&device).map(|leaf| *leaf.identity.public_key());
+    if let Ok(read) = Notice::open(&core, &body, &secret, key_of) {
         assert_eq!(read.device, fixture.device(2), "a notice is its author's own");
     }
 }
@@ -230,7 +231,7 @@ fn receive(fixture: &Fixture, member: usize, body: &[u8]) -> Outcome {
     }
     match error {
         ProcessError::Void(_) => Outcome::Void,
-        ProcessError::Stuck(_) => Outcome::Stuck,
+        ProcessError::Stuck { .. } => Outcome::Stuck,
         ProcessError::OwnLeaf => Outcome::Own,
         ProcessError::Ahead(_) => Outcome::Ahead,
         other => panic!("{other}"),
