@@ -51,6 +51,8 @@ pub(crate) enum Job {
     Disconnected(u64),
     /// Frames of one stream, in order. The permit bounds what waits for this thread.
     Frames { session: u64, frames: Vec<(u32, Frame)>, permit: OwnedSemaphorePermit },
+    /// What the registrar has answered about the directory.
+    RegistrarSaid(Option<Vec<u8>>),
     /// Events after a cursor.
     Events { after: EventId, max: usize, answer: Answer<Vec<HostEvent>> },
     /// Events that the host has dealt with.

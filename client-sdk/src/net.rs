@@ -4,6 +4,7 @@
 
 mod backoff;
 mod enrol;
+mod registrar;
 mod session;
 #[cfg(test)]
 mod tests;
@@ -13,6 +14,7 @@ use std::{future::Future, sync::Arc, sync::mpsc::Sender, time::Duration};
 use chancery_protocol::{
     error::Refusal,
     identity::{Chain, DeviceKey},
+    merkle::Resource,
     wire::{Frame, registrar::Place},
 };
 use chancery_quic::{Protocol, connect};
@@ -74,6 +76,8 @@ pub(crate) enum NetCommand {
     Send { session: u64, frames: Vec<(u32, Frame)> },
     /// End this session: by a refusal that may or may not be worth another try, or because the machine starts afresh.
     Close { session: u64, why: Option<(Refusal, bool)> },
+    /// Ask the registrar for a resource of the directory.
+    AskRegistrar(Resource),
     /// The device is enrolled.
     Target(Target),
     /// Stay offline until resumed. Answered when there is no connection.
@@ -87,6 +91,7 @@ pub(crate) enum NetCommand {
 /// Whom to connect to, and as whom.
 pub(crate) struct Target {
     relay: Place,
+    registrar: Place,
     chain: Chain,
     key: DeviceKey,
 }
@@ -95,7 +100,12 @@ impl Target {
     /// # Errors
     /// `Internal` if the stored key is none.
     pub(crate) fn of(enrolment: &Enrolment) -> Result<Self, Error> {
-        Ok(Self { relay: enrolment.relay.clone(), chain: enrolment.chain.clone(), key: enrolment.keys.device_key()? })
+        Ok(Self {
+            relay: enrolment.relay.clone(),
+            registrar: enrolment.registrar.clone(),
+            chain: enrolment.chain.clone(),
+            key: enrolment.keys.device_key()?,
+        })
     }
 }
 
@@ -200,6 +210,19 @@ impl Network {
         let _ = self.unless_interrupted(tokio::time::sleep(pause)).await;
     }
 
+    /// On a connection of its own, beside whatever else goes on.
+    fn ask_registrar(&self, resource: Resource) {
+        let (target, jobs, patience) = (self.target.clone(), self.jobs.clone(), self.connect_timeout);
+        tokio::spawn(async move {
+            let bytes = match &target {
+                Some(target) => registrar::ask(&target.registrar, &target.chain, &target.key, resource, patience).await,
+                None => None,
+            };
+            // If the driver has ended, nobody waits for the answer.
+            let _ = jobs.send(Job::RegistrarSaid(bytes));
+        });
+    }
+
     fn offline(&self, why: OfflineReason) {
         tracing::debug!(refusal = matches!(why, OfflineReason::Refused(_)), "offline");
         self.state.send_replace(ConnectionState::Offline { why });
@@ -240,6 +263,10 @@ impl Network {
                     _ => {}
                 }
                 self.held.is_some()
+            }
+            Some(NetCommand::AskRegistrar(resource)) => {
+                self.ask_registrar(resource);
+                false
             }
             Some(NetCommand::Target(target)) => {
                 self.target = Some(Arc::new(target));

@@ -304,8 +304,10 @@ fn open_desk(
     };
     let directory = open_directory(config, &authority, notices, clock)?;
     let policy = Policy { devices_max: config.registrar.devices_max, relay };
-    let registrar = Arc::new(Registrar::new(open()?, authority, listener.pin(), policy));
-    Ok((Desk { registrar, line, directory, clock: clock.clone() }, task))
+    let (directory, watch) = directory.unzip();
+    let registrar = Registrar::new(open()?, authority, listener.pin(), policy).with_directory(directory);
+    let registrar = Arc::new(registrar);
+    Ok((Desk { registrar, line, directory: watch, clock: clock.clone() }, task))
 }
 
 /// The directory that the issuing certificate names a key for; none if it names none.
@@ -314,7 +316,7 @@ fn open_directory(
     authority: &CertificateAuthority,
     notices: Option<&mpsc::UnboundedSender<Notice>>,
     clock: &Clock,
-) -> Result<Option<DirectoryWatch>, StartError> {
+) -> Result<Option<(Arc<Directory>, DirectoryWatch)>, StartError> {
     let Some(named) = authority.log_key()? else { return Ok(None) };
     let seed = keys::read_seed(&config.directory_key(), "directory")?;
     let key = LogKey::from_seed(&seed).map_err(io::Error::other)?;
@@ -323,7 +325,8 @@ fn open_directory(
     }
     let store = RegistrarStore::open(&config.registrar_database())?;
     let directory = Arc::new(Directory::open(store, key, authority.root())?);
-    Ok(Some(DirectoryWatch::start(directory, authority.root(), notices.cloned(), clock.clone())?))
+    let watch = DirectoryWatch::start(Arc::clone(&directory), authority.root(), notices.cloned(), clock.clone())?;
+    Ok(Some((directory, watch)))
 }
 
 /// Listens; for port 0 on the port of the last time if it is free, so that tickets stay good.

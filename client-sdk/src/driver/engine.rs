@@ -10,6 +10,7 @@ use chancery_protocol::{
     error::Refusal,
     identity::{Ticket, TicketKind},
     ids::EventId,
+    merkle::Resource,
     time::Timestamp,
     wire::{Frame, decode_exact, encode},
 };
@@ -66,6 +67,7 @@ enum Effect {
     Done(CommandId, Result<Reply, Error>),
     Events,
     Close { session: u64, refusal: Refusal, retry: bool },
+    AskRegistrar(Resource),
 }
 
 #[derive(Default)]
@@ -154,6 +156,10 @@ impl<M: Machine> Engine<M> {
                     self.input(Input::Disconnected, now, &mut batch);
                 }
                 Job::Disconnected(_) => {}
+                Job::RegistrarSaid(bytes) => {
+                    self.input_frames(&mut frames, now, &mut batch);
+                    self.input(Input::RegistrarSaid(bytes), now, &mut batch);
+                }
                 Job::Stop => flow = ControlFlow::Break(()),
                 query => queries.push(query),
             }
@@ -217,6 +223,7 @@ impl<M: Machine> Engine<M> {
                 (Output::Done(id, result), _) => {
                     batch.effects.push(Effect::Done(id, result.map_err(Error::from)));
                 }
+                (Output::AskRegistrar(resource), _) => batch.effects.push(Effect::AskRegistrar(resource)),
                 (Output::Events, _) => batch.effects.push(Effect::Events),
             }
         }
@@ -251,6 +258,9 @@ impl<M: Machine> Engine<M> {
                 Effect::Close { session, refusal, retry } => {
                     self.send_frames(frames_of, &mut frames);
                     let _ = self.net.send(NetCommand::Close { session, why: Some((refusal, retry)) });
+                }
+                Effect::AskRegistrar(resource) => {
+                    let _ = self.net.send(NetCommand::AskRegistrar(resource));
                 }
                 Effect::Done(id, result) => answers.push((id, result)),
                 Effect::Events => events_added = true,

@@ -8,6 +8,7 @@ use crate::{
     error::Refusal,
     identity::{Authority, Handle, Role},
     ids::{AccountId, DeviceId, EventId, GroupId, MessageId, Seq},
+    merkle::Resource,
     mls::charter::Class,
     rows::RowWrite,
     time::Timestamp,
@@ -499,6 +500,8 @@ pub enum Input {
     Connected,
     /// The connection is gone. Answers that are missing count as unknown.
     Disconnected,
+    /// What the registrar has answered to the one question that is open: the bytes of the resource, or none.
+    RegistrarSaid(Option<Vec<u8>>),
     /// Frames in the order of their streams, with their correlations. Several at once are one transaction.
     Frames(Vec<(u32, Frame)>),
 }
@@ -510,6 +513,10 @@ pub enum Output {
     Persist(Vec<RowWrite>),
     /// Send a frame on the control stream, if a connection stands; drop it otherwise.
     Send(u32, Frame),
+    /// Ask the own registrar for this resource of the directory (`spec/directory.md#following`), on a connection of its
+    /// own; the answer, or that there is none, comes back as `RegistrarSaid`. One question is open at a time; a driver
+    /// that has no way to the registrar says so at once.
+    AskRegistrar(Resource),
     /// A command is answered.
     Done(CommandId, Result<Reply, ClientFault>),
     /// Rows of [`crate::rows::Space::Event`] were added.

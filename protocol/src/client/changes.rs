@@ -323,7 +323,7 @@ impl ClientMachine {
         if let Some(slot) = self.groups.get_mut(&id).filter(|slot| slot.intents.contains_key(&order)) {
             slot.taking = None;
             slot.taken = Some((order, taken));
-            self.look_soon();
+            self.look_for_adding();
         }
     }
 

@@ -24,17 +24,29 @@ use crate::{
 
 /// How often a device looks, if nothing makes it look before.
 const LOOK_EVERY: Duration = Duration::from_secs(10 * 60);
-/// How soon it looks again at a source that could not be used.
+/// How soon it looks again at a relay that could not be used.
 const LOOK_AGAIN: Duration = Duration::from_secs(30);
+/// How soon it asks the registrar again because of that: each question is a connection.
+const THERE_AGAIN: Duration = Duration::from_secs(120);
 
 /// The directory, as this device follows it.
 #[derive(Debug)]
 pub(super) struct Following {
     pub view: DirectoryView,
-    /// The look that is under way.
+    /// The look through the relay that is under way.
     look: Option<Follow>,
     /// When the next one begins.
     look_at: Option<Timestamp>,
+    /// Whether one has ended since the connection stands.
+    looked: bool,
+    /// The look at the registrar that is under way.
+    there: Option<Follow>,
+    /// When the next one begins.
+    there_at: Option<Timestamp>,
+    /// When the last one began.
+    there_began: Option<Timestamp>,
+    /// Whether somebody waits to be added.
+    adds: bool,
     /// Whether something has asked for a look since the one under way began.
     asked: bool,
     /// What the host was told last; a machine that was just opened has told nothing yet.
@@ -51,6 +63,11 @@ impl Following {
             view,
             look: None,
             look_at: None,
+            looked: false,
+            there: None,
+            there_at: None,
+            there_began: None,
+            adds: false,
             asked: false,
             told: Freshness::Fresh,
             out_since: BTreeMap::new(),
@@ -90,16 +107,27 @@ impl ClientMachine {
         }
     }
 
+    /// Looks for somebody who is to be added.
+    pub(super) fn look_for_adding(&mut self) {
+        if let Some(following) = &mut self.directory {
+            following.asked = true;
+            following.adds = true;
+        }
+    }
+
     /// What the lost connection was asked is asked again on the next one.
     pub(super) fn forget_look(&mut self) {
         if let Some(following) = &mut self.directory {
             following.look = None;
+            following.looked = false;
             following.asked = true;
         }
     }
 
     pub(super) fn is_looking(&self) -> bool {
-        self.directory.as_ref().is_some_and(|following| following.look.is_some() || following.asked)
+        self.directory
+            .as_ref()
+            .is_some_and(|following| following.look.is_some() || following.there.is_some() || following.asked)
     }
 
     /// Begins what is due, and tells how old the directory is. Called once for each input.
@@ -118,7 +146,42 @@ impl ClientMachine {
                 self.request(Request::Directory, Frame::ReadDirectory(ReadDirectory { resource }));
             }
         }
+        self.mind_registrar(now);
         self.tell_freshness(now);
+    }
+
+    /// directory.follow.3: the registrar is asked, too, so that a relay which holds back is noticed; and first of all where
+    /// the relay has nothing.
+    fn mind_registrar(&mut self, now: Timestamp) {
+        let online = self.online;
+        let Some(following) = &mut self.directory else { return };
+        let due = following.there_at.is_none_or(|at| at <= now);
+        if online && due && following.there.is_none() && following.look.is_none() && !following.asked {
+            following.there_at = Some(now.plus(LOOK_EVERY));
+            following.there_began = Some(now);
+            let look = Follow::new();
+            self.ask_registrar = look.wants();
+            following.there = Some(look);
+        }
+    }
+
+    /// An answer of the registrar, or none if it gave none.
+    pub(super) fn registrar_said(&mut self, bytes: Option<&[u8]>, now: Timestamp) {
+        let Some(following) = &mut self.directory else { return };
+        let Some(look) = &mut following.there else { return };
+        let step = look.answer(&mut following.view, bytes, now);
+        let writes = following.view.take_writes();
+        for row in writes {
+            self.write(row);
+        }
+        match step {
+            Step::Ask(resource) => self.ask_registrar = Some(resource),
+            Step::Done(outcome) => {
+                let Some(following) = &mut self.directory else { return };
+                following.there = None;
+                self.take_news(outcome);
+            }
+        }
     }
 
     /// directory.fresh.1: the user hears it when the head grows old, and when it is new again.
@@ -138,8 +201,11 @@ impl ClientMachine {
     pub(super) fn directory_timeout(&self) -> Option<Timestamp> {
         let following = self.directory.as_ref()?;
         let look = following.look_at.filter(|_| self.online && following.look.is_none());
+        // It waits for the relay's answer: a timer in the past would only keep a core busy.
+        let waits = following.there.is_some() || following.look.is_some() || following.asked;
+        let there = following.there_at.filter(|_| self.online && !waits);
         let ages = following.view.ages_at(following.told);
-        [look, ages].into_iter().flatten().min()
+        [look, there, ages].into_iter().flatten().min()
     }
 
     /// An answer of the relay, or none if it refused.
@@ -162,13 +228,22 @@ impl ClientMachine {
     fn looked(&mut self, outcome: Outcome, now: Timestamp) {
         let Some(following) = &mut self.directory else { return };
         following.look = None;
+        following.looked = true;
+        if matches!(outcome, Outcome::Behind | Outcome::Unusable(_)) {
+            following.look_at = Some(now.plus(LOOK_AGAIN));
+            // What the relay does not show, the registrar may: at once for somebody who is to be added, else not too often.
+            let next = following.there_began.map_or(now, |began| began.plus(THERE_AGAIN).max(now));
+            let next = if core::mem::take(&mut following.adds) { now } else { next };
+            following.there_at = following.there_at.map(|at| at.min(next));
+        }
+        self.take_news(outcome);
+    }
+
+    fn take_news(&mut self, outcome: Outcome) {
         let news = match outcome {
             Outcome::Followed(news) => news,
             Outcome::Split(alarm) => alarm.into_iter().collect(),
-            Outcome::Behind | Outcome::Unusable(_) => {
-                following.look_at = Some(now.plus(LOOK_AGAIN));
-                Vec::new()
-            }
+            Outcome::Behind | Outcome::Unusable(_) => Vec::new(),
         };
         for one in news {
             match one {
@@ -206,9 +281,12 @@ impl ClientMachine {
         Ok(())
     }
 
-    /// Whether messages must wait: for a fresh directory, or until who is out is removed. Leaving never waits.
+    /// Whether messages must wait: for a fresh directory, for the first look of a connection, or until who is out is removed.
+    /// Leaving never waits.
     pub(super) fn holds_back(&self, id: GroupId, now: Timestamp) -> bool {
-        self.is_stale(id, now) || !self.out_of(id).is_empty()
+        let looked = self.directory.as_ref().is_none_or(|following| following.looked);
+        let of_tenant = self.groups.get(&id).is_some_and(|slot| self.is_of_tenant(slot));
+        (of_tenant && !looked) || self.is_stale(id, now) || !self.out_of(id).is_empty()
     }
 
     /// directory.gate.1: whether this device may add another.

@@ -24,6 +24,7 @@ use crate::{
     identity::{Chain, DeviceIdentity, DeviceKey, certificate::At, verify_chain},
     ids::{AccountId, DeviceId, GroupId, Seq},
     limits::IN_FLIGHT_MAX,
+    merkle::Resource,
     mls::{Core, Group, Storage},
     rows::{RowWrite, Space},
     secret::Random,
@@ -171,6 +172,8 @@ pub struct ClientMachine {
     outputs: VecDeque<Output>,
     /// What was stored of the directory, until the first input says what time it is.
     pub(super) directory_rows: Option<Vec<Row>>,
+    /// What the registrar is to be asked.
+    pub(super) ask_registrar: Option<Resource>,
     /// The own tenant's directory, if its certificates name one.
     pub(super) directory: Option<Following>,
 }
@@ -303,6 +306,7 @@ impl ClientMachine {
             disconnect: None,
             outputs: VecDeque::new(),
             directory_rows: Some(directory),
+            ask_registrar: None,
             directory: None,
         })
     }
@@ -325,6 +329,7 @@ impl ClientMachine {
             // The relay speaks first: nothing is sent before its `Ready`.
             Input::Connected => {}
             Input::Disconnected => self.disconnected(),
+            Input::RegistrarSaid(bytes) => self.registrar_said(bytes.as_deref(), now),
             Input::Frames(frames) => {
                 for (correlation, frame) in frames {
                     self.frame(correlation, frame, now);
@@ -604,6 +609,7 @@ impl ClientMachine {
         }
         let sends = core::mem::take(&mut self.sends);
         self.outputs.extend(sends.into_iter().map(|(correlation, frame)| Output::Send(correlation, frame)));
+        self.outputs.extend(self.ask_registrar.take().map(Output::AskRegistrar));
         let done = core::mem::take(&mut self.done);
         self.outputs.extend(done.into_iter().map(|(id, outcome)| Output::Done(id, outcome)));
         if core::mem::take(&mut self.told) {

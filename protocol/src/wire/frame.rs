@@ -164,9 +164,11 @@ frames! {
     0x0301 ToRegistrar Enrol(registrar::Enrol) "wire.md#enrol";
     0x0302 ToRegistrar Admit(registrar::Admit) "wire.md#admit";
     0x0303 ToRegistrar Renew(registrar::Renew) "wire.md#renew";
+    0x0304 ToRegistrar AskDirectory(directory::ReadDirectory) "wire.md#readdirectory";
     0x0401 FromRegistrar Enrolled(registrar::Enrolled) "wire.md#enrol";
     0x0402 FromRegistrar Admitted(registrar::Admitted) "wire.md#admit";
     0x0403 FromRegistrar NotEnrolled(Refusal) "wire.md#refusals";
+    0x0404 FromRegistrar DirectoryTold(directory::DirectoryRead) "wire.md#readdirectory";
 
     0x0501 Orders Orders(registrar::Orders) "wire.md#orders";
     0x0601 OrdersAnswer OrdersTaken(registrar::OrdersTaken) "wire.md#orders";

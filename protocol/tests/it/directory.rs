@@ -163,3 +163,38 @@ fn a_view_survives_the_process() {
     let account = net.account("bo");
     assert!(matches!(net.refused("ana", Command::Invite { group: desk, account }), ClientFault::Forbidden(_)));
 }
+
+// proves directory.follow.3
+#[test]
+fn a_relay_that_hides_a_revocation_is_overtaken_by_the_registrar() {
+    let (mut net, desk) = desk(761, &["bo", "cy"]);
+    net.registrar_is_down = false;
+    net.hides_directory = true;
+    let cy = net.identity("cy");
+    net.log(DirectoryEvent::DeviceRevoked { account: cy.account(), device: cy.device() });
+    net.show();
+    net.settle();
+    assert_eq!(members(&mut net, "ana", desk), 3, "the relay says nothing, and nobody has asked yet");
+    net.pass(HOUR);
+    for name in ["ana", "bo"] {
+        assert_eq!(members(&mut net, name, desk), 2, "{name}");
+    }
+}
+
+// proves directory.follow.3 directory.alarm.1
+#[test]
+fn a_registrar_and_a_relay_that_show_two_histories_are_found_out() {
+    let (mut net, desk) = desk(771, &["bo"]);
+    net.registrar_is_down = false;
+    net.fork_directory();
+    net.pass(HOUR);
+    for name in ["ana", "bo"] {
+        let events = net.events(name);
+        let alarms = events.iter().filter(|event| matches!(event, Event::DirectorySplit { .. })).count();
+        assert_eq!(alarms, 1, "{name}: {events:?}");
+    }
+    net.unlogged("李雷");
+    let account = net.account("李雷");
+    let refused = net.refused("ana", Command::Invite { group: desk, account });
+    assert!(matches!(&refused, ClientFault::Forbidden(reason) if reason.contains("two histories")), "{refused:?}");
+}

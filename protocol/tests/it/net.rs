@@ -72,6 +72,8 @@ pub struct Net {
     directory: Option<(LogKey, ServedLog)>,
     /// Whether the relay is given nothing of it.
     pub hides_directory: bool,
+    /// Whether the registrar answers nobody.
+    pub registrar_is_down: bool,
     /// How long [`Self::settle`] lets timers run.
     horizon: Duration,
     /// When a process dies: consumed by its death.
@@ -131,6 +133,7 @@ impl Net {
             trace: Sha256::new(),
             directory: log.map(|key| (key, ServedLog::default())),
             hides_directory: false,
+            registrar_is_down: true,
             horizon,
             crash: None,
             left: Vec::new(),
@@ -180,6 +183,21 @@ impl Net {
             self.relay.handle(RelayInput::Directory(update), self.now);
             self.drain_relay();
         }
+    }
+
+    /// From here on the registrar shows another history than the relay has.
+    pub fn fork_directory(&mut self) {
+        let tenant = self.issuing.root();
+        let mut fork = ServedLog::default();
+        let (key, log) = self.directory.as_mut().unwrap();
+        let count = log.entries_from(0).len();
+        for (at, entry) in log.entries_from(0).iter().enumerate() {
+            let other = DirectoryEvent::AccountDisabled { account: AccountId([0xee; 32]) };
+            let last = DirectoryEntry { at: self.now, event: other }.to_bytes();
+            fork.append(if at + 1 == count { last } else { entry.clone() });
+        }
+        fork.show(key.sign(&origin(tenant), fork.size(), fork.root(), self.now));
+        *log = fork;
     }
 
     /// Time goes by, an hour at a time.
@@ -359,6 +377,7 @@ impl Net {
 
     fn drain_client(&mut self, name: &str) {
         let mut disconnect = false;
+        let mut asked = None;
         while let Some(output) = self.nodes.get_mut(name).unwrap().machine.poll() {
             if self.crashes(name) {
                 return self.die(name);
@@ -386,11 +405,17 @@ impl Net {
                     node.done.insert(id, outcome);
                 }
                 Output::Events => {}
+                Output::AskRegistrar(resource) => asked = Some(resource),
                 Output::Disconnect { .. } => disconnect = true,
             }
         }
         if disconnect {
             self.cut(name);
+        }
+        if let Some(resource) = asked {
+            let shown = if self.registrar_is_down { None } else { self.directory.as_mut() };
+            let bytes = shown.and_then(|(_, log)| log.read(&resource));
+            self.input(name, Input::RegistrarSaid(bytes));
         }
     }
 

@@ -9,7 +9,7 @@ mod orders;
 pub(crate) mod push;
 pub mod store;
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use chancery_protocol::{
     error::Refusal,
@@ -18,15 +18,18 @@ use chancery_protocol::{
         name::device_id, verify_chain, verify_signature,
     },
     ids::{RootHash, SpkiPin},
+    merkle::Resource,
     time::Timestamp,
     wire::{
-        Frame,
+        Blob, Frame,
+        directory::DirectoryRead,
         registrar::{Admit, Admitted, Enrol, Enrolled, Place},
     },
 };
 
 use crate::registrar::{
     devices::{Asking, DeskError, RENEWAL_GRACE},
+    directory::Directory,
     store::RegistrarStore,
 };
 
@@ -46,13 +49,21 @@ pub struct Registrar {
     authority: CertificateAuthority,
     server: SpkiPin,
     policy: Policy,
+    directory: Option<Arc<Directory>>,
 }
 
 impl Registrar {
     /// From its database, its issuing key, the pin of the server it is reached through, and what the operator decided.
     #[must_use]
     pub fn new(store: RegistrarStore, authority: CertificateAuthority, server: SpkiPin, policy: Policy) -> Self {
-        Self { store: Mutex::new(store), authority, server, policy }
+        Self { store: Mutex::new(store), authority, server, policy, directory: None }
+    }
+
+    /// With the organisation's directory, which it then shows to those that it has certified.
+    #[must_use]
+    pub fn with_directory(mut self, directory: Option<Arc<Directory>>) -> Self {
+        self.directory = directory;
+        self
     }
 
     /// The organisation that it issues for.
@@ -69,6 +80,7 @@ impl Registrar {
         let answer = match request {
             Frame::Enrol(request) => self.enrol(request, now).map(|chain| self.enrolled(chain)),
             Frame::Admit(request) => self.admit(request, now).map(|()| Frame::Admitted(Admitted { relay })),
+            Frame::AskDirectory(read) => self.tell_directory(peer, &read.resource, now),
             Frame::Renew(_) => self.renew(peer, now).map(|chain| self.enrolled(chain)),
             _ => Err(Refusal::Malformed),
         };
@@ -115,6 +127,13 @@ impl Registrar {
                 .map_err(|_| Refusal::StoreFailed)
         };
         self.store().renew(handle, self.asking(identity.public_key(), now), certify).map_err(refusal)
+    }
+
+    /// directory.serve.1: the directory is for the organisation's own devices.
+    fn tell_directory(&self, peer: Option<&Chain>, resource: &Resource, now: Timestamp) -> Result<Frame, Refusal> {
+        self.own_device(peer, now)?;
+        let bytes = self.directory.as_ref().and_then(|directory| directory.read(resource)).map(Blob);
+        Ok(Frame::DirectoryTold(DirectoryRead { bytes }))
     }
 
     /// identity.renew.1: the device behind a connection, by a certificate of this organisation that is valid, or has not

@@ -7,6 +7,7 @@ use chancery_protocol::{
     secret::Secret32,
     wire::{
         Blob,
+        directory::ReadDirectory,
         registrar::{Order, Renew},
     },
 };
@@ -278,5 +279,24 @@ fn each_change_of_who_is_let_in_is_one_order_and_a_head_of_another_history_is_to
         let [orders] = store.orders_for(head).unwrap().try_into().unwrap();
         assert_eq!((orders.behind, orders.orders.as_slice()), (None, &[Order::Revoke(key(3).device())][..]));
         assert_eq!(orders.head, Some(store.orders_head().unwrap()));
+    }
+}
+
+// proves directory.serve.1
+#[test]
+fn the_directory_is_shown_to_devices_of_the_organisation_only() {
+    let desk = Desk::new();
+    let own = desk.enrolled(10, 3);
+    let question = Frame::AskDirectory(ReadDirectory { resource: Resource::Checkpoint });
+    let told = Frame::DirectoryTold(DirectoryRead { bytes: None });
+    assert_eq!(desk.registrar.answer(&question, Some(&own), NOW), told, "this organisation has no directory");
+    assert_eq!(desk.refused(&question, NOW), Refusal::CertificateMissing);
+    let personal = PersonalRoot::create(Secret32::new([20; 32]), NOW).unwrap().certify(key(4).public(), NOW).unwrap();
+    let foreign = TenantRoot::create(Secret32::new([21; 32]), NOW).unwrap();
+    let foreign = foreign.issuing(Secret32::new([22; 32]), NOW).unwrap();
+    let foreign = foreign.certify(&ana(), key(5).public(), Role::Human, NOW).unwrap();
+    for chain in [personal, foreign] {
+        let answer = desk.registrar.answer(&question, Some(&chain), NOW);
+        assert_eq!(answer, Frame::NotEnrolled(Refusal::CertificateForeign));
     }
 }

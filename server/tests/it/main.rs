@@ -9,5 +9,6 @@
 
 mod apart;
 mod client;
+mod directory;
 mod process;
 mod relay;

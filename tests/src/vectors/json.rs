@@ -173,8 +173,10 @@ pub fn frame(frame: &Frame) -> Value {
         Frame::Admit(admit) => json!({
             "secret": hex(admit.secret.expose()), "chain": hexes(&admit.chain), "proof": hex(&*admit.proof),
         }),
-        Frame::ReadDirectory(read) => json!({"resource": read.resource.to_string()}),
-        Frame::DirectoryRead(read) => json!({"bytes": read.bytes.as_ref().map(|bytes| hex(&**bytes))}),
+        Frame::ReadDirectory(read) | Frame::AskDirectory(read) => json!({"resource": read.resource.to_string()}),
+        Frame::DirectoryRead(read) | Frame::DirectoryTold(read) => {
+            json!({"bytes": read.bytes.as_ref().map(|bytes| hex(&**bytes))})
+        }
         Frame::DirectoryGrew(grew) => json!({"size": grew.size}),
         Frame::Enrolled(enrolled) => {
             json!({"chain": hexes(&enrolled.chain), "relay": enrolled.relay.as_ref().map(place)})

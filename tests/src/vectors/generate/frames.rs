@@ -129,6 +129,16 @@ fn of_client() -> Vec<(&'static str, &'static str, Frame)> {
                 proof: blob(0xcc, 64),
             }),
         ),
+        (
+            "ask-directory",
+            "asks the registrar for a tile of the directory",
+            Frame::AskDirectory(ReadDirectory { resource: "tile/0/000.p/9".parse().unwrap() }),
+        ),
+        (
+            "directory-told",
+            "a resource of the directory, from the registrar",
+            Frame::DirectoryTold(DirectoryRead { bytes: Some(blob(0xd8, 4)) }),
+        ),
         ("renew", "asks for a certificate with a later end", Frame::Renew(Renew)),
     ]
 }

@@ -132,7 +132,8 @@ impl World {
                     }
                 }
                 Output::Done(id, outcome) => self.answer(who, id, outcome),
-                Output::Events => {}
+                // The simulated organisation has no directory: nobody asks.
+                Output::Events | Output::AskRegistrar(_) => {}
                 Output::Disconnect { refusal, retry } => {
                     self.tell(format!("{} disconnects: {refusal}", self.nodes[who].name));
                     if !retry {
