@@ -320,7 +320,9 @@ impl Model {
         if let Some(bundle) = &op.bundle {
             self.founders.entry(op.group).or_insert(self.kinds[&op.by.kind].1);
             self.newest_commit.insert(op.group, head.seq);
-            self.tokens.insert(op.group, tokens);
+            let before = self.tokens.insert(op.group, tokens).unwrap_or_default();
+            let live: Vec<TokenHash> =
+                before.iter().filter(|token| token.ends_at.is_none()).map(|token| token.hash).collect();
             for token in self.tokens.get_mut(&op.group).into_iter().flatten() {
                 if Some(token.hash) == op.token {
                     token.last_commit = Some(head);
@@ -329,6 +331,7 @@ impl Model {
                     token.began = head;
                 }
             }
+            self.lead_on(op.group, &live);
             for welcome in &bundle.welcomes {
                 let used = self.takes.iter().position(|take| {
                     take.requester == op.author && package_hash(&take.package.body) == welcome.package
@@ -339,6 +342,30 @@ impl Model {
             }
         }
         AppendedRow { appended, placed: true }
+    }
+
+    /// What was live and is superseded hands its children to its parent, which leads on to their commits.
+    fn lead_on(&mut self, group: GroupId, live: &[TokenHash]) {
+        let tokens = self.tokens.entry(group).or_default();
+        let superseded = |token: &&Token| token.ends_at == Some(Timestamp(0));
+        let gone: Vec<Token> = tokens.iter().filter(superseded).cloned().collect();
+        // The nearest token above that was not superseded; `stop` counts as one that was not.
+        let above = |token: &Token, stop: Option<TokenHash>| {
+            let mut parent = token.parent;
+            while let Some(over) = gone.iter().find(|over| Some(over.hash) == parent && parent != stop) {
+                parent = over.parent;
+            }
+            parent
+        };
+        for lost in gone.iter().filter(|lost| live.contains(&lost.hash)) {
+            let children = tokens.iter().filter(|token| token.ends_at.is_none());
+            let children = children.filter(|token| above(token, Some(lost.hash)) == Some(lost.hash));
+            let Some(last) = children.map(|token| token.began).max_by_key(|began| began.seq) else { continue };
+            let parent = above(lost, None);
+            for token in tokens.iter_mut().filter(|token| Some(token.hash) == parent) {
+                token.last_commit = token.last_commit.into_iter().chain([last]).max_by_key(|head| head.seq);
+            }
+        }
     }
 
     fn read(
