@@ -1,4 +1,4 @@
-//! The registrar's database: accounts, tickets, admitted roots; [`super::devices`] and [`super::orders`] have the rest.
+//! The registrar's database: accounts, tickets, admitted roots; [`super::devices`] and `orders` have the rest.
 //!
 //! This module does not verify proofs and does not issue. Several processes may have it open: `account` commands write
 //! while the server runs.
