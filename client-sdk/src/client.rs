@@ -3,7 +3,7 @@
 //! This module does not decide or store anything.
 
 use std::sync::{
-    Arc, OnceLock,
+    Arc,
     atomic::{AtomicBool, Ordering},
     mpsc::{self, Sender},
 };
@@ -30,6 +30,7 @@ use crate::{
     identity::Identity,
     keys::KeyProvider,
     net::{self, ConnectionState, NetCommand, Network, OfflineReason, Target},
+    renewal::Renewal,
 };
 
 /// Events and messages that one call returns at most.
@@ -66,7 +67,7 @@ struct Inner {
     config: Config,
     jobs: Sender<Job>,
     net: UnboundedSender<NetCommand>,
-    identity: OnceLock<Identity>,
+    identity: watch::Sender<Option<Identity>>,
     state: watch::Receiver<ConnectionState>,
     events: watch::Receiver<u64>,
     ended: watch::Receiver<()>,
@@ -104,14 +105,21 @@ impl Client {
         driver::spawn(config.clone(), keys, jobs_taken, wiring, opened)?;
         let enrolment = answer.await.map_err(|_| Error::Internal("the client's thread has ended".to_owned()))??;
 
-        let identity = OnceLock::new();
+        let identity = watch::Sender::new(None);
         let mut target = None;
         if let Some(enrolment) = &enrolment {
-            let _ = identity.set(enrolment.identity()?);
+            identity.send_replace(Some(enrolment.identity()?));
             target = Some(Target::of(enrolment)?);
             state_told.send_replace(ConnectionState::Connecting);
         }
         runtime.spawn(Network::new(&config, target, net_taken, jobs.clone(), state_told).run());
+        let renewal = Renewal {
+            jobs: jobs.clone(),
+            state: state.clone(),
+            identity: identity.clone(),
+            patience: config.connect_timeout,
+        };
+        runtime.spawn(renewal.run());
         let stopped = AtomicBool::new(false);
         Ok(Self { inner: Arc::new(Inner { config, jobs, net, identity, state, events, ended, stopped }) })
     }
@@ -133,13 +141,14 @@ impl Client {
         let enrolment = keys.enrolled(&ticket, granted, wall_clock())?;
         let identity = enrolment.identity()?;
         self.ask(|answer| Job::Finish(Box::new(enrolment), answer)).await?;
-        Ok(self.inner.identity.get_or_init(|| identity).clone())
+        self.inner.identity.send_replace(Some(identity.clone()));
+        Ok(identity)
     }
 
     /// Who this device is; none before it is enrolled.
     #[must_use]
     pub fn identity(&self) -> Option<Identity> {
-        self.inner.identity.get().cloned()
+        self.inner.identity.borrow().clone()
     }
 
     /// The account behind an address: a handle within the own organisation, or `personal:` and 64 hexadecimal digits.
@@ -148,7 +157,7 @@ impl Client {
     /// # Errors
     /// `NotEnrolled`; `Invalid` if it is no address, or a handle while this is a personal account.
     pub fn resolve(&self, address: &str) -> Result<AccountId, Error> {
-        self.inner.identity.get().ok_or(Error::NotEnrolled)?.resolve(address)
+        self.identity().ok_or(Error::NotEnrolled)?.resolve(address)
     }
 
     /// Founds a group and returns when the relay has placed its first commit.
@@ -383,7 +392,9 @@ impl Client {
             match &state {
                 ConnectionState::Online => return Ok(()),
                 // Right after `enroll` the network may not have heard of it yet.
-                ConnectionState::Offline { why: OfflineReason::NotEnrolled } if self.inner.identity.get().is_none() => {
+                ConnectionState::Offline { why: OfflineReason::NotEnrolled }
+                    if self.inner.identity.borrow().is_none() =>
+                {
                     return Err(Error::NotEnrolled);
                 }
                 ConnectionState::Offline { why: OfflineReason::Stopped } => return Err(self.gone()),
@@ -418,7 +429,7 @@ impl Client {
     }
 
     /// A command that the relay has to answer: it fails when the relay does not accept this device any more.
-    async fn command_at_relay(&self, command: Command) -> Result<Reply, Error> {
+    pub(crate) async fn command_at_relay(&self, command: Command) -> Result<Reply, Error> {
         let mut state = self.inner.state.clone();
         let refused = async {
             let refusal = |state: &ConnectionState| match state {
@@ -435,7 +446,11 @@ impl Client {
         }
     }
 
-    async fn ask<T>(&self, job: impl FnOnce(Answer<T>) -> Job) -> Result<T, Error> {
+    pub(crate) fn config(&self) -> &Config {
+        &self.inner.config
+    }
+
+    pub(crate) async fn ask<T>(&self, job: impl FnOnce(Answer<T>) -> Job) -> Result<T, Error> {
         match driver::ask(&self.inner.jobs, job).await {
             Err(Error::Internal(_)) if self.inner.stopped.load(Ordering::Relaxed) => Err(Error::Stopped),
             result => result,

@@ -13,7 +13,8 @@ use std::{path::PathBuf, time::Duration};
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Config {
-    /// The state folder. One client at a time uses it; it is made if it is missing (on Unix for its owner only). Never
+    /// The state folder, of one identity: a person's account at work and the personal one have a folder each, with keys
+    /// and a connection of its own (identity.apart.1). One client at a time uses it; it is made if it is missing (on Unix for its owner only). Never
     /// restore it from a backup: a device that goes back in time must enrol anew.
     pub dir: PathBuf,
     /// Most bytes that the database may take, rounded down to whole pages; none for no cap. At the cap the client

@@ -63,6 +63,10 @@ pub(crate) enum Job {
     Prepare(Box<Ticket>, Answer<EnrolmentKeys>),
     /// The registrar has answered.
     Finish(Box<Enrolment>, Answer<()>),
+    /// What is stored of the enrolment.
+    Enrolment(Answer<Option<Enrolment>>),
+    /// With a later certificate.
+    Renewed(Box<Enrolment>, Answer<()>),
     /// End.
     Stop,
 }

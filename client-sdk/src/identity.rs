@@ -4,8 +4,8 @@
 
 use chancery_protocol::{
     identity::{
-        Authority, Chain, DeviceIdentity, DeviceKey, Handle, PersonalRoot, Ticket, TicketKind, certificate::At,
-        verify_chain,
+        Authority, Chain, Contact, DeviceIdentity, DeviceKey, Handle, PersonalRoot, Ticket, TicketKind,
+        certificate::At, link::AccountRoot, verify_chain,
     },
     ids::{AccountId, DeviceId, RootHash},
     secret::Secret32,
@@ -31,6 +31,8 @@ pub struct Identity {
     pub handle: Option<Handle>,
     /// Who vouches for the account.
     pub authority: Authority,
+    /// Of a personal account: the text with a check that others verify it by, as a link or QR code.
+    pub contact: Option<Contact>,
     /// This device.
     pub device: DeviceId,
     /// Last moment at which the device certificate is valid.
@@ -47,6 +49,7 @@ impl Identity {
             account: device.account(),
             handle: device.handle().cloned(),
             authority: device.authority(),
+            contact: (device.authority() == Authority::Personal).then(|| Contact(device.account())),
             device: device.device(),
             not_after: device.not_after(),
         }
@@ -54,6 +57,9 @@ impl Identity {
 
     /// The account behind an address, as this identity sees it.
     pub(crate) fn resolve(&self, address: &str) -> Result<AccountId, Error> {
+        if let Ok(contact) = address.parse::<Contact>() {
+            return Ok(contact.0);
+        }
         if let Some(digits) = address.strip_prefix(PERSONAL) {
             return digits
                 .parse()
@@ -72,7 +78,7 @@ impl Identity {
 }
 
 /// What is stored once a device is enrolled. It holds secrets.
-#[derive(Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 pub(crate) struct Enrolment {
     /// Where the relay is.
     pub(crate) relay: Place,
@@ -95,6 +101,28 @@ impl Enrolment {
     }
 }
 
+impl Enrolment {
+    /// With a later certificate, if it is one of the same device.
+    pub(crate) fn renewed(self, granted: Granted) -> Result<Self, Error> {
+        let read = |chain: &Chain| verify_chain(chain, At::NotBefore).map_err(|error| unusable(&error.to_string()));
+        let (before, after) = (read(&self.chain)?, read(&granted.chain)?);
+        if !after.is_same_device(&before) {
+            return Err(unusable("it is for another device"));
+        }
+        if after.not_after() <= before.not_after() {
+            return Err(Error::NotAllowed(
+                "the registrar gave no later certificate: check this device's clock".to_owned(),
+            ));
+        }
+        // identity.enrol.2: the newest answer says where the relay is.
+        let relay = granted.relay.unwrap_or_else(|| match before.authority() {
+            Authority::Tenant(_) => self.registrar.clone(),
+            Authority::Personal => self.relay.clone(),
+        });
+        Ok(Self { relay, chain: granted.chain, ..self })
+    }
+}
+
 /// Keys of a device, drawn and stored before a ticket is redeemed, so that the same ticket can be shown again by the
 /// same device after any crash.
 #[derive(Clone, Serialize, Deserialize)]
@@ -114,7 +142,7 @@ impl EnrolmentKeys {
         random: impl Fn() -> Result<Secret32, Error>,
     ) -> Result<Self, Error> {
         let account = match kind {
-            TicketKind::Account => None,
+            TicketKind::Account | TicketKind::Link => None,
             TicketKind::Personal => Some(random()?),
         };
         Ok(Self { device: random()?, account, made_at })
@@ -124,22 +152,35 @@ impl EnrolmentKeys {
         DeviceKey::from_seed(self.device.clone()).map_err(|error| Error::Internal(error.to_string()))
     }
 
-    /// The self-issued chain of a personal account.
-    pub(crate) fn personal_chain(&self) -> Result<Chain, Error> {
+    /// The root of the personal account that this device holds.
+    pub(crate) fn account_root(&self) -> Result<AccountRoot, Error> {
         let seed = self.account.clone().ok_or_else(|| Error::Internal("no personal account".to_owned()))?;
+        Ok(AccountRoot { seed, made_at: self.made_at })
+    }
+
+    /// The self-issued chain of a personal account, from this moment on.
+    pub(crate) fn personal_chain(&self, from: Timestamp) -> Result<Chain, Error> {
+        self.chain_below(self.account_root()?, from)
+    }
+
+    /// The chain of this device below the root of a personal account.
+    pub(crate) fn chain_below(&self, account: AccountRoot, from: Timestamp) -> Result<Chain, Error> {
         let key = self.device_key()?;
-        PersonalRoot::create(seed, self.made_at)
-            .and_then(|root| root.certify(key.public(), self.made_at))
+        PersonalRoot::create(account.seed, account.made_at)
+            .and_then(|root| root.certify(key.public(), from))
             .map_err(|error| Error::Internal(error.to_string()))
     }
 
     /// Turns the registrar's answer into an enrolment, if it certifies this device under the ticket's organisation.
-    pub(crate) fn enrolled(self, ticket: &Ticket, granted: Granted, now: Timestamp) -> Result<Enrolment, Error> {
-        let Granted { chain, relay } = granted;
+    pub(crate) fn enrolled(mut self, ticket: &Ticket, granted: Granted, now: Timestamp) -> Result<Enrolment, Error> {
+        let Granted { chain, account, relay } = granted;
+        if let Some(account) = account {
+            (self.account, self.made_at) = (Some(account.seed), account.made_at);
+        }
         let device = verify_chain(&chain, At::Moment(now)).map_err(|error| unusable(&error.to_string()))?;
         let expected = match ticket.kind {
             TicketKind::Account => Authority::Tenant(ticket.tenant),
-            TicketKind::Personal => Authority::Personal,
+            TicketKind::Personal | TicketKind::Link => Authority::Personal,
         };
         if device.authority() != expected {
             return Err(unusable("it is of another organisation than the ticket"));
@@ -162,6 +203,8 @@ impl EnrolmentKeys {
 pub(crate) struct Granted {
     /// The device's certificate.
     pub(crate) chain: Chain,
+    /// The root of the personal account, if another device of it has left it.
+    pub(crate) account: Option<AccountRoot>,
     /// The relay, if it is another server than the registrar.
     pub(crate) relay: Option<Place>,
 }
@@ -194,7 +237,7 @@ mod tests {
     }
 
     fn granted(chain: Chain) -> Granted {
-        Granted { chain, relay: None }
+        Granted { chain, account: None, relay: None }
     }
 
     fn ticket(kind: TicketKind, tenant: RootHash) -> Ticket {
@@ -231,8 +274,8 @@ mod tests {
     #[test]
     fn a_personal_account_resolves_personal_addresses_only_and_says_so() {
         let keys = keys(TicketKind::Personal);
-        let chain = keys.personal_chain().unwrap();
-        assert_eq!(chain, keys.personal_chain().unwrap());
+        let chain = keys.personal_chain(NOW).unwrap();
+        assert_eq!(chain, keys.personal_chain(NOW).unwrap());
         let enrolment = keys.enrolled(&ticket(TicketKind::Personal, RootHash([4; 32])), granted(chain), NOW).unwrap();
         let identity = enrolment.identity().unwrap();
         assert_eq!(identity.resolve(&identity.address).unwrap(), identity.account);

@@ -31,18 +31,20 @@
 
 mod client;
 mod config;
+mod devices;
 mod driver;
 mod error;
 mod events;
 mod identity;
 mod keys;
 mod net;
+mod renewal;
 mod store;
 
 pub use chancery_protocol::{
     client::{AlarmKind, Event, GroupStatus, GroupSummary, MemberSummary, Message},
     error::Refusal,
-    identity::{Authority, Handle, Role},
+    identity::{Authority, Contact, ContactError, Handle, Role},
     ids::{AccountId, DeviceId, EventId, GroupId, MessageId, RootHash, Seq},
     mls::charter::Class,
     secret::Secret32,
@@ -53,6 +55,7 @@ pub use chancery_protocol::{
 pub use crate::{
     client::Client,
     config::Config,
+    devices::{Device, LinkCode},
     error::Error,
     events::{Batch, HostEvent},
     identity::Identity,

@@ -24,7 +24,7 @@ use tokio::{
 };
 
 use self::backoff::{Backoff, Patience};
-pub(crate) use self::enrol::redeem;
+pub(crate) use self::enrol::{ask_as, redeem, unreadable};
 use crate::{config::Config, driver::Job, error::Error, identity::Enrolment};
 
 /// Bytes of frames that may wait for the driver; the relay is not read meanwhile.
@@ -270,6 +270,10 @@ impl Network {
             }
             Some(NetCommand::Target(target)) => {
                 self.target = Some(Arc::new(target));
+                // Another certificate may be accepted where the one before was not.
+                if matches!(self.held, Some(OfflineReason::Refused(_))) {
+                    self.held = None;
+                }
                 true
             }
             Some(NetCommand::Pause(paused)) => {

@@ -137,6 +137,9 @@ pub enum Refusal {
     /// 28: the account has as many devices as it may.
     #[error("the account has as many devices as it may have: revoke one that is not used any more")]
     DeviceLimit,
+    /// 29: the account has no such device that could be changed.
+    #[error("the account has no such device, or it is the one that asks")]
+    UnknownDevice,
 }
 
 impl Refusal {
@@ -173,6 +176,7 @@ impl Refusal {
             Self::Unconfirmed => 26,
             Self::DeviceRevoked => 27,
             Self::DeviceLimit => 28,
+            Self::UnknownDevice => 29,
         }
     }
 

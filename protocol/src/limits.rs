@@ -62,6 +62,12 @@ pub const MAILBOX_MAX: usize = 4096;
 pub const MAIL_PER_READ_MAX: usize = 16;
 /// KeyPackages that one account may take from one account in a day.
 pub const KEY_PACKAGE_TAKES_PER_TARGET_DAY_MAX: u32 = 1_000;
+/// Longest label of a device, in bytes of UTF-8.
+pub const DEVICE_LABEL_BYTES_MAX: usize = 64;
+/// Minutes that the ticket of a link code can be redeemed.
+pub const LINK_MINUTES: u64 = 10;
+/// Longest sealed deposit of a link code, in bytes.
+pub const DEPOSIT_BYTES_MAX: usize = 256;
 /// Orders in one frame of a registrar to its relay.
 pub const ORDERS_PER_FRAME_MAX: usize = 10_000;
 /// Addresses in a ticket.

@@ -429,6 +429,7 @@ fn row_text(row: &AccountRow) -> String {
 fn device_json(row: &DeviceRow) -> Value {
     json!({
         "device": row.device.to_string(),
+        "label": row.label,
         "enrolled_at_ms": row.enrolled_at.0,
         "issued_at_ms": row.issued_at.0,
         "not_after_ms": row.not_after.0,
@@ -439,7 +440,7 @@ fn device_json(row: &DeviceRow) -> Value {
 fn device_text(row: &DeviceRow) -> String {
     let state = if row.revoked_at.is_some() { "revoked" } else { "active" };
     let days = row.not_after.since(Clock::default().now()).as_secs() / 86_400;
-    format!("{state:<9} {}  (certificate: {days} days left)", row.device)
+    format!("{state:<9} {}  {}  (certificate: {days} days left)", row.device, row.label)
 }
 
 #[allow(clippy::print_stdout, reason = "this is the command's output")]

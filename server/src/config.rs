@@ -148,6 +148,9 @@ pub struct RegistrarConfig {
     /// Devices that an account may have; default 10. Too low: people cannot link their devices. Too high: a lost ticket
     /// or device brings more devices in before somebody notices.
     pub devices_max: u32,
+    /// Personal accounts that may use the relay; default 1000, disabled ones not counted. Too low: invitations are refused.
+    /// Too high: whoever gets many invitations can fill the relay.
+    pub personal_max: u32,
     /// The relay; needed with role `registrar`. Wrong: devices do not find it, and it does not hear who is cut off.
     pub relay: Option<RelayPlace>,
 }
@@ -229,6 +232,7 @@ impl Default for RegistrarConfig {
             server_key: "registrar/server.key".into(),
             ticket_days: 7,
             devices_max: 10,
+            personal_max: 1_000,
             relay: None,
         }
     }

@@ -303,7 +303,8 @@ fn open_desk(
         (None, None) => return Err(StartError::NoRelay),
     };
     let directory = open_directory(config, &authority, notices, clock)?;
-    let policy = Policy { devices_max: config.registrar.devices_max, relay };
+    let policy =
+        Policy { devices_max: config.registrar.devices_max, personal_max: config.registrar.personal_max, relay };
     let (directory, watch) = directory.unzip();
     let registrar = Registrar::new(open()?, authority, listener.pin(), policy).with_directory(directory);
     let registrar = Arc::new(registrar);

@@ -51,6 +51,18 @@ pub(crate) enum Verb {
         #[command(subcommand)]
         verb: GroupVerb,
     },
+    /// Personal accounts: show the own one, check one that somebody has shown
+    #[command(after_help = exit::HELP)]
+    Contact {
+        #[command(subcommand)]
+        verb: ContactVerb,
+    },
+    /// The devices of this account
+    #[command(after_help = exit::HELP)]
+    Device {
+        #[command(subcommand)]
+        verb: DeviceVerb,
+    },
     /// Send one message; it is kept and sent later if the relay cannot be reached
     #[command(after_help = exit::HELP)]
     Send {
@@ -73,6 +85,48 @@ pub(crate) enum Verb {
     Chat {
         /// Name of the group, or 8 or more digits of its id
         group: String,
+    },
+}
+
+/// What to do with contacts.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ContactVerb {
+    /// Print the text by which others verify this personal account
+    #[command(after_help = exit::HELP)]
+    Show,
+    /// Check a text that somebody has shown, and say in which groups that account is
+    #[command(after_help = exit::HELP)]
+    Verify {
+        /// The text: chancery:personal/...
+        text: String,
+    },
+}
+
+/// What to do with devices.
+#[derive(Debug, Subcommand)]
+pub(crate) enum DeviceVerb {
+    /// Print a code for another device, wait until it is used, and add that device to the groups
+    #[command(after_help = exit::HELP)]
+    Link,
+    /// Add the other devices of this account to the groups that this one is in
+    #[command(after_help = exit::HELP)]
+    Add,
+    /// List the devices of this account
+    #[command(after_help = exit::HELP)]
+    List,
+    /// Give a device a name that this account sees
+    #[command(after_help = exit::HELP)]
+    Rename {
+        /// 8 or more digits of its id
+        device: String,
+        /// At most 64 bytes; empty takes the name away
+        label: String,
+    },
+    /// Cut another device of this account off, at once and for good
+    #[command(after_help = exit::HELP)]
+    Revoke {
+        /// 8 or more digits of its id
+        device: String,
     },
 }
 

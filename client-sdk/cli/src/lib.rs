@@ -6,6 +6,8 @@
 
 mod args;
 mod chat;
+mod contact;
+mod device;
 mod exit;
 mod group;
 mod read;
@@ -58,6 +60,8 @@ async fn obey(args: Args) -> Result<(), Failure> {
         Verb::Enroll { .. } => Ok(()),
         Verb::Whoami => output.identity(&session.identity),
         Verb::Group { verb } => group::obey(&session, &output, verb).await,
+        Verb::Contact { verb } => contact::obey(&session, &output, verb).await,
+        Verb::Device { verb } => device::obey(&session, &output, verb).await,
         Verb::Send { group, text } => chat::send(&session, &output, group, text).await,
         Verb::Read { group, follow } => read::read(&session, &output, group.as_deref(), *follow).await,
         Verb::Chat { group } => chat::chat(&session, &output, group).await,

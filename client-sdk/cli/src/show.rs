@@ -6,8 +6,8 @@
 use std::io::{self, Write};
 
 use chancery_client::{
-    AccountId, Authority, Body, Client, Event, GroupId, GroupStatus, GroupSummary, Handle, HostEvent, Identity,
-    MemberSummary, Message, Role,
+    AccountId, Authority, Body, Client, Contact, Device, Event, GroupId, GroupStatus, GroupSummary, Handle, HostEvent,
+    Identity, LinkCode, MemberSummary, Message, Role,
 };
 use serde_json::{Value, json};
 
@@ -43,6 +43,80 @@ impl Output {
                     "not_after_ms": identity.not_after.0,
                 })
             },
+        )
+    }
+
+    pub(crate) fn devices(&self, devices: &[Device]) -> Result<(), Failure> {
+        devices.iter().try_for_each(|device| self.device(device))
+    }
+
+    fn device(&self, device: &Device) -> Result<(), Failure> {
+        let id = device.device.to_string();
+        self.line(
+            || {
+                let state = if device.revoked_at.is_some() { "revoked" } else { "active" };
+                let own = if device.own { "  (this device)" } else { "" };
+                format!("{}  {state:<8}  {}{own}", short(&id), escape(&device.label))
+            },
+            || {
+                json!({
+                    "device": id, "label": device.label, "own": device.own, "enrolled_at_ms": device.enrolled_at.0,
+                    "not_after_ms": device.not_after.0, "revoked_at_ms": device.revoked_at.map(|at| at.0),
+                })
+            },
+        )
+    }
+
+    /// A contact; with the groups in which that account is, if that was asked.
+    pub(crate) fn contact(&self, contact: Contact, groups: Option<&[String]>) -> Result<(), Failure> {
+        self.line(
+            || match groups {
+                None => contact.to_string(),
+                Some([]) => format!("personal:{} is whole, and in no group of this device", contact.0),
+                Some(groups) => {
+                    let names: Vec<String> = groups.iter().map(|name| format!("{:?}", escape(name))).collect();
+                    format!("personal:{} is whole, and in {}", contact.0, names.join(", "))
+                }
+            },
+            || json!({ "contact": contact.to_string(), "account": contact.0.to_string(), "groups": groups }),
+        )
+    }
+
+    pub(crate) fn then_add(&self) -> Result<(), Failure> {
+        if !self.json {
+            self.line(
+                || "When it is enrolled and was online, run here: chancery device add".to_owned(),
+                || Value::Null,
+            )?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn added(&self, groups: usize) -> Result<(), Failure> {
+        self.line(
+            || format!("all devices of this account are in {groups} groups"),
+            || json!({ "done": "added", "groups": groups }),
+        )
+    }
+
+    /// The code stands alone on its line, so that it can be copied or made into a QR code.
+    pub(crate) fn link_code(&self, code: &LinkCode) -> Result<(), Failure> {
+        self.line(
+            || {
+                format!(
+                    "{}\nOn the other device: chancery enroll CODE. It is good once, for ten minutes, and who has it is you.",
+                    code.code
+                )
+            },
+            || json!({ "code": code.code, "expires_at_ms": code.expires_at.0 }),
+        )
+    }
+
+    pub(crate) fn linked(&self, device: &Device, groups: usize) -> Result<(), Failure> {
+        let id = device.device.to_string();
+        self.line(
+            || format!("device {} is linked and in {groups} groups", short(&id)),
+            || json!({ "linked": id, "groups": groups }),
         )
     }
 
@@ -193,6 +267,7 @@ fn group_of_event(event: &Event) -> Option<GroupId> {
         | Event::Sent { group, .. }
         | Event::Joined { group, .. }
         | Event::MemberAdded { group, .. }
+        | Event::DeviceAdded { group, .. }
         | Event::MemberRemoved { group, .. }
         | Event::Renamed { group, .. }
         | Event::AdministratorsChanged { group, .. }
@@ -225,6 +300,9 @@ fn sentence(event: &Event, client: &Client) -> String {
         Event::Received { seq, .. } | Event::Sent { seq, .. } => format!("message {seq} is not in history"),
         Event::Joined { name, class, .. } => format!("you are in the group {name:?} ({class})"),
         Event::MemberAdded { account, handle, .. } => format!("{} was added", who(handle, account)),
+        Event::DeviceAdded { account, handle, device, .. } => {
+            format!("{} has another device in the group: {}", who(handle, account), short(&device.to_string()))
+        }
         Event::MemberRemoved { account, handle, .. } => format!("{} was removed", who(handle, account)),
         Event::Leaving { account, .. } => format!("{} asks to leave", who(&None, account)),
         Event::Left { .. } => "you have left the group".to_owned(),
@@ -279,6 +357,13 @@ fn event_object(number: u64, event: &Event, client: &Client) -> Value {
         Event::MemberAdded { account, handle, by, .. } => (
             "member_added",
             json!({ "member": who(handle, account), "account": account.to_string(), "by": by.to_string() }),
+        ),
+        Event::DeviceAdded { account, handle, device, by, .. } => (
+            "device_added",
+            json!({
+                "member": who(handle, account), "account": account.to_string(), "device": device.to_string(),
+                "by": by.to_string(),
+            }),
         ),
         Event::MemberRemoved { account, handle, by, .. } => (
             "member_removed",

@@ -68,6 +68,7 @@ enum Effect {
     Events,
     Close { session: u64, refusal: Refusal, retry: bool },
     AskRegistrar(Resource),
+    Renewed(Target, Answer<()>),
 }
 
 #[derive(Default)]
@@ -160,6 +161,10 @@ impl<M: Machine> Engine<M> {
                     self.input_frames(&mut frames, now, &mut batch);
                     self.input(Input::RegistrarSaid(bytes), now, &mut batch);
                 }
+                Job::Renewed(enrolment, answer) => {
+                    self.input_frames(&mut frames, now, &mut batch);
+                    self.renewed(&enrolment, answer, now, &mut batch);
+                }
                 Job::Stop => flow = ControlFlow::Break(()),
                 query => queries.push(query),
             }
@@ -229,6 +234,23 @@ impl<M: Machine> Engine<M> {
         }
     }
 
+    /// The enrolment's row and what the machine makes of it are one transaction.
+    fn renewed(&mut self, enrolment: &Enrolment, answer: Answer<()>, now: Timestamp, batch: &mut Batch) {
+        let Some(machine) = &mut self.machine else {
+            return drop(answer.send(Err(Error::Storage("it is being opened again after a fault".to_owned()))));
+        };
+        let renewed = machine.renew(enrolment.chain.clone(), now).map_err(Error::from);
+        match renewed.and_then(|()| Target::of(enrolment)) {
+            Ok(target) => {
+                let value = Some(encode(enrolment));
+                batch.rows.push(RowWrite { space: Space::Host, key: ENROLMENT.to_vec(), value });
+                batch.effects.push(Effect::Renewed(target, answer));
+                self.drain(batch);
+            }
+            Err(error) => drop(answer.send(Err(error))),
+        }
+    }
+
     fn complete(&mut self, batch: Batch) {
         if !batch.rows.is_empty()
             && let Err(error) = self.store.commit(&batch.rows)
@@ -261,6 +283,11 @@ impl<M: Machine> Engine<M> {
                 }
                 Effect::AskRegistrar(resource) => {
                     let _ = self.net.send(NetCommand::AskRegistrar(resource));
+                }
+                Effect::Renewed(target, answer) => {
+                    self.send_frames(frames_of, &mut frames);
+                    let _ = self.net.send(NetCommand::Target(target));
+                    let _ = answer.send(Ok(()));
                 }
                 Effect::Done(id, result) => answers.push((id, result)),
                 Effect::Events => events_added = true,
@@ -331,6 +358,7 @@ impl<M: Machine> Engine<M> {
             }
             Job::Acknowledge(which, answer) => drop(answer.send(self.acknowledge(which))),
             Job::Prepare(ticket, answer) => drop(answer.send(self.prepare(&ticket))),
+            Job::Enrolment(answer) => drop(answer.send(self.enrolment())),
             Job::Finish(enrolment, answer) => drop(answer.send(self.finish(&enrolment))),
             // Everything else was an input.
             _ => {}
@@ -413,6 +441,7 @@ fn prepared_key(ticket: &Ticket) -> Vec<u8> {
     let kind = match ticket.kind {
         TicketKind::Account => b'a',
         TicketKind::Personal => b'p',
+        TicketKind::Link => b'l',
     };
     [PREPARED, &[kind], &Ticket::secret_hash(&ticket.secret)].concat()
 }

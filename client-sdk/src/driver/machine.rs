@@ -16,6 +16,7 @@ pub(crate) trait Machine: Sized {
     fn open(key: DeviceKey, chain: Chain, rows: Vec<Row>, seed: [u8; 32], now: Timestamp) -> Result<Self, ClientFault>;
     fn handle(&mut self, input: Input, now: Timestamp);
     fn poll(&mut self) -> Option<Output>;
+    fn renew(&mut self, chain: Chain, now: Timestamp) -> Result<(), ClientFault>;
     fn next_timeout(&self) -> Option<Timestamp>;
     fn handle_timeout(&mut self, now: Timestamp);
 }
@@ -31,6 +32,10 @@ impl Machine for ClientMachine {
 
     fn poll(&mut self) -> Option<Output> {
         self.poll()
+    }
+
+    fn renew(&mut self, chain: Chain, now: Timestamp) -> Result<(), ClientFault> {
+        self.renew(chain, now)
     }
 
     fn next_timeout(&self) -> Option<Timestamp> {

@@ -79,6 +79,10 @@ impl Machine for Fake {
         (!self.outputs.is_empty()).then(|| self.outputs.remove(0))
     }
 
+    fn renew(&mut self, _: Chain, _: Timestamp) -> Result<(), ClientFault> {
+        Ok(())
+    }
+
     fn next_timeout(&self) -> Option<Timestamp> {
         None
     }
@@ -154,8 +158,8 @@ async fn prepare(running: &Running, ticket: Ticket) -> Result<EnrolmentKeys, Err
 
 async fn enrol(running: &Running) -> Result<(), Error> {
     let keys = prepare(running, ticket(3)).await?;
-    let chain = keys.personal_chain()?;
-    let enrolment = keys.enrolled(&ticket(3), Granted { chain, relay: None }, wall_clock())?;
+    let chain = keys.personal_chain(keys.made_at)?;
+    let enrolment = keys.enrolled(&ticket(3), Granted { chain, account: None, relay: None }, wall_clock())?;
     ask(&running.jobs, |answer| Job::Finish(Box::new(enrolment), answer)).await
 }
 
@@ -174,7 +178,7 @@ async fn a_ticket_meets_its_own_keys_again_after_a_restart() {
     assert!(running.enrolment.is_none());
     let again = prepare(&running, ticket(3)).await.unwrap();
     assert_eq!(first.device, again.device);
-    assert_eq!(first.personal_chain().unwrap(), again.personal_chain().unwrap());
+    assert_eq!(first.personal_chain(first.made_at).unwrap(), again.personal_chain(again.made_at).unwrap());
     assert!(other.device != again.device);
 }
 

@@ -1,5 +1,5 @@
 //! The network side against a server of our own on the loopback interface: real QUIC, no relay.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 use std::time::Duration;
 
@@ -10,14 +10,14 @@ use chancery_protocol::{
     secret::Secret32,
     time::Timestamp,
     wire::{
-        Frame,
-        registrar::{Admitted, Enrolled},
-        relay::Ready,
+        Blob, Frame,
+        registrar::{Admitted, Enrolled, Place, Renew},
+        relay::{PublishKeyPackages, Ready},
     },
 };
 use chancery_quic::{CloseCode, FrameReader, FrameWriter, ListenLimits, Listener, Peer, Protocol};
 
-use crate::{Client, Config, ConnectionState, Error, FileKey, OfflineReason, driver::wall_clock};
+use crate::{Client, Config, ConnectionState, Error, FileKey, Identity, OfflineReason, driver::wall_clock};
 
 const LIMITS: ListenLimits = ListenLimits { connections_max: 10, connections_per_address_max: 10, retry_above: 10 };
 
@@ -57,11 +57,41 @@ impl Server {
         let peer = self.accept().await;
         assert_eq!(peer.protocol, Protocol::Relay);
         assert!(peer.chain.is_some());
-        let (mut writer, reader) = peer.connection.accept_control().await.unwrap();
-        let ready = Frame::Ready(Ready { now: Timestamp(1), key_packages: 100, welcomes: 0 });
-        writer.write(&[ready.to_bytes(0).into()]).await.unwrap();
-        (peer, writer, reader)
+        serve(peer).await
     }
+}
+
+async fn serve(peer: Peer) -> (Peer, FrameWriter, FrameReader) {
+    let (mut writer, reader) = peer.connection.accept_control().await.unwrap();
+    let ready = Frame::Ready(Ready { now: Timestamp(1), key_packages: 100, welcomes: 0 });
+    writer.write(&[ready.to_bytes(0).into()]).await.unwrap();
+    (peer, writer, reader)
+}
+
+/// The KeyPackages of the next publication with a last-resort one, that one included.
+async fn packages(reader: &mut FrameReader) -> Vec<Blob> {
+    loop {
+        let taken = tokio::time::timeout(Duration::from_secs(30), reader.next()).await.unwrap().unwrap().unwrap();
+        if let Ok(Frame::PublishKeyPackages(PublishKeyPackages { mut packages, last_resort: Some(last) })) = taken.frame
+        {
+            packages.push(last);
+            return packages;
+        }
+    }
+}
+
+/// What the client says of itself once it says something else; the connection may be a moment before.
+async fn renewed_identity(client: &Client, before: &Identity) -> Identity {
+    loop {
+        match client.identity() {
+            Some(identity) if identity.not_after != before.not_after => return identity,
+            _ => tokio::time::sleep(Duration::from_millis(20)).await,
+        }
+    }
+}
+
+fn holds(package: &Blob, certificate: &Blob) -> bool {
+    package.windows(certificate.len()).any(|window| window == certificate.0)
 }
 
 async fn open(dir: &std::path::Path) -> Client {
@@ -160,4 +190,87 @@ async fn a_refused_ticket_says_so_and_a_server_with_another_key_is_not_asked() {
     });
     assert_eq!(result.unwrap_err().code(), "not_allowed");
     assert_eq!(client.enroll("chancery-ticket-1.xx").await.unwrap_err().code(), "invalid");
+}
+
+// proves identity.renew.4, identity.renew.5, identity.enrol.2
+#[tokio::test]
+async fn a_certificate_of_which_a_third_is_left_is_renewed_and_shown_from_then_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let now = wall_clock();
+    let day = Duration::from_secs(86_400);
+    let made = Timestamp(now.0 - u64::try_from((70 * day).as_millis()).unwrap());
+    let issuing =
+        TenantRoot::create(Secret32::new([2; 32]), made).unwrap().issuing(Secret32::new([3; 32]), made).unwrap();
+    let server = Server::start(TicketKind::Account, issuing.root());
+    let moved = Server::start(TicketKind::Account, issuing.root());
+    let certify = |key: &[u8; 32], at| issuing.certify(&"李雷".parse().unwrap(), key, Role::Human, at).unwrap();
+    let client = open(dir.path()).await;
+    let text = server.ticket.to_string();
+    let mut key = [0; 32];
+    let (result, ()) = tokio::join!(
+        client.enroll(&text),
+        server.answer_ticket(|frame| {
+            let Frame::Enrol(enrol) = &frame else { panic!("{frame:?}") };
+            key = enrol.device_key;
+            Frame::Enrolled(Enrolled { chain: certify(&key, made).0, relay: None })
+        })
+    );
+    let old = result.unwrap();
+    // The device connects to the relay and asks the registrar, in whatever order.
+    let (mut asking, mut session) = (None, None);
+    while asking.is_none() || session.is_none() {
+        let peer = server.accept().await;
+        assert_eq!(peer.chain, Some(certify(&key, made)));
+        match peer.protocol {
+            Protocol::Relay => session = Some(serve(peer).await),
+            _ => asking = Some(peer),
+        }
+    }
+    let (_old_peer, _old_writer, mut old_reader) = session.unwrap();
+    let published = packages(&mut old_reader).await;
+    assert!(published.iter().all(|package| holds(package, &certify(&key, made).0[0])));
+
+    let asking = asking.unwrap();
+    let (mut writer, mut reader) = asking.connection.accept_enrolment().await.unwrap();
+    let asked = reader.next().await.unwrap().unwrap();
+    assert_eq!(asked.frame, Ok(Frame::Renew(Renew)));
+    let renewed = certify(&key, now);
+    let relay = Some(Place { addresses: moved.ticket.addresses.clone(), pin: moved.ticket.server });
+    let answer = Frame::Enrolled(Enrolled { chain: renewed.0.clone(), relay });
+    writer.write(&[answer.to_bytes(asked.correlation).into()]).await.unwrap();
+    writer.finish(Duration::from_secs(1)).await;
+    let (peer, _writer, mut reader) = moved.accept_device().await;
+    assert_eq!(peer.chain, Some(renewed.clone()));
+    client.wait_online().await.unwrap();
+    // The relay that it was connected to may have got them, and the next one gets them again.
+    let published = packages(&mut reader).await;
+    assert!(published.len() > 20 && published.iter().all(|package| holds(package, &renewed.0[0])));
+    let identity = renewed_identity(&client, &old).await;
+    assert_eq!(identity.device, old.device);
+    assert!(identity.not_after > old.not_after.plus(60 * day));
+    client.shutdown().await.unwrap();
+    assert_eq!(open(dir.path()).await.identity(), Some(identity));
+}
+
+#[tokio::test]
+async fn a_personal_account_renews_its_own_certificate() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(TicketKind::Personal, RootHash([9; 32]));
+    let client = open(dir.path()).await;
+    let text = server.ticket.to_string();
+    let (identity, ()) =
+        tokio::join!(client.enroll(&text), server.answer_ticket(|_| Frame::Admitted(Admitted { relay: None })));
+    let before = identity.unwrap();
+    // The relay's clock is ahead: for it the certificate has ended.
+    let peer = server.accept().await;
+    let (mut writer, _reader) = peer.connection.accept_control().await.unwrap();
+    // Certificates are dated by the second.
+    tokio::time::sleep(Duration::from_millis(1_100)).await;
+    writer.write(&[Frame::Refused(Refusal::CertificateExpired).to_bytes(0).into()]).await.unwrap();
+    let (renewed, _writer, _reader) = server.accept_device().await;
+    assert_ne!(renewed.chain, peer.chain);
+    client.wait_online().await.unwrap();
+    let identity = renewed_identity(&client, &before).await;
+    assert_eq!((identity.account, identity.device), (before.account, before.device));
+    assert!(identity.not_after > before.not_after);
 }

@@ -36,7 +36,7 @@ pub enum Command {
         /// Shown to members only.
         name: String,
     },
-    /// Adds all devices of an account. Done when the commit is merged.
+    /// Adds all devices of an account; of the own one those that are not members yet. Done when the commit is merged.
     Invite {
         /// The group.
         group: GroupId,
@@ -435,6 +435,19 @@ pub enum Event {
     InvitationRefused {
         /// Why: a rule of the specification or a layer.
         reason: String,
+    },
+    /// An account that was a member has another device in the group.
+    DeviceAdded {
+        /// The group.
+        group: GroupId,
+        /// Whose.
+        account: AccountId,
+        /// Its handle, if a tenant vouches for it.
+        handle: Option<Handle>,
+        /// Which.
+        device: DeviceId,
+        /// By whom: by the rules of the judge, the account itself.
+        by: AccountId,
     },
 }
 

@@ -2,6 +2,8 @@
 //!
 //! This module does not send; it leaves the group as the log says and tells what happened.
 
+use std::collections::BTreeSet;
+
 use crate::{
     client::{
         api::{AlarmKind, Event, GroupStatus, Message, message_key},
@@ -336,6 +338,14 @@ impl ClientMachine {
         for account in accounts.difference(&before).filter(|account| **account != own) {
             let handle = handle(&after, *account);
             self.tell(&Event::MemberAdded { group: id, account: *account, handle, by });
+        }
+        let had: BTreeSet<DeviceId> = merged.before.leaves.values().map(|leaf| leaf.identity.device()).collect();
+        for leaf in after.leaves.values() {
+            let (account, device) = (leaf.identity.account(), leaf.identity.device());
+            if before.contains(&account) && !had.contains(&device) && device != self.key.device() {
+                let handle = leaf.identity.handle().cloned();
+                self.tell(&Event::DeviceAdded { group: id, account, handle, device, by });
+            }
         }
         for account in before.difference(&accounts).filter(|account| **account != own) {
             let handle = handle(&merged.before, *account);

@@ -4,6 +4,7 @@
 //! This module does not judge; [`crate::mls`] refuses what breaks a rule.
 
 use core::time::Duration;
+use std::collections::BTreeSet;
 
 use sha2::{Digest, Sha256};
 
@@ -114,7 +115,9 @@ impl ClientMachine {
     }
 
     pub(super) fn invite(&mut self, id: CommandId, group: GroupId, account: AccountId) -> Result<(), ClientFault> {
-        if active(self.groups.get(&group))?.view().accounts().contains(&account) {
+        // Devices of its own are what an account adds to groups that it is in. (mls.judge.10)
+        let own = account == self.identity.account();
+        if active(self.groups.get(&group))?.view().accounts().contains(&account) && !own {
             return Err(ClientFault::AlreadyMember);
         }
         let request = self.core.random().map(RequestId).map_err(internal)?;
@@ -339,7 +342,21 @@ impl ClientMachine {
     ) {
         let mut adds = Vec::new();
         let mut refused = "the account has no device";
-        for package in taken.iter().filter(|package| again.is_none_or(|device| package.device == device)) {
+        let present: BTreeSet<DeviceId> = self
+            .groups
+            .get(&id)
+            .and_then(|slot| slot.group.as_ref())
+            .map(|group| group.view().devices(account).into_iter().collect())
+            .unwrap_or_default();
+        let wanted = |package: &&TakenPackage| match again {
+            Some(device) => package.device == device,
+            None => !present.contains(&package.device),
+        };
+        if again.is_none() && !present.is_empty() && taken.iter().all(|package| !wanted(&package)) {
+            // All its devices are members, perhaps by another device's commit.
+            return self.drop_intent(id, order, Ok(Reply::Done));
+        }
+        for package in taken.iter().filter(wanted) {
             match OfferedPackage::parse(&self.core, &package.body, now) {
                 Ok(offered) if offered.leaf().identity.account() != account => {
                     refused = "the relay handed out a key package of another account";

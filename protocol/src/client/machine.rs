@@ -152,6 +152,8 @@ pub struct ClientMachine {
     pub(super) online: bool,
     pub(super) packages_left: u32,
     pub(super) publishing: bool,
+    /// Whether a last-resort KeyPackage of the newest certificate is among what is being published.
+    pub(super) publishing_last_resort: bool,
     /// Welcomes that the relay announced and that have not come yet.
     welcomes_due: u32,
     /// Welcomes that came before the announcement.
@@ -292,6 +294,7 @@ impl ClientMachine {
             online: false,
             packages_left: 0,
             publishing: false,
+            publishing_last_resort: false,
             welcomes_due: 0,
             welcomes_early: 0,
             held: Vec::new(),
@@ -493,6 +496,10 @@ impl ClientMachine {
             (Request::Publish, Frame::Published(published)) => {
                 self.publishing = false;
                 self.packages_left = published.available;
+                if core::mem::take(&mut self.publishing_last_resort) {
+                    self.device.last_resort = true;
+                    self.device_dirty = true;
+                }
             }
             (Request::AckMail, Frame::MailAcked(_)) | (Request::Close(_), Frame::Closed(_)) => {}
             (Request::Directory, Frame::DirectoryRead(read)) => {
@@ -579,7 +586,7 @@ impl ClientMachine {
 
     /// After each input: decide what can be sent, then put everything out in the order of the contract: what was encrypted
     /// is durable, and the keys for it are gone, before it leaves. (mls.flush.1)
-    fn finish(&mut self, now: Timestamp) {
+    pub(super) fn finish(&mut self, now: Timestamp) {
         self.mind_directory(now);
         if self.online {
             self.replenish();

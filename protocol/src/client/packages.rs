@@ -6,12 +6,15 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     client::{
-        api::{Event, GroupStatus},
+        api::{ClientFault, Event, GroupStatus},
+        changes::internal,
         machine::{ClientMachine, GroupSlot, Request},
         record::GroupRecord,
     },
+    identity::{Chain, certificate::At, verify_chain},
     ids::{EnvelopeHash, GroupId, Seq},
     mls::{Group, JoinError, key_package},
+    time::Timestamp,
     wire::{
         Frame,
         relay::{AckMail, Head, Mail, PublishKeyPackages},
@@ -33,17 +36,36 @@ impl ClientMachine {
         }
         let make =
             |last_resort: bool| key_package::make(&self.core, &self.packages, &self.key, &self.chain, last_resort);
-        let wanted = FULL.saturating_sub(self.packages_left);
+        // relay.packages.4: with a last-resort one they replace all that are there.
+        let left = if self.device.last_resort { self.packages_left } else { 0 };
+        let wanted = FULL.saturating_sub(left);
         let packages: Result<Vec<_>, _> = (0..wanted).map(|_| make(false)).collect();
         let last_resort = if self.device.last_resort { Ok(None) } else { make(true).map(Some) };
         let (Ok(packages), Ok(last_resort)) = (packages, last_resort) else { return };
-        if last_resort.is_some() {
-            self.device.last_resort = true;
-            self.device_dirty = true;
-        }
         self.publishing = true;
+        self.publishing_last_resort = last_resort.is_some();
         let frame = Frame::PublishKeyPackages(PublishKeyPackages { packages, last_resort });
         self.request(Request::Publish, frame);
+    }
+
+    /// A later certificate of this device: it is shown from the next KeyPackage on. Leaves keep the one with which they
+    /// were added. (identity.renew.4)
+    ///
+    /// # Errors
+    /// `Internal` if it is not a certificate of this device.
+    pub fn renew(&mut self, chain: Chain, now: Timestamp) -> Result<(), ClientFault> {
+        let identity = verify_chain(&chain, At::NotBefore).map_err(internal)?;
+        if !identity.is_same_device(&self.identity) {
+            return Err(internal("the certificate is of another device"));
+        }
+        self.identity = identity;
+        self.chain = chain;
+        self.device.last_resort = false;
+        // What is on its way is of the certificate before.
+        self.publishing_last_resort = false;
+        self.device_dirty = true;
+        self.finish(now);
+        Ok(())
     }
 
     /// Looks at a Welcome; the group that it led into, if it did.

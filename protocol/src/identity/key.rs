@@ -16,6 +16,8 @@ pub enum Purpose {
     Enrol,
     /// Asking a relay to admit a personal account.
     Admit,
+    /// Collecting what another device of a personal account has left.
+    Collect,
     /// Saying in a group that this device cannot follow a commit.
     Notice,
 }
@@ -25,6 +27,7 @@ impl Purpose {
         match self {
             Self::Enrol => b"Chancery 1.0 Enrol",
             Self::Admit => b"Chancery 1.0 Admit",
+            Self::Collect => b"Chancery 1.0 Collect",
             Self::Notice => b"Chancery 1.0 Notice",
         }
     }

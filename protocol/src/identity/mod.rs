@@ -3,13 +3,16 @@
 //! This module does not decide who is admitted or revoked. `spec/identity.md`.
 
 pub mod certificate;
+pub mod contact;
 pub mod directory;
 pub mod issue;
 pub mod key;
+pub mod link;
 pub mod name;
 pub mod ticket;
 
 pub use certificate::{Chain, DeviceIdentity, IdentityError, verify_chain};
+pub use contact::{Contact, ContactError};
 pub use directory::{DirectoryView, Freshness};
 pub use issue::{CertificateAuthority, IssueError, IssuerKey, PersonalRoot, TenantRoot};
 pub use key::{DeviceKey, Purpose, verify_signature};

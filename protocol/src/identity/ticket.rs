@@ -25,6 +25,8 @@ pub enum TicketKind {
     Account,
     /// Admission of a personal account by the relay.
     Personal,
+    /// The root of a personal account, which another device of it has left sealed under the secret.
+    Link,
 }
 
 /// Everything that a device needs to find the server, to know that it is the right one, and to be let in once.

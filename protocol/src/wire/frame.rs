@@ -165,10 +165,19 @@ frames! {
     0x0302 ToRegistrar Admit(registrar::Admit) "wire.md#admit";
     0x0303 ToRegistrar Renew(registrar::Renew) "wire.md#renew";
     0x0304 ToRegistrar AskDirectory(directory::ReadDirectory) "wire.md#readdirectory";
+    0x0305 ToRegistrar Link(registrar::Link) "wire.md#link";
+    0x0306 ToRegistrar ListDevices(registrar::ListDevices) "wire.md#devices";
+    0x0307 ToRegistrar RevokeDevice(registrar::RevokeDevice) "wire.md#devices";
+    0x0308 ToRegistrar RenameDevice(registrar::RenameDevice) "wire.md#devices";
+    0x0309 ToRegistrar Deposit(registrar::Deposit) "wire.md#deposit";
+    0x030a ToRegistrar Collect(registrar::Collect) "wire.md#deposit";
     0x0401 FromRegistrar Enrolled(registrar::Enrolled) "wire.md#enrol";
     0x0402 FromRegistrar Admitted(registrar::Admitted) "wire.md#admit";
     0x0403 FromRegistrar NotEnrolled(Refusal) "wire.md#refusals";
     0x0404 FromRegistrar DirectoryTold(directory::DirectoryRead) "wire.md#readdirectory";
+    0x0405 FromRegistrar Linkable(registrar::Linkable) "wire.md#link";
+    0x0406 FromRegistrar Devices(registrar::Devices) "wire.md#devices";
+    0x0407 FromRegistrar Collected(registrar::Collected) "wire.md#deposit";
 
     0x0501 Orders Orders(registrar::Orders) "wire.md#orders";
     0x0601 OrdersAnswer OrdersTaken(registrar::OrdersTaken) "wire.md#orders";

@@ -9,6 +9,7 @@ use sha2::{Digest, Sha256};
 use crate::{
     ids::{AccountId, DeviceId, OrderHash, OrderSeq, RootHash, SpkiPin},
     secret::Secret32,
+    time::Timestamp,
     wire::{Blob, encode},
 };
 
@@ -63,6 +64,92 @@ pub struct Admitted {
 /// [`Enrolled`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Renew;
+
+/// Asks for a ticket for another device of the own account; the device is known by its certificate in the TLS handshake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Link {
+    /// [`crate::identity::Ticket::secret_hash`] of a secret that the device has drawn and shows to the other one.
+    pub secret_hash: [u8; 32],
+}
+
+/// Answer to [`Link`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Linkable {
+    /// Until when the ticket can be redeemed, by the registrar's clock.
+    pub expires_at: Timestamp,
+}
+
+/// Asks which devices the own account has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListDevices;
+
+/// Answer to [`ListDevices`], [`RevokeDevice`] and [`RenameDevice`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Devices {
+    /// The oldest first, revoked ones included.
+    pub devices: Vec<ListedDevice>,
+}
+
+/// A device as its account sees it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListedDevice {
+    /// Its id.
+    pub device: DeviceId,
+    /// What the account calls it; may be empty.
+    pub label: String,
+    /// When it was enrolled.
+    pub enrolled_at: Timestamp,
+    /// Until when its newest certificate is valid.
+    pub not_after: Timestamp,
+    /// Since when it is cut off.
+    pub revoked_at: Option<Timestamp>,
+}
+
+/// Cuts a device of the own account off, for good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RevokeDevice {
+    /// Which; not the one that asks.
+    pub device: DeviceId,
+}
+
+/// Says what the own account calls a device of its own.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RenameDevice {
+    /// Which.
+    pub device: DeviceId,
+    /// At most 64 bytes of UTF-8 without control characters.
+    pub label: String,
+}
+
+/// Leaves a personal account's root for another device of it; the device that asks is known by its certificate. Answered
+/// by [`Linkable`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Deposit {
+    /// [`crate::identity::link::deposit_id`] of the code's secret.
+    pub id: [u8; 32],
+    /// Sealed under that secret.
+    pub sealed: Blob,
+}
+
+/// Collects a [`Deposit`]. Repeating it with the same key gets the same answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Collect {
+    /// Of the deposit.
+    pub id: [u8; 32],
+    /// Ed25519 public key of the device.
+    pub device_key: [u8; 32],
+    /// Signature by that key, label "Chancery 1.0 Collect", over the id and the registrar's pin.
+    pub proof: Blob,
+}
+
+/// Answer to [`Collect`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Collected {
+    /// What was deposited.
+    pub sealed: Blob,
+    /// The relay that admits the account; none if it is the server that answers.
+    pub relay: Option<Place>,
+}
 
 /// How far a relay has followed its registrar.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

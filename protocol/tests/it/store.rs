@@ -103,10 +103,11 @@ impl MemoryStore {
             }
             StoreOp::PublishKeyPackages { account, device, packages, last_resort } => {
                 let held = self.packages.entry((*account, *device)).or_default();
-                held.0.extend(packages.iter().cloned());
                 if last_resort.is_some() {
                     held.1.clone_from(last_resort);
+                    held.0.clear();
                 }
+                held.0.extend(packages.iter().cloned());
                 StoreReply::Published(u32::try_from(held.0.len()).unwrap())
             }
             StoreOp::TakeKeyPackages { requester, request, account } => {

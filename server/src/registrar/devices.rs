@@ -31,6 +31,8 @@ pub struct DeviceRow {
     pub device: DeviceId,
     /// Whose it is.
     pub handle: Handle,
+    /// What its account calls it; may be empty.
+    pub label: String,
     /// When it redeemed its ticket.
     pub enrolled_at: Timestamp,
     /// When its newest certificate was issued.
@@ -107,7 +109,7 @@ impl RegistrarStore {
             // identity.ticket.4: for the device that spent it the answer stays.
             Some((_, chain)) if ticket.spent_by.is_some() => return Ok(chain.clone()),
             Some(_) => {}
-            None => refuse_surplus(&tx, &handle, &asking)?,
+            None => refuse_surplus(&tx, &handle, asking.devices_max, asking.now)?,
         }
         let chain = certify(&handle)?;
         write_device(&tx, asking.device, &handle, &chain, asking.now)?;
@@ -120,7 +122,13 @@ impl RegistrarStore {
     ///
     /// # Errors
     /// See [`DeskError`]; the ticket is then as it was.
-    pub fn admit(&mut self, secret_hash: &[u8; 32], asking: Asking, root: RootHash) -> Result<(), DeskError> {
+    pub fn admit(
+        &mut self,
+        secret_hash: &[u8; 32],
+        asking: Asking,
+        root: RootHash,
+        personal_max: u32,
+    ) -> Result<(), DeskError> {
         let tx = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         if ticket(&tx, secret_hash, &asking)?.handle.is_some() {
             return Err(Refusal::TicketRefused.into());
@@ -132,6 +140,12 @@ impl RegistrarStore {
             Some(Some(_)) => return Err(Refusal::AccountDisabled.into()),
             Some(None) => {}
             None => {
+                let admitted: i64 =
+                    tx.query_row("SELECT count(*) FROM personal WHERE disabled_at IS NULL", [], |row| row.get(0))?;
+                // identity.admit.2
+                if uint(admitted) >= u64::from(personal_max) {
+                    return Err(Refusal::TooMany.into());
+                }
                 tx.execute(
                     "INSERT INTO personal (root, admitted_at) VALUES (?1, ?2)",
                     params![root.as_bytes(), int(asking.now.0)],
@@ -173,12 +187,82 @@ impl RegistrarStore {
         Ok(chain)
     }
 
+    /// Records the ticket of a link code. An earlier one of the account that was not redeemed is not good any more.
+    /// (identity.link.2)
+    ///
+    /// # Errors
+    /// `DeviceLimit`, before somebody types the code in vain; and what goes wrong.
+    pub fn add_link(
+        &mut self,
+        secret_hash: &[u8; 32],
+        handle: &Handle,
+        expires_at: Timestamp,
+        devices_max: u32,
+        now: Timestamp,
+    ) -> Result<(), DeskError> {
+        let tx = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        refuse_surplus(&tx, handle, devices_max, now)?;
+        tx.execute("DELETE FROM tickets WHERE handle = ?1 AND by_device = 1 AND spent_by IS NULL", [handle.as_str()])?;
+        tx.execute(
+            "INSERT INTO tickets (secret_hash, handle, expires_at, by_device) VALUES (?1, ?2, ?3, 1)",
+            params![secret_hash, handle.as_str(), int(expires_at.0)],
+        )?;
+        tx.commit()?;
+        Ok(())
+    }
+
+    /// Whether a device is one of this account and neither is cut off.
+    ///
+    /// # Errors
+    /// `AccountDisabled`, `DeviceRevoked`, `CertificateForeign`; and what goes wrong.
+    pub fn refuse_cut(&self, handle: &Handle, id: DeviceId) -> Result<(), DeskError> {
+        refuse_disabled(&self.connection, handle)?;
+        match device(&self.connection, id)? {
+            Some((row, _)) if row.handle != *handle => Err(Refusal::CertificateForeign.into()),
+            Some((row, _)) if row.revoked_at.is_some() => Err(Refusal::DeviceRevoked.into()),
+            Some(_) => Ok(()),
+            None => Err(Refusal::CertificateForeign.into()),
+        }
+    }
+
+    /// Sets what an account calls a device of its own; false if it has none of this id.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn rename(&mut self, device: DeviceId, handle: &Handle, label: &str) -> rusqlite::Result<bool> {
+        let changed = self.connection.execute(
+            "UPDATE devices SET label = ?3 WHERE device = ?1 AND handle = ?2",
+            params![device.as_bytes(), handle.as_str(), label],
+        )?;
+        Ok(changed == 1)
+    }
+
     /// Cuts a device off for good; whose it was, or none if there is no such device.
     ///
     /// # Errors
     /// What SQLite says.
     pub fn revoke(&mut self, device: DeviceId, now: Timestamp) -> rusqlite::Result<Option<Handle>> {
+        self.revoke_of(device, None, now)
+    }
+
+    /// As [`Self::revoke`], only if it is a device of this account.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn revoke_of(
+        &mut self,
+        device: DeviceId,
+        owner: Option<&Handle>,
+        now: Timestamp,
+    ) -> rusqlite::Result<Option<Handle>> {
         let tx = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let handle: Option<String> = tx
+            .query_row("SELECT handle FROM devices WHERE device = ?1", [device.as_bytes()], |row| row.get(0))
+            .optional()?;
+        let handle: Option<Handle> = handle.and_then(|text| text.parse().ok());
+        if handle.is_none() || owner.is_some_and(|owner| Some(owner) != handle.as_ref()) {
+            return Ok(None);
+        }
         let changed = tx.execute(
             "UPDATE devices SET revoked_at = ?2 WHERE device = ?1 AND revoked_at IS NULL",
             params![device.as_bytes(), int(now.0)],
@@ -192,11 +276,8 @@ impl RegistrarStore {
             )?;
             directory::tell(&tx, DirectoryEvent::DeviceRevoked { account: AccountId(account), device }, now)?;
         }
-        let handle: Option<String> = tx
-            .query_row("SELECT handle FROM devices WHERE device = ?1", [device.as_bytes()], |row| row.get(0))
-            .optional()?;
         tx.commit()?;
-        Ok(handle.and_then(|text| text.parse().ok()))
+        Ok(handle)
     }
 
     /// The devices of an account, the oldest first.
@@ -212,7 +293,7 @@ impl RegistrarStore {
     }
 }
 
-const DEVICE_COLUMNS: &str = "device, handle, enrolled_at, issued_at, not_after, revoked_at";
+const DEVICE_COLUMNS: &str = "device, handle, label, enrolled_at, issued_at, not_after, revoked_at";
 
 fn device_row(row: &Row<'_>) -> rusqlite::Result<DeviceRow> {
     let text: String = row.get(1)?;
@@ -221,10 +302,11 @@ fn device_row(row: &Row<'_>) -> rusqlite::Result<DeviceRow> {
     Ok(DeviceRow {
         device: DeviceId(row.get(0)?),
         handle,
-        enrolled_at: time(row.get(2)?),
-        issued_at: time(row.get(3)?),
-        not_after: time(row.get(4)?),
-        revoked_at: row.get::<_, Option<i64>>(5)?.map(time),
+        label: row.get(2)?,
+        enrolled_at: time(row.get(3)?),
+        issued_at: time(row.get(4)?),
+        not_after: time(row.get(5)?),
+        revoked_at: row.get::<_, Option<i64>>(6)?.map(time),
     })
 }
 
@@ -233,7 +315,7 @@ fn device(tx: &Connection, device: DeviceId) -> Result<Option<(DeviceRow, Chain)
         .query_row(
             &format!("SELECT {DEVICE_COLUMNS}, chain FROM devices WHERE device = ?1"),
             [device.as_bytes()],
-            |row| Ok((device_row(row)?, row.get::<_, Vec<u8>>(6)?)),
+            |row| Ok((device_row(row)?, row.get::<_, Vec<u8>>(7)?)),
         )
         .optional()?;
     let Some((row, chain)) = found else { return Ok(None) };
@@ -292,15 +374,15 @@ fn refuse_disabled(tx: &Connection, handle: &Handle) -> Result<(), DeskError> {
 
 /// identity.devices.1: an account has no more devices than it may. One whose certificate can no longer be renewed does
 /// not count.
-fn refuse_surplus(tx: &Connection, handle: &Handle, asking: &Asking) -> Result<(), DeskError> {
+fn refuse_surplus(tx: &Connection, handle: &Handle, devices_max: u32, now: Timestamp) -> Result<(), DeskError> {
     let grace = u64::try_from(RENEWAL_GRACE.as_millis()).unwrap_or(u64::MAX);
     let (held, max): (i64, Option<u32>) = tx.query_row(
         "SELECT (SELECT count(*) FROM devices WHERE handle = ?1 AND revoked_at IS NULL AND not_after > ?2), devices_max
          FROM accounts WHERE handle = ?1",
-        params![handle.as_str(), int(asking.now.0.saturating_sub(grace))],
+        params![handle.as_str(), int(now.0.saturating_sub(grace))],
         |row| Ok((row.get(0)?, row.get(1)?)),
     )?;
-    if uint(held) >= u64::from(max.unwrap_or(asking.devices_max)) {
+    if uint(held) >= u64::from(max.unwrap_or(devices_max)) {
         return Err(Refusal::DeviceLimit.into());
     }
     Ok(())

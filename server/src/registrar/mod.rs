@@ -3,32 +3,40 @@
 //!
 //! This module does not touch groups, entries or mail, and does not open sockets. `spec/identity.md#enrolment`.
 
+mod deposits;
 pub mod devices;
 pub mod directory;
 mod orders;
 pub(crate) mod push;
 pub mod store;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use chancery_protocol::{
     error::Refusal,
     identity::{
-        Authority, CertificateAuthority, Chain, DeviceIdentity, IdentityError, Purpose, Role, Ticket, certificate::At,
-        name::device_id, verify_chain, verify_signature,
+        Authority, CertificateAuthority, Chain, DeviceIdentity, Handle, IdentityError, Purpose, Role, Ticket,
+        certificate::At, link, name::device_id, verify_chain, verify_signature,
     },
-    ids::{RootHash, SpkiPin},
+    ids::{DeviceId, RootHash, SpkiPin},
+    limits::{DEPOSIT_BYTES_MAX, DEVICE_LABEL_BYTES_MAX, LINK_MINUTES},
     merkle::Resource,
     time::Timestamp,
     wire::{
         Blob, Frame,
         directory::DirectoryRead,
-        registrar::{Admit, Admitted, Enrol, Enrolled, Place},
+        registrar::{
+            Admit, Admitted, Collect, Collected, Deposit, Devices, Enrol, Enrolled, Link, Linkable, ListedDevice,
+            Place, RenameDevice, RevokeDevice,
+        },
     },
 };
 
 use crate::registrar::{
-    devices::{Asking, DeskError, RENEWAL_GRACE},
+    devices::{Asking, DeskError, DeviceRow, RENEWAL_GRACE},
     directory::Directory,
     store::RegistrarStore,
 };
@@ -38,6 +46,8 @@ use crate::registrar::{
 pub struct Policy {
     /// Devices that an account may have of which nothing else is said.
     pub devices_max: u32,
+    /// Personal accounts that may be admitted.
+    pub personal_max: u32,
     /// The relay, if it is another server than this one.
     pub relay: Option<Place>,
 }
@@ -82,6 +92,12 @@ impl Registrar {
             Frame::Admit(request) => self.admit(request, now).map(|()| Frame::Admitted(Admitted { relay })),
             Frame::AskDirectory(read) => self.tell_directory(peer, &read.resource, now),
             Frame::Renew(_) => self.renew(peer, now).map(|chain| self.enrolled(chain)),
+            Frame::Link(link) => self.link(peer, link, now),
+            Frame::ListDevices(_) => self.owner(peer, now).and_then(|(handle, _)| self.devices(&handle)),
+            Frame::RevokeDevice(revoke) => self.revoke(peer, revoke, now),
+            Frame::RenameDevice(rename) => self.rename(peer, rename, now),
+            Frame::Deposit(deposit) => self.deposit(peer, deposit, now),
+            Frame::Collect(collect) => self.collect(collect, now),
             _ => Err(Refusal::Malformed),
         };
         answer.unwrap_or_else(Frame::NotEnrolled)
@@ -115,7 +131,9 @@ impl Registrar {
             return Err(Refusal::TicketRefused);
         }
         let secret_hash = Ticket::secret_hash(&request.secret);
-        self.store().admit(&secret_hash, self.asking(identity.public_key(), now), identity.root()).map_err(refusal)
+        self.store()
+            .admit(&secret_hash, self.asking(identity.public_key(), now), identity.root(), self.policy.personal_max)
+            .map_err(refusal)
     }
 
     fn renew(&self, peer: Option<&Chain>, now: Timestamp) -> Result<Chain, Refusal> {
@@ -148,6 +166,86 @@ impl Registrar {
             return Err(Refusal::CertificateExpired);
         }
         Ok(identity)
+    }
+
+    /// identity.link.1: the account behind a connection, by a device of it that is let in.
+    fn owner(&self, peer: Option<&Chain>, now: Timestamp) -> Result<(Handle, DeviceId), Refusal> {
+        let identity = self.own_device(peer, now)?;
+        if identity.not_after() < now {
+            return Err(Refusal::CertificateExpired);
+        }
+        let handle = identity.handle().cloned().ok_or(Refusal::CertificateForeign)?;
+        self.store().refuse_cut(&handle, identity.device()).map_err(refusal)?;
+        Ok((handle, identity.device()))
+    }
+
+    fn link(&self, peer: Option<&Chain>, link: &Link, now: Timestamp) -> Result<Frame, Refusal> {
+        let (handle, _) = self.owner(peer, now)?;
+        let expires_at = now.plus(Duration::from_secs(LINK_MINUTES * 60));
+        self.store().add_link(&link.secret_hash, &handle, expires_at, self.policy.devices_max, now).map_err(refusal)?;
+        Ok(Frame::Linkable(Linkable { expires_at }))
+    }
+
+    fn devices(&self, handle: &Handle) -> Result<Frame, Refusal> {
+        let rows = self.store().devices(handle).map_err(|error| refusal(error.into()))?;
+        let listed = |row: DeviceRow| ListedDevice {
+            device: row.device,
+            label: row.label,
+            enrolled_at: row.enrolled_at,
+            not_after: row.not_after,
+            revoked_at: row.revoked_at,
+        };
+        Ok(Frame::Devices(Devices { devices: rows.into_iter().map(listed).collect() }))
+    }
+
+    fn revoke(&self, peer: Option<&Chain>, revoke: &RevokeDevice, now: Timestamp) -> Result<Frame, Refusal> {
+        let (handle, own) = self.owner(peer, now)?;
+        if revoke.device == own {
+            return Err(Refusal::UnknownDevice);
+        }
+        let revoked = self.store().revoke_of(revoke.device, Some(&handle), now);
+        revoked.map_err(|error| refusal(error.into()))?.ok_or(Refusal::UnknownDevice)?;
+        self.devices(&handle)
+    }
+
+    fn rename(&self, peer: Option<&Chain>, rename: &RenameDevice, now: Timestamp) -> Result<Frame, Refusal> {
+        let (handle, _) = self.owner(peer, now)?;
+        if rename.label.len() > DEVICE_LABEL_BYTES_MAX {
+            return Err(Refusal::TooLarge { bytes_max: DEVICE_LABEL_BYTES_MAX as u64 });
+        }
+        if rename.label.chars().any(char::is_control) {
+            return Err(Refusal::Malformed);
+        }
+        let renamed = self.store().rename(rename.device, &handle, &rename.label);
+        if !renamed.map_err(|error| refusal(error.into()))? {
+            return Err(Refusal::UnknownDevice);
+        }
+        self.devices(&handle)
+    }
+
+    fn deposit(&self, peer: Option<&Chain>, deposit: &Deposit, now: Timestamp) -> Result<Frame, Refusal> {
+        let chain = peer.ok_or(Refusal::CertificateMissing)?;
+        let identity = verify_chain(chain, At::Moment(now)).map_err(chain_refusal)?;
+        // identity.deposit.2
+        if identity.authority() != Authority::Personal {
+            return Err(Refusal::CertificateForeign);
+        }
+        if deposit.sealed.len() > DEPOSIT_BYTES_MAX {
+            return Err(Refusal::TooLarge { bytes_max: DEPOSIT_BYTES_MAX as u64 });
+        }
+        let expires_at = now.plus(Duration::from_secs(LINK_MINUTES * 60));
+        self.store().deposit(identity.root(), deposit, expires_at).map_err(refusal)?;
+        Ok(Frame::Linkable(Linkable { expires_at }))
+    }
+
+    fn collect(&self, collect: &Collect, now: Timestamp) -> Result<Frame, Refusal> {
+        let message = link::collect_message(&collect.id, self.server);
+        // identity.deposit.3: one device, which proves its key; that one gets it again.
+        if !verify_signature(&collect.device_key, Purpose::Collect, &message, &collect.proof) {
+            return Err(Refusal::TicketRefused);
+        }
+        let sealed = self.store().collect(&collect.id, &collect.device_key, now).map_err(refusal)?;
+        Ok(Frame::Collected(Collected { sealed, relay: self.policy.relay.clone() }))
     }
 
     fn asking(&self, key: &[u8; 32], now: Timestamp) -> Asking {

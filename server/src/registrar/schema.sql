@@ -23,13 +23,25 @@ CREATE TABLE tickets (
     secret_hash BLOB PRIMARY KEY,
     handle      TEXT REFERENCES accounts (handle),
     expires_at  INTEGER NOT NULL,
-    spent_by    BLOB
+    spent_by    BLOB,
+    -- Whether a device of the account has asked for it; of those an account has one at a time.
+    by_device   INTEGER NOT NULL DEFAULT 0
+) STRICT, WITHOUT ROWID;
+
+-- What a device of a personal account has left for another one, sealed. One at a time for each account.
+CREATE TABLE deposits (
+    root         BLOB PRIMARY KEY REFERENCES personal (root),
+    id           BLOB    NOT NULL UNIQUE,
+    sealed       BLOB    NOT NULL,
+    expires_at   INTEGER NOT NULL,
+    collected_by BLOB
 ) STRICT, WITHOUT ROWID;
 
 -- Devices of the organisation's accounts, each with its newest certificate.
 CREATE TABLE devices (
     device      BLOB PRIMARY KEY,
     handle      TEXT    NOT NULL REFERENCES accounts (handle),
+    label       TEXT    NOT NULL DEFAULT '',
     enrolled_at INTEGER NOT NULL,
     issued_at   INTEGER NOT NULL,
     not_after   INTEGER NOT NULL,

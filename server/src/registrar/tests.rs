@@ -8,7 +8,7 @@ use chancery_protocol::{
     wire::{
         Blob,
         directory::ReadDirectory,
-        registrar::{Order, Renew},
+        registrar::{Collect, Deposit, Link, ListDevices, Order, RenameDevice, Renew, RevokeDevice},
     },
 };
 use tempfile::TempDir;
@@ -17,7 +17,7 @@ use super::*;
 
 const NOW: Timestamp = Timestamp(1_800_000_000_000);
 const PIN: SpkiPin = SpkiPin([5; 32]);
-const POLICY: Policy = Policy { devices_max: 2, relay: None };
+const POLICY: Policy = Policy { devices_max: 2, personal_max: 2, relay: None };
 const WEEK: Duration = Duration::from_secs(7 * 86_400);
 
 struct Desk {
@@ -299,4 +299,107 @@ fn the_directory_is_shown_to_devices_of_the_organisation_only() {
         let answer = desk.registrar.answer(&question, Some(&chain), NOW);
         assert_eq!(answer, Frame::NotEnrolled(Refusal::CertificateForeign));
     }
+}
+
+// proves identity.link.1, identity.link.2
+#[test]
+fn a_device_links_lists_names_and_revokes_devices_of_its_own_account_only() {
+    let desk = Desk::new();
+    let ask = |chain: &Chain, request: Frame, now| desk.registrar.answer(&request, Some(chain), now);
+    let refused = |answer| match answer {
+        Frame::NotEnrolled(refusal) => refusal,
+        other => panic!("{other:?}"),
+    };
+    let old = desk.enrolled(10, 3);
+    let link = |seed: u8| {
+        let secret = Secret32::new([seed; 32]);
+        (Frame::Link(Link { secret_hash: Ticket::secret_hash(&secret) }), secret)
+    };
+    let ((first, unused), (second, used)) = (link(40), link(41));
+    let Frame::Linkable(linkable) = ask(&old, first, NOW) else { panic!() };
+    assert_eq!(linkable.expires_at, NOW.plus(Duration::from_secs(600)));
+    assert!(matches!(ask(&old, second, NOW), Frame::Linkable(_)));
+    assert_eq!(desk.refused(&enrol(&unused, &key(4), PIN), NOW), Refusal::TicketRefused, "one code at a time");
+    let late = NOW.plus(Duration::from_secs(600));
+    assert_eq!(desk.refused(&enrol(&used, &key(4), PIN), late), Refusal::TicketRefused);
+    let Frame::Enrolled(enrolled) = desk.registrar.answer(&enrol(&used, &key(4), PIN), None, NOW) else { panic!() };
+    let new = Chain(enrolled.chain);
+    assert_eq!(refused(ask(&old, link(42).0, NOW)), Refusal::DeviceLimit);
+
+    let rename = |device, label: &str| Frame::RenameDevice(RenameDevice { device, label: label.to_owned() });
+    let Frame::Devices(listed) = ask(&new, rename(key(3).device(), "书房 🦊"), NOW) else { panic!() };
+    let labels: Vec<_> = listed.devices.iter().map(|device| (device.device, device.label.as_str())).collect();
+    assert!(labels.contains(&(key(3).device(), "书房 🦊")) && labels.contains(&(key(4).device(), "")));
+    assert_eq!(refused(ask(&new, rename(key(3).device(), &"x".repeat(65)), NOW)), Refusal::TooLarge { bytes_max: 64 });
+    assert_eq!(refused(ask(&new, rename(key(3).device(), "a\u{1b}b"), NOW)), Refusal::Malformed);
+
+    let bo: Handle = "bo".parse().unwrap();
+    desk.store().add_account(&bo, bo.account(desk.registrar.tenant()), None, NOW).unwrap();
+    let ticket = desk.ticket(50, Some(&bo));
+    let Frame::Enrolled(enrolled) = desk.registrar.answer(&enrol(&ticket, &key(7), PIN), None, NOW) else { panic!() };
+    let theirs = Chain(enrolled.chain);
+    let revoke = |device| Frame::RevokeDevice(RevokeDevice { device });
+    assert_eq!(refused(ask(&theirs, revoke(key(3).device()), NOW)), Refusal::UnknownDevice);
+    assert_eq!(refused(ask(&theirs, rename(key(3).device(), "mine"), NOW)), Refusal::UnknownDevice);
+    assert_eq!(refused(ask(&new, revoke(key(4).device()), NOW)), Refusal::UnknownDevice, "not itself");
+    let Frame::Devices(listed) = ask(&new, revoke(key(3).device()), NOW) else { panic!() };
+    assert_eq!(listed.devices.iter().filter(|device| device.revoked_at == Some(NOW)).count(), 1);
+    assert_eq!(refused(ask(&old, Frame::ListDevices(ListDevices), NOW)), Refusal::DeviceRevoked);
+    assert_eq!(refused(ask(&new, Frame::ListDevices(ListDevices), NOW.plus(91 * DAY))), Refusal::CertificateExpired);
+    let nobody = desk.registrar.answer(&Frame::ListDevices(ListDevices), None, NOW);
+    assert_eq!(refused(nobody), Refusal::CertificateMissing);
+}
+
+// proves identity.admit.2
+#[test]
+fn no_more_personal_accounts_are_admitted_than_the_operator_wants() {
+    let desk = Desk::new();
+    let account = |seed: u8| PersonalRoot::create(Secret32::new([seed; 32]), NOW).unwrap();
+    let admitted = |ticket: u8, device: u8, root: &PersonalRoot| {
+        let secret = desk.ticket(ticket, None);
+        let chain = root.certify(key(device).public(), NOW).unwrap();
+        desk.registrar.answer(&admit(&secret, &key(device), &chain), None, NOW)
+    };
+    let (first, second, third) = (account(20), account(21), account(22));
+    assert!(matches!(admitted(10, 3, &first), Frame::Admitted(_)));
+    assert!(matches!(admitted(11, 4, &second), Frame::Admitted(_)));
+    assert_eq!(admitted(12, 5, &third), Frame::NotEnrolled(Refusal::TooMany));
+    assert!(matches!(admitted(13, 6, &first), Frame::Admitted(_)), "who is in already is not counted again");
+    desk.store().disable_personal(second.hash(), NOW).unwrap();
+    assert!(matches!(admitted(14, 5, &third), Frame::Admitted(_)));
+}
+
+// proves identity.deposit.2, identity.deposit.3
+#[test]
+fn a_deposit_of_an_admitted_personal_account_is_for_one_device_and_ten_minutes() {
+    let desk = Desk::new();
+    let root = PersonalRoot::create(Secret32::new([20; 32]), NOW).unwrap();
+    let chain = root.certify(key(3).public(), NOW).unwrap();
+    let leave = |id: u8, len: usize| Frame::Deposit(Deposit { id: [id; 32], sealed: Blob(vec![id; len]) });
+    let collect = |id: u8, device: u8, pin: SpkiPin| {
+        let proof = Blob(key(device).sign(Purpose::Collect, &link::collect_message(&[id; 32], pin)));
+        Frame::Collect(Collect { id: [id; 32], device_key: *key(device).public(), proof })
+    };
+    let ask = |request: Frame, peer: Option<&Chain>, now| match desk.registrar.answer(&request, peer, now) {
+        Frame::NotEnrolled(refusal) => Err(refusal),
+        answer => Ok(answer),
+    };
+    assert_eq!(ask(leave(1, 64), Some(&chain), NOW), Err(Refusal::CertificateForeign), "nobody admitted it");
+    let secret = desk.ticket(10, None);
+    assert!(matches!(desk.registrar.answer(&admit(&secret, &key(3), &chain), None, NOW), Frame::Admitted(_)));
+    assert_eq!(ask(leave(1, 64), None, NOW), Err(Refusal::CertificateMissing));
+    assert_eq!(ask(leave(1, 64), Some(&desk.enrolled(11, 9)), NOW), Err(Refusal::CertificateForeign));
+    assert_eq!(ask(leave(1, 257), Some(&chain), NOW), Err(Refusal::TooLarge { bytes_max: 256 }));
+    assert!(ask(leave(1, 64), Some(&chain), NOW).is_ok());
+    assert!(ask(leave(2, 64), Some(&chain), NOW).is_ok());
+    assert_eq!(ask(collect(1, 4, PIN), None, NOW), Err(Refusal::TicketRefused), "one code at a time");
+    assert_eq!(ask(collect(2, 4, SpkiPin([6; 32])), None, NOW), Err(Refusal::TicketRefused));
+    let late = NOW.plus(Duration::from_secs(599));
+    let Ok(Frame::Collected(first)) = ask(collect(2, 4, PIN), None, NOW) else { panic!() };
+    assert_eq!(first.sealed, Blob(vec![2; 64]));
+    assert_eq!(ask(collect(2, 4, PIN), None, late), Ok(Frame::Collected(first)));
+    assert_eq!(ask(collect(2, 5, PIN), None, late), Err(Refusal::TicketRefused));
+    assert_eq!(ask(collect(2, 4, PIN), None, NOW.plus(Duration::from_secs(600))), Err(Refusal::TicketRefused));
+    desk.store().disable_personal(root.hash(), NOW).unwrap();
+    assert_eq!(ask(leave(3, 64), Some(&chain), NOW), Err(Refusal::AccountDisabled));
 }

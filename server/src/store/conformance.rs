@@ -61,6 +61,7 @@ macro_rules! store_conformance {
             a_repeated_publication_brings_nothing_back
             packages_are_capped_per_device
             the_last_resort_is_handed_out_again_and_again
+            a_publication_with_a_last_resort_replaces_what_is_there
             takes_are_limited_per_day
             a_welcome_needs_a_package_that_its_author_took
             mail_waits_until_it_is_acknowledged
@@ -417,6 +418,16 @@ pub fn the_last_resort_is_handed_out_again_and_again(subject: &mut impl Subject)
     publish(store, LIS_PHONE, &[], Some(b"newer"));
     assert_eq!(bodies(&take(store, 4).unwrap()), [b"newer"]);
     assert_eq!(bodies(&take(store, 2).unwrap()), [b"last"], "a repeated request gets what it got");
+}
+
+// proves relay.packages.4
+pub fn a_publication_with_a_last_resort_replaces_what_is_there(subject: &mut impl Subject) {
+    let store = &mut subject.open();
+    publish(store, LIS_PHONE, &[b"old 1", b"old 2"], Some(b"old last"));
+    publish(store, LIS_LAPTOP, &[b"other"], None);
+    assert_eq!(publish(store, LIS_PHONE, &[b"new 1"], Some(b"new last")), 1);
+    assert_eq!(bodies(&take(store, 1).unwrap()), [&b"new 1"[..], b"other"]);
+    assert_eq!(bodies(&take(store, 2).unwrap()), [b"new last"]);
 }
 
 pub fn takes_are_limited_per_day(subject: &mut impl Subject) {

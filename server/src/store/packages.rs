@@ -34,6 +34,10 @@ pub(super) fn publish(
         )?
         .execute(params![device.as_bytes(), account.as_bytes(), last_resort.map(|body| &body.0)])?;
     }
+    // relay.packages.4: what is left of an earlier certificate goes when the first of a later one come.
+    if last_resort.is_some() {
+        tx.prepare_cached("DELETE FROM packages WHERE device = ?1")?.execute([device.as_bytes()])?;
+    }
     let mut available = count(tx, device)?;
     for body in packages {
         if available as usize >= KEY_PACKAGES_MAX {

@@ -7,7 +7,7 @@ use chancery_protocol::{
     wire::{
         Frame,
         envelope::{Body, Envelope},
-        registrar::{Order, OrderHead, Place},
+        registrar::{ListedDevice, Order, OrderHead, Place},
         relay::{Append, Appended, Entry, EntryKind, Head},
     },
 };
@@ -143,7 +143,7 @@ pub fn frame(frame: &Frame) -> Value {
         }),
         Frame::TakeKeyPackages(take) => json!({"request": hex(take.request.0), "account": hex(take.account.0)}),
         Frame::AckMail(ack) => json!({"ids": ack.ids.iter().map(|id| id.0).collect::<Vec<_>>()}),
-        Frame::Ping(_) | Frame::Pong(_) | Frame::MailAcked(_) | Frame::Renew(_) => json!({}),
+        Frame::Ping(_) | Frame::Pong(_) | Frame::MailAcked(_) | Frame::Renew(_) | Frame::ListDevices(_) => json!({}),
         Frame::Ready(ready) => {
             json!({"now": ready.now.0, "key_packages": ready.key_packages, "welcomes": ready.welcomes})
         }
@@ -182,6 +182,20 @@ pub fn frame(frame: &Frame) -> Value {
             json!({"chain": hexes(&enrolled.chain), "relay": enrolled.relay.as_ref().map(place)})
         }
         Frame::Admitted(admitted) => json!({"relay": admitted.relay.as_ref().map(place)}),
+        Frame::Link(link) => json!({"secret_hash": hex(link.secret_hash)}),
+        Frame::Linkable(linkable) => json!({"expires_at": linkable.expires_at.0}),
+        Frame::RevokeDevice(revoke) => json!({"device": hex(revoke.device.0)}),
+        Frame::RenameDevice(rename) => json!({"device": hex(rename.device.0), "label": rename.label}),
+        Frame::Devices(devices) => {
+            json!({"devices": devices.devices.iter().map(listed_device).collect::<Vec<_>>()})
+        }
+        Frame::Deposit(deposit) => json!({"id": hex(deposit.id), "sealed": hex(&*deposit.sealed)}),
+        Frame::Collect(collect) => json!({
+            "id": hex(collect.id), "device_key": hex(collect.device_key), "proof": hex(&*collect.proof),
+        }),
+        Frame::Collected(collected) => {
+            json!({"sealed": hex(&*collected.sealed), "relay": collected.relay.as_ref().map(place)})
+        }
         Frame::Orders(orders) => json!({
             "behind": orders.behind.as_ref().map(order_head),
             "orders": orders.orders.iter().map(order).collect::<Vec<_>>(),
@@ -189,6 +203,13 @@ pub fn frame(frame: &Frame) -> Value {
         }),
         Frame::OrdersTaken(taken) => json!({"head": taken.head.as_ref().map(order_head)}),
     }
+}
+
+fn listed_device(device: &ListedDevice) -> Value {
+    json!({
+        "device": hex(device.device.0), "label": device.label, "enrolled_at": device.enrolled_at.0,
+        "not_after": device.not_after.0, "revoked_at": device.revoked_at.map(|at| at.0),
+    })
 }
 
 fn place(place: &Place) -> Value {

@@ -123,6 +123,8 @@ pub fn run(kind: &str, input: &Value) -> Result<Outcome, String> {
         "chain" => replay_identity::chain(input),
         "signature" => replay_identity::signature(input),
         "ticket" => replay_identity::ticket(input),
+        "contact" => replay_identity::contact(input),
+        "deposit" => replay_identity::deposit(input),
         "merkle_root" => replay_merkle::root(input),
         "merkle_inclusion" => replay_merkle::inclusion(input),
         "merkle_consistency" => replay_merkle::consistency(input),

@@ -2,10 +2,11 @@
 
 use chancery_protocol::{
     identity::{
-        Authority, Chain, DeviceName, Handle, IdentityError, Purpose, Role, Ticket, TicketError, TicketKind,
-        certificate::At, name::device_id, verify_chain, verify_signature,
+        Authority, Chain, Contact, ContactError, DeviceName, Handle, IdentityError, Purpose, Role, Ticket, TicketError,
+        TicketKind, certificate::At, link, name::device_id, verify_chain, verify_signature,
     },
     ids::RootHash,
+    secret::Secret32,
     time::Timestamp,
     wire::Blob,
 };
@@ -91,11 +92,33 @@ pub(super) fn signature(input: &Value) -> Result<Outcome, String> {
     let purpose = match text(input, "label")? {
         "Chancery 1.0 Enrol" => Purpose::Enrol,
         "Chancery 1.0 Admit" => Purpose::Admit,
+        "Chancery 1.0 Collect" => Purpose::Collect,
         other => return Err(format!("{other:?} is not a label")),
     };
     let (key, message) = (array(input, "public_key")?, bytes(input, "message")?);
     let verified = verify_signature(&key, purpose, &message, &bytes(input, "signature")?);
     Ok(if verified { Outcome::ok(json!({})) } else { Outcome::refused("signature") })
+}
+
+pub(super) fn contact(input: &Value) -> Result<Outcome, String> {
+    let text = text(input, "contact")?;
+    Ok(match text.parse::<Contact>() {
+        Ok(contact) => Outcome::ok(json!({"account": hex(contact.0.0)})),
+        Err(ContactError::NoContact) => Outcome::refused("prefix"),
+        Err(_) => Outcome::refused("damaged"),
+    })
+}
+
+pub(super) fn deposit(input: &Value) -> Result<Outcome, String> {
+    let secret = Secret32::new(array(input, "secret")?);
+    let sealed = Blob(bytes(input, "sealed")?);
+    let Ok(root) = link::open(&secret, &sealed) else { return Ok(Outcome::refused("sealed")) };
+    if link::seal(&secret, &root).as_ref() != Ok(&sealed) {
+        return Err("the root does not give the bytes that it was read from".to_owned());
+    }
+    Ok(Outcome::ok(json!({
+        "id": hex(link::deposit_id(&secret)), "seed": hex(root.seed.expose()), "made_at": root.made_at.0,
+    })))
 }
 
 pub(super) fn ticket(input: &Value) -> Result<Outcome, String> {
@@ -111,6 +134,7 @@ pub(super) fn ticket(input: &Value) -> Result<Outcome, String> {
     let kind = match ticket.kind {
         TicketKind::Account => "account",
         TicketKind::Personal => "personal",
+        TicketKind::Link => "link",
     };
     Ok(Outcome::ok(json!({
         "kind": kind, "addresses": ticket.addresses.iter().map(ToString::to_string).collect::<Vec<_>>(),

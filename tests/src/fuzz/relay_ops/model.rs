@@ -396,6 +396,7 @@ impl Model {
         }
         if let Some(body) = last_resort {
             self.last_resort.insert(device, body.clone());
+            self.packages.retain(|(of, _)| *of != device);
         }
         let count = |held: &[(DeviceId, Blob)]| held.iter().filter(|(of, _)| *of == device).count();
         for body in new {

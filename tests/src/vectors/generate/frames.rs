@@ -14,7 +14,10 @@ use chancery_protocol::{
         Blob, Direction, Frame, FrameHeader,
         directory::{DirectoryGrew, DirectoryRead, ReadDirectory},
         frame::FRAMES,
-        registrar::{Admit, Admitted, Enrol, Enrolled, Order, OrderHead, Orders, OrdersTaken, Place, Renew},
+        registrar::{
+            Admit, Admitted, Collect, Collected, Deposit, Devices, Enrol, Enrolled, Link, Linkable, ListDevices,
+            ListedDevice, Order, OrderHead, Orders, OrdersTaken, Place, RenameDevice, Renew, RevokeDevice,
+        },
         relay::{
             AckMail, Append, Appended, Bundle, Close, Closed, Entries, Entry, EntryKind, Head, KeyPackages, Mail,
             MailAcked, Open, Opened, Ping, Pong, PublishKeyPackages, Published, Ready, TakeKeyPackages, TakenPackage,
@@ -140,7 +143,39 @@ fn of_client() -> Vec<(&'static str, &'static str, Frame)> {
             Frame::DirectoryTold(DirectoryRead { bytes: Some(blob(0xd8, 4)) }),
         ),
         ("renew", "asks for a certificate with a later end", Frame::Renew(Renew)),
+        ("link", "asks for the ticket of a link code", Frame::Link(Link { secret_hash: [0xaa; 32] })),
+        (
+            "deposit",
+            "leaves a sealed root for another device",
+            Frame::Deposit(Deposit { id: [0xab; 32], sealed: blob(0xcd, 3) }),
+        ),
+        (
+            "collect",
+            "asks for what another device has left",
+            Frame::Collect(Collect { id: [0xab; 32], device_key: [0xbb; 32], proof: blob(0xcc, 64) }),
+        ),
+        ("list-devices", "asks which devices the account has", Frame::ListDevices(ListDevices)),
+        (
+            "revoke-device",
+            "revokes a device of the account",
+            Frame::RevokeDevice(RevokeDevice { device: DeviceId([0x66; 32]) }),
+        ),
+        (
+            "rename-device",
+            "names a device of the account",
+            Frame::RenameDevice(RenameDevice { device: DeviceId([0x66; 32]), label: "书房 🦊".to_owned() }),
+        ),
     ]
+}
+
+fn listed(device: DeviceId, label: &str, revoked_at: Option<Timestamp>) -> ListedDevice {
+    ListedDevice {
+        device,
+        label: label.to_owned(),
+        enrolled_at: Timestamp(1_800_000_000_000),
+        not_after: Timestamp(1_807_776_000_000),
+        revoked_at,
+    }
 }
 
 fn place() -> Place {
@@ -243,6 +278,26 @@ fn of_server() -> Vec<(&'static str, &'static str, Frame)> {
             Frame::Enrolled(Enrolled { chain: vec![blob(0x30, 2)], relay: Some(place()) }),
         ),
         ("admitted", "admits a personal account", Frame::Admitted(Admitted { relay: None })),
+        (
+            "linkable",
+            "says until when a link code is good",
+            Frame::Linkable(Linkable { expires_at: Timestamp(1_800_000_600_000) }),
+        ),
+        (
+            "devices",
+            "lists two devices, one of them revoked",
+            Frame::Devices(Devices {
+                devices: vec![
+                    listed(DeviceId([0x66; 32]), "书房 🦊", None),
+                    listed(DeviceId([0x67; 32]), "", Some(Timestamp(1_800_000_000_001))),
+                ],
+            }),
+        ),
+        (
+            "collected",
+            "hands out what another device has left",
+            Frame::Collected(Collected { sealed: blob(0xcd, 3), relay: Some(place()) }),
+        ),
         ("not-enrolled", "refuses a ticket", Frame::NotEnrolled(Refusal::TicketRefused)),
     ]
 }
@@ -278,6 +333,7 @@ fn refusals() -> Vec<Refusal> {
         Refusal::Unconfirmed,
         Refusal::DeviceRevoked,
         Refusal::DeviceLimit,
+        Refusal::UnknownDevice,
     ]
 }
 

@@ -4,9 +4,11 @@ use std::time::Duration;
 
 use chancery_protocol::{
     identity::{
-        CertificateAuthority, Chain, DeviceKey, DeviceName, PersonalRoot, Purpose, Role, TenantRoot, Ticket, TicketKind,
+        CertificateAuthority, Chain, Contact, DeviceKey, DeviceName, PersonalRoot, Purpose, Role, TenantRoot, Ticket,
+        TicketKind,
+        link::{self, AccountRoot},
     },
-    ids::{DeviceId, RootHash, SpkiPin},
+    ids::{AccountId, DeviceId, RootHash, SpkiPin},
     limits::HANDLE_BYTES_MAX,
     secret::Secret32,
     time::Timestamp,
@@ -46,6 +48,8 @@ pub(super) fn add(set: &mut Set) {
     forged_chains(set);
     signatures(set);
     tickets(set);
+    contacts(set);
+    deposits(set);
 }
 
 fn names(set: &mut Set) {
@@ -226,6 +230,7 @@ fn signatures(set: &mut Set) {
     flipped[10] ^= 1;
     add("enrol", "a request for a certificate", "Chancery 1.0 Enrol", enrol.clone(), "ok");
     add("admit", "a request for admission", "Chancery 1.0 Admit", device.sign(Purpose::Admit, &message), "ok");
+    add("collect", "a request for a deposit", "Chancery 1.0 Collect", device.sign(Purpose::Collect, &message), "ok");
     add("bad-label", "a signature for another purpose", "Chancery 1.0 Admit", enrol, "signature");
     add("bad-bit", "one bit is wrong", "Chancery 1.0 Enrol", flipped, "signature");
     add("bad-short", "no signature", "Chancery 1.0 Enrol", Vec::new(), "signature");
@@ -241,6 +246,7 @@ fn tickets(set: &mut Set) {
     };
     let account = ticket(TicketKind::Account, &["192.0.2.7:4433"]).to_string();
     let both = ticket(TicketKind::Personal, &["[2001:db8::7]:443", "192.0.2.7:4433"]).to_string();
+    let link = ticket(TicketKind::Link, &["192.0.2.7:4433"]).to_string();
     let many = ticket(TicketKind::Account, &["192.0.2.7:1"; 9]).to_string();
     let none = ticket(TicketKind::Account, &[]).to_string();
     let mut add = |name: &str, title: &str, ticket: &str, expect: &str| {
@@ -249,6 +255,7 @@ fn tickets(set: &mut Set) {
     };
     add("account", "a ticket for a device certificate", &account, "ok");
     add("personal", "a ticket for a personal account, two addresses", &both, "ok");
+    add("link", "a link code of a personal account", &link, "ok");
     add("bad-prefix", "another version", &account.replace("ticket-1", "ticket-2"), "prefix");
     add("bad-no-prefix", "no ticket at all", "hello", "prefix");
     add("bad-check", "a letter is wrong", &account.replacen("AQ", "Ag", 1).replacen("VVVV", "VVVW", 1), "damaged");
@@ -256,4 +263,32 @@ fn tickets(set: &mut Set) {
     add("bad-padding", "base64 with padding", &format!("{account}="), "damaged");
     add("bad-nine-addresses", "nine addresses", &many, "damaged");
     add("bad-no-address", "no address", &none, "damaged");
+}
+
+fn contacts(set: &mut Set) {
+    let contact = Contact(AccountId([0x99; 32])).to_string();
+    let mut add = |name: &str, title: &str, contact: &str, expect: &str| {
+        let input = json!({"contact": contact});
+        set.add(&format!("identity/contact-{name}"), "contact", title, &["identity.contact.1"], input, expect);
+    };
+    add("personal", "a personal account", &contact, "ok");
+    add("bad-prefix", "no contact", "personal:99", "prefix");
+    add("bad-digit", "a digit of the account is wrong", &contact.replacen('9', "8", 1), "damaged");
+    add("bad-cut", "the check is missing", contact.rsplit_once('/').unwrap().0, "damaged");
+    add("bad-surplus", "something behind the check", &format!("{contact}0"), "damaged");
+}
+
+fn deposits(set: &mut Set) {
+    let root = AccountRoot { seed: seed(0x77), made_at: NOW };
+    let sealed = link::seal(&seed(0x44), &root).unwrap();
+    let mut flipped = sealed.0.clone();
+    flipped[3] ^= 1;
+    let mut add = |name: &str, title: &str, secret: u8, sealed: &[u8], expect: &str| {
+        let input = json!({"secret": hex(seed(secret).expose()), "sealed": hex(sealed)});
+        set.add(&format!("identity/deposit-{name}"), "deposit", title, &["identity.deposit.1"], input, expect);
+    };
+    add("root", "the root of a personal account", 0x44, &sealed.0, "ok");
+    add("bad-secret", "another code", 0x45, &sealed.0, "sealed");
+    add("bad-bit", "one bit is wrong", 0x44, &flipped, "sealed");
+    add("bad-short", "nothing", 0x44, &[], "sealed");
 }

@@ -3,7 +3,9 @@
 mod apart;
 mod bad_network;
 mod deployment;
+mod devices;
 mod refusals;
 mod revocation;
 mod sdk;
 mod terminals;
+mod unlinked;
