@@ -723,11 +723,17 @@ impl RelayMachine {
             };
             connection.groups.insert(open.group, state);
             self.subscribers.entry(open.group).or_default().insert(conn);
+        } else if let Some(known) = connection.groups.get_mut(&open.group)
+            && known.began <= row.began.seq
+        {
+            // relay.open.3: the older one reads all that this one does.
+            known.next = next;
         }
         let may_append = connection.groups.get(&open.group).is_some_and(|open| open.read_to.is_none());
         let opened = relay::Opened {
             group: open.group,
-            head: row.readable,
+            // relay.open.3: the connection reads on with another one.
+            head: if may_append { row.head } else { row.readable },
             began: row.began,
             newest_commit: row.newest_commit,
             may_append,

@@ -118,7 +118,8 @@ pub struct Open {
 pub struct Opened {
     /// The group.
     pub group: GroupId,
-    /// The newest entry that this token may read, with the head there.
+    /// The newest entry that may be read, by this token or by another one that the connection may append with, with the
+    /// head there.
     pub head: Head,
     /// The commit that began the token's epoch, with the head there: where a joiner begins.
     pub began: Head,

@@ -233,10 +233,10 @@ fn what_is_signed_as_one_kind_is_void_as_another() {
     }
 
     // An entry of one kind with the header of another does not get past the relay.
-    let head = plot.net.store.groups[&plot.group].head;
+    let head = plot.net.store.group(plot.group).unwrap().head;
     plot.place("bo", as_commit, EntryKind::Application);
     plot.place("bo", as_message, EntryKind::Commit);
-    assert_eq!(plot.net.store.groups[&plot.group].head, head);
+    assert_eq!(plot.net.store.group(plot.group).unwrap().head, head);
 
     // ana comes back, makes its commit in the group as it is, and all go on.
     plot.net.connect("ana");

@@ -257,7 +257,7 @@ impl Plot {
 
     /// Appends over the connection of `insider`, before anything that is on its way.
     pub fn place(&mut self, insider: &'static str, body: Vec<u8>, kind: EntryKind) {
-        let after = self.net.store.groups[&self.group].newest_commit;
+        let after = self.net.store.group(self.group).unwrap().newest_commit;
         let bundle = (kind == EntryKind::Commit).then(|| {
             self.tokens += 1;
             Bundle { next_token: TokenHash([self.tokens; 32]), welcomes: Vec::new() }

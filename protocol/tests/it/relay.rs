@@ -328,10 +328,10 @@ fn each_bad_append_has_its_own_refusal_and_changes_nothing() {
     let (Frame::Append(first), Frame::Append(mut second)) = (message(3, b"1"), message(3, b"2")) else { panic!() };
     second.behind = Some(append_id(GROUP, first.kind, &first.body));
     assert_eq!(relay.refused(ana, Frame::Append(second.clone())), Refusal::OutOfOrder);
-    assert_eq!(relay.store.groups[&GROUP].head.seq, Seq(3));
+    assert_eq!(relay.store.group(GROUP).unwrap().head.seq, Seq(3));
     assert!(matches!(relay.ask(ana, Frame::Append(first)), Frame::Appended(_)));
     assert!(matches!(relay.ask(ana, Frame::Append(second)), Frame::Appended(_)));
-    assert_eq!(relay.store.groups[&GROUP].head.seq, Seq(5));
+    assert_eq!(relay.store.group(GROUP).unwrap().head.seq, Seq(5));
     assert!(relay.lives(ana));
 }
 
@@ -386,6 +386,27 @@ fn a_token_reads_on_until_its_deadline_and_then_up_to_the_last_commit_made_with_
     assert!(matches!(relay.open(again, 1, None), Frame::Opened(opened) if opened.may_append));
     relay.ask(ana, message(3, b"still here"));
     assert_eq!(seqs(&relay.take(again)), [7]);
+}
+
+// proves relay.open.3
+#[test]
+fn who_comes_back_with_a_token_that_was_collapsed_reads_on_by_the_one_of_before() {
+    let mut relay = Relay::new();
+    let ana = relay.ana();
+    relay.found(ana);
+    relay.open(ana, 1, None);
+    let chain = relay.chain("bo", 12);
+    let bo = relay.connect(Some(chain));
+    relay.open(bo, 1, Some(0));
+    // The second commit comes before anybody has followed the first: only its token waits to be confirmed.
+    relay.ask(ana, commit(1, 2));
+    relay.ask(ana, commit(2, 3));
+    assert_eq!(seqs(&relay.take(bo)), [2, 3]);
+    let answer = relay.open(bo, 2, Some(0));
+    assert!(matches!(&answer, Frame::Opened(opened) if opened.head.seq == Seq(3) && opened.may_append), "{answer:?}");
+    assert_eq!(seqs(&relay.take(bo)), [3], "again, from where the newer token begins");
+    relay.ask(ana, message(3, b"and on"));
+    assert_eq!(seqs(&relay.take(bo)), [4]);
 }
 
 // proves relay.memory.1

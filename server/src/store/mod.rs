@@ -1,9 +1,8 @@
-//! The relay's store: SQLite, and the suite that every implementation of the contract must pass.
+//! The relay's store: SQLite.
 //!
 //! This module does not decide; `chancery_protocol::relay` does.
 
 mod appends;
-pub mod conformance;
 mod damage;
 mod mailbox;
 pub mod open;

@@ -1,4 +1,10 @@
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
 
 use chancery_protocol::{
     error::Refusal,
@@ -12,7 +18,11 @@ use chancery_protocol::{
 use tempfile::TempDir;
 
 use super::*;
-use crate::{store::conformance::Subject, store_conformance};
+
+#[path = "../../../protocol/tests/it/conformance.rs"]
+mod conformance;
+
+use conformance::{Subject, store_conformance};
 
 const NOW: Timestamp = Timestamp(1_800_000_123_456);
 

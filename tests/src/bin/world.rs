@@ -1,25 +1,30 @@
-//! Runs seeds of World. Exit codes: 0 if every seed kept every promise, 1 if one did not, 2 if the command is not understood.
+//! Runs seeds of World. Exit codes: 0 if every seed kept every promise, 1 if one did not, 2 if the command is not understood
+//! or its file cannot be used.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command line tool")]
 
-use std::{ops::Range, process::ExitCode, time::Instant};
+use std::{ops::Range, path::PathBuf, process::ExitCode, time::Instant};
 
-use chancery_tests::world::{Bug, INVARIANTS, Setting, operations, run, shrink};
+use chancery_tests::world::{Bug, Campaign, INVARIANTS, Setting, operations, run, shrink};
 
-/// Seeds between two lines of progress.
-const PROGRESS: u64 = 100;
+const USAGE: &str = "\
+usage: cargo run -p chancery-tests --bin world -- --seeds A..B [--bug NAME] [--only INVARIANT] [--resume FILE]
+       cargo run -p chancery-tests --bin world -- --story SEED [--bug NAME] [--only INVARIANT]
 
-fn usage() -> ExitCode {
-    let bugs: Vec<&str> = Bug::ALL.iter().map(|(_, name, _)| *name).collect();
-    println!("usage: cargo run -p chancery-tests --bin world -- --seeds A..B [--bug NAME] [--only INVARIANT]");
-    println!("bugs: {}", bugs.join(", "));
-    for (name, meaning) in INVARIANTS {
-        println!("{name}: {meaning}");
-    }
-    ExitCode::from(2)
+Runs seeds A to B-1 on all cores. The first one that breaks a promise is made shorter and told as a story.
+--resume FILE  remembers in FILE what is done; the same command goes on from there after it was stopped
+--story SEED   tells the whole story of one seed, whatever comes of it
+--bug NAME     puts a fault in      --only INVARIANT  holds the runs to this promise alone
+";
+
+struct Arguments {
+    seeds: Range<u64>,
+    setting: Setting,
+    file: Option<PathBuf>,
+    story: bool,
 }
 
-fn arguments() -> Option<(Range<u64>, Setting)> {
-    let (mut seeds, mut setting) = (None, Setting::default());
+fn arguments() -> Option<Arguments> {
+    let (mut seeds, mut setting, mut file, mut story) = (None, Setting::default(), None, false);
     let mut arguments = std::env::args().skip(1);
     while let Some(name) = arguments.next() {
         let value = arguments.next()?;
@@ -28,34 +33,71 @@ fn arguments() -> Option<(Range<u64>, Setting)> {
                 let (from, to) = value.split_once("..")?;
                 seeds = Some(from.parse().ok()?..to.parse().ok()?);
             }
+            "--story" => {
+                let seed = value.parse().ok()?;
+                (seeds, story) = (Some(seed..seed + 1), true);
+            }
             "--bug" => setting.bug = Some(Bug::named(&value)?),
             "--only" => setting.only = Some(INVARIANTS.iter().find(|(name, _)| *name == value)?.0),
+            "--resume" => file = Some(PathBuf::from(value)),
             _ => return None,
         }
     }
-    Some((seeds?, setting))
+    Some(Arguments { seeds: seeds?, setting, file, story })
+}
+
+fn usage() -> ExitCode {
+    let bugs: Vec<&str> = Bug::ALL.iter().map(|(_, name, _)| *name).collect();
+    println!("{USAGE}\nbugs: {}\n", bugs.join(", "));
+    for (name, meaning) in INVARIANTS {
+        println!("{name}: {meaning}");
+    }
+    ExitCode::from(2)
+}
+
+fn tell_failure(seed: u64, setting: Setting) {
+    eprintln!("seed {seed} fails; leaving out operations");
+    if let Some(failure) = shrink(seed, setting) {
+        println!("{}", failure.outcome.story.join("\n"));
+        println!("operations left: {:?}", failure.ops);
+    }
+    println!("failing seed: {seed}");
 }
 
 fn main() -> ExitCode {
-    let Some((seeds, setting)) = arguments() else { return usage() };
+    let Some(Arguments { seeds, setting, file, story }) = arguments() else { return usage() };
+    if story {
+        let outcome = run(seeds.start, &operations(seeds.start), setting);
+        println!("{}", outcome.story.join("\n"));
+        return if outcome.violation.is_none() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    }
     let start = Instant::now();
-    let mut entries = 0;
-    for seed in seeds.clone() {
-        let outcome = run(seed, &operations(seed), setting);
-        entries += outcome.entries;
-        if outcome.violation.is_some() {
-            eprintln!("seed {seed} fails; leaving out operations");
-            if let Some(failure) = shrink(seed, setting) {
-                println!("{}", failure.outcome.story.join("\n"));
-                println!("operations left: {:?}", failure.ops);
-            }
-            println!("first failing seed: {seed}");
-            return ExitCode::FAILURE;
+    let count = seeds.end.saturating_sub(seeds.start);
+    let campaign = match Campaign::open(seeds.clone(), setting, file.as_deref()) {
+        Ok(campaign) => campaign,
+        Err(error) => {
+            eprintln!("the file of --resume cannot be used: {error}");
+            return ExitCode::from(2);
         }
-        if (seed + 1 - seeds.start).is_multiple_of(PROGRESS) {
-            eprintln!("seed {seed} of {}: {entries} entries, {} s", seeds.end, start.elapsed().as_secs());
+    };
+    let outcome = campaign.run(|progress| {
+        let seconds = start.elapsed().as_secs();
+        eprintln!("{} of {count} seeds, {} entries, {seconds} s", progress.seeds, progress.entries);
+    });
+    match outcome {
+        Ok(progress) => match progress.failing {
+            Some(seed) => {
+                tell_failure(seed, setting);
+                ExitCode::FAILURE
+            }
+            None => {
+                println!("seeds {}..{}: {} entries, 0 violations", seeds.start, seeds.end, progress.entries);
+                ExitCode::SUCCESS
+            }
+        },
+        Err(error) => {
+            eprintln!("the file of --resume cannot be written: {error}");
+            ExitCode::from(2)
         }
     }
-    println!("seeds {}..{}: {entries} entries, 0 violations", seeds.start, seeds.end);
-    ExitCode::SUCCESS
 }

@@ -6,19 +6,47 @@ use core::fmt;
 use std::collections::{BTreeMap, BTreeSet};
 
 use chancery_protocol::{
-    client::Event,
+    client::{AlarmKind, Event},
+    error::Refusal,
     ids::{AccountId, AppendId, GroupId, HeadHash, MessageId, Seq},
+    relay::OpId,
+    time::Timestamp,
+    wire::Frame,
 };
 
 /// The promises that every run is held to.
 pub const INVARIANTS: &[(&str, &str)] = &[
+    (
+        "streams_are_whole",
+        "what comes out of a stream is what was written to it, once and in order, whatever the network does",
+    ),
     ("acked_is_durable", "what the relay acknowledged or served is in its log, whatever crashed since"),
     ("dense_log", "places are dense, heads chain, and each epoch has one commit"),
     ("delivered_once_in_order", "who was in the group at a message's place has it once, there; nobody else has it"),
     ("sender_fifo", "what a client took to send is placed once or given up, in the order in which it was taken"),
-    ("no_false_alarm", "where all are honest there is no alarm, no skipped entry, no gap, no refused invitation"),
+    (
+        "no_false_alarm",
+        "an honest client raises no alarm, skips no entry and refuses no invitation but for what an insider did",
+    ),
+    ("same_outcome", "an entry is valid for all members or for none, whoever made it"),
     ("equal_epochs", "members of the newest epoch have the same epoch and roster, the reference model's"),
     ("plaintext_never_at_relay", "no text and no group name is in anything that a client sends"),
+    (
+        "relay_keeps_no_roster",
+        "no row of the relay ties an account or a device to a group, and none to a moment beyond 7 days",
+    ),
+    (
+        "personal_stays_personal",
+        "in a personal group are people's own devices and nothing else, whatever anybody tries",
+    ),
+    ("disabled_is_cut_off", "nothing of a disabled account is appended any more, and nothing is delivered to it"),
+    (
+        "removed_has_no_rights",
+        "a day after the next epoch was opened, who was removed appends nothing and is sent nothing new",
+    ),
+    ("stuck_is_healed", "a member that cannot follow a commit is added again, if anybody is there to do it"),
+    ("group_lives", "once all faults are over, every member of a group that is not lost can speak in it"),
+    ("founded_anew", "a group that insiders have ended is founded anew, with its members, in one call"),
     ("comes_to_rest", "once all faults are over, nothing is left to do within an hour"),
 ];
 
@@ -43,6 +71,9 @@ pub(super) struct Accepted {
     pub who: usize,
     pub id: MessageId,
     pub number: u64,
+    pub group: GroupId,
+    /// It was sent once all faults were over.
+    pub probe: bool,
 }
 
 #[derive(Default)]
@@ -64,6 +95,29 @@ pub(super) struct Evidence {
     pub acked: BTreeMap<(GroupId, Seq), HeadHash>,
     /// Entries that the relay served.
     pub served: BTreeMap<(GroupId, Seq), AppendId>,
+    /// Who has done what no honest client does: their word counts for nothing.
+    pub insiders: BTreeSet<usize>,
+    /// Who has lost its private keys of a group.
+    pub sabotaged: BTreeSet<(usize, GroupId)>,
+    /// Groups whose garbage an accomplice has confirmed.
+    pub doomed: BTreeSet<GroupId>,
+    /// Who cannot go on in a group with nobody left to help, or by what an insider did.
+    pub forsaken: BTreeSet<(usize, GroupId)>,
+    /// Accounts that were disabled, and the newest operation that the store was given before.
+    pub disabled: BTreeMap<usize, OpId>,
+    /// Who has skipped the entry at a place.
+    pub skipped: BTreeMap<(GroupId, Seq), BTreeSet<usize>>,
+    /// What insiders say of places at which nobody else was: who skipped, and whom the commit there removed.
+    pub rumoured_skips: BTreeSet<(GroupId, Seq)>,
+    pub rumoured_removals: BTreeMap<(GroupId, Seq), AccountId>,
+    /// Who was ever let into a group.
+    pub joined: BTreeSet<(usize, GroupId)>,
+    /// Whom the commit at a place has left behind.
+    pub stuck: BTreeSet<(usize, GroupId, Seq)>,
+    /// Who was let in with the token that began at a place, and when.
+    pub opened: Vec<(GroupId, Seq, usize, Timestamp)>,
+    /// When the relay sent an insider an entry.
+    pub sent_to: Vec<(usize, GroupId, Seq, Timestamp)>,
     pub violations: Vec<Violation>,
     /// The only promise that is held, if one is chosen.
     pub only: Option<&'static str>,
@@ -76,10 +130,37 @@ impl Evidence {
         }
     }
 
-    /// A client tells its host; `commit` is the place of the commit that it was reading, if it was reading one.
-    pub fn event(&mut self, who: usize, name: &str, own: AccountId, event: &Event, commit: Option<(GroupId, Seq)>) {
+    /// The relay tells a client.
+    pub fn told_by_relay(&mut self, who: usize, name: &str, frame: &Frame, now: Timestamp) {
+        if self.disabled.contains_key(&who) && !matches!(frame, Frame::Refused(Refusal::AccountDisabled)) {
+            self.violate("disabled_is_cut_off", format!("{name} is disabled, and the relay talks to it"));
+        }
+        match frame {
+            Frame::Opened(opened) if opened.may_append => {
+                self.opened.push((opened.group, opened.began.seq, who, now));
+            }
+            Frame::Entries(entries) if self.insiders.contains(&who) => {
+                self.sent_to.extend(entries.entries.iter().map(|entry| (who, entries.group, entry.seq, now)));
+            }
+            _ => {}
+        }
+    }
+
+    /// A client tells its host; `commit` is the place of the commit that it was reading, if it was reading one, `author`
+    /// whoever made the entry that the event is about, or brought the client into the group.
+    pub fn event(
+        &mut self,
+        who: usize,
+        (name, own): (&str, AccountId),
+        event: &Event,
+        commit: Option<(GroupId, Seq)>,
+        author: Option<usize>,
+    ) {
         if let Event::Left { group } | Event::Removed { group } = event {
             *self.outs.entry((who, *group)).or_default() += 1;
+        }
+        if self.insiders.contains(&who) {
+            return self.rumour(own, event, commit);
         }
         match event {
             Event::Received { group, seq } => *self.received.entry((who, *group, *seq)).or_default() += 1,
@@ -93,14 +174,61 @@ impl Evidence {
                 self.quit.insert((who, *group));
             }
             Event::Left { .. } | Event::Removed { .. } => self.removal(who, own, commit),
-            Event::Alarm { reason, .. } => self.violate("no_false_alarm", format!("alarm at {name}: {reason}")),
-            Event::Skipped { seq, reason, .. } => {
-                self.violate("no_false_alarm", format!("{name} skipped entry {seq}: {reason}"));
+            Event::Joined { group, .. } => drop(self.joined.insert((who, *group))),
+            Event::Skipped { group, seq, .. } => drop(self.skipped.entry((*group, *seq)).or_default().insert(who)),
+            // An entry of an epoch ahead is skipped, too.
+            Event::Alarm { group, kind: AlarmKind::Diverged, reason } => {
+                let seq = reason.split(' ').nth(1).and_then(|seq| seq.parse().ok());
+                if let Some(seq) = seq {
+                    self.skipped.entry((*group, Seq(seq))).or_default().insert(who);
+                }
             }
-            Event::InvitationRefused { reason } => {
-                self.violate("no_false_alarm", format!("{name} refused an invitation: {reason}"));
+            Event::Alarm { kind: AlarmKind::Stuck, .. } => {
+                self.stuck.extend(commit.map(|(group, seq)| (who, group, seq)));
             }
             _ => {}
+        }
+        let alarm = match event {
+            Event::Alarm { reason, .. } => format!("alarm at {name}: {reason}"),
+            Event::Skipped { seq, reason, .. } => format!("{name} skipped entry {seq}: {reason}"),
+            Event::InvitationRefused { reason } => format!("{name} refused an invitation: {reason}"),
+            _ => return,
+        };
+        if !self.is_provoked(who, event, author) {
+            self.violate("no_false_alarm", alarm);
+        } else if let Event::Alarm { group, kind: AlarmKind::Ended | AlarmKind::AccessLost, .. } = event {
+            self.forsaken.insert((who, *group));
+        }
+    }
+
+    fn rumour(&mut self, own: AccountId, event: &Event, commit: Option<(GroupId, Seq)>) {
+        let account = match event {
+            Event::Skipped { group, seq, .. } => {
+                self.rumoured_skips.insert((*group, *seq));
+                return;
+            }
+            Event::MemberRemoved { account, .. } => *account,
+            Event::Left { .. } | Event::Removed { .. } => own,
+            _ => return,
+        };
+        self.rumoured_removals.extend(commit.map(|at| (at, account)));
+    }
+
+    /// Whether somebody has done what leads to this: an alarm for it is true. Where all are honest nothing is provoked.
+    fn is_provoked(&self, who: usize, event: &Event, author: Option<usize>) -> bool {
+        match event {
+            Event::Skipped { .. } => author.is_some_and(|author| self.insiders.contains(&author)),
+            Event::InvitationRefused { .. } => !self.insiders.is_empty(),
+            Event::Alarm { group, kind, .. } => match kind {
+                AlarmKind::Diverged => !self.insiders.is_empty(),
+                AlarmKind::Stuck => self.sabotaged.contains(&(who, *group)),
+                // Whoever an insider has brought in stands on that commit alone.
+                AlarmKind::Ended | AlarmKind::AccessLost => {
+                    self.doomed.contains(group) || author.is_some_and(|author| self.insiders.contains(&author))
+                }
+                _ => false,
+            },
+            _ => false,
         }
     }
 

@@ -1,14 +1,16 @@
-//! World: a relay and five clients, the real machines, on a virtual clock, with disks and a network that fail when the
-//! seed says so. A run draws operations, carries them out, heals everything, and compares what is left with a reference
-//! model; each promise that is compared has a name ([`INVARIANTS`]), and a seeded bug that breaks it ([`Bug`]).
+//! World: a relay and its clients, the real machines, on a virtual clock, with disks and a network that fail when the seed
+//! says so, and with insiders who do what no honest client does. A run draws operations, carries them out, heals everything,
+//! founds anew what insiders have ended, lets everybody speak, and compares what is left with a reference model; each promise
+//! that is compared has a name ([`INVARIANTS`]), and a seeded bug that breaks it ([`Bug`]).
 //!
-//! World opens no socket and no file, and does not check sizes, wire formats or identities: the vectors and the
-//! end-to-end tests do. Its clients and its relay are honest, so it says nothing about forged commits. OpenMLS draws HPKE
-//! randomness from the operating system, so two runs of a seed have the same trace, not the same bytes.
+//! World opens no socket and no file, and does not check sizes, wire formats or identities: the vectors and the end-to-end
+//! tests do. Its relay is honest.
 
+mod campaign;
 mod check;
 mod disk;
 mod evidence;
+mod generate;
 mod network;
 mod ops;
 mod run;
@@ -17,8 +19,10 @@ mod store;
 mod system;
 
 pub use self::{
+    campaign::{Campaign, Progress},
     evidence::{INVARIANTS, Violation},
-    ops::Op,
+    network::Weather,
+    ops::{CAST, Garbage, Kind, Op},
     run::{Failure, Outcome, Setting, operations, run, shrink},
 };
 
@@ -31,29 +35,56 @@ pub enum Bug {
     NoCompareAndSwap,
     /// The relay's store does not look whether an append's predecessor has its place.
     NoPredecessor,
-    /// A client's disk keeps half of a transaction that a crash cut off.
+    /// The relay's disk keeps the part of a transaction that was written when a crash cut it off.
+    TornTransaction,
+    /// A client's disk does.
     TornRows,
     /// A client's driver sends before it persists.
     SendsFirst,
+    /// A receiver takes a packet again that it has had.
+    KeepsDuplicates,
+    /// A receiver takes packets in the order in which they come.
+    NoReordering,
+    /// Late packets of a dead connection reach the next one.
+    LatePackets,
     /// The network delivers an entry a second time, in the next place.
     DoubledEntry,
     /// The network swallows a commit on its way to a client.
     SwallowedCommit,
     /// A client's driver adds the text to the ciphertext.
     Talkative,
+    /// Clients do not judge.
+    NoJudge,
+    /// The relay is not told that an account was disabled.
+    KeepsDisabled,
+    /// The relay's store does not see time go by, so that no token ends.
+    EndlessTokens,
+    /// The relay's store keeps an author's account with what it keeps of a group.
+    RemembersAuthors,
+    /// A client that cannot follow a commit does not get its notice through.
+    SilentStuck,
 }
 
 impl Bug {
     /// All of them, with the name on the command line and the invariant that must find it.
-    pub const ALL: [(Self, &'static str, &'static str); 8] = [
+    pub const ALL: [(Self, &'static str, &'static str); 17] = [
         (Self::ForgetfulDisk, "forgetful-disk", "acked_is_durable"),
         (Self::NoCompareAndSwap, "no-compare-and-swap", "dense_log"),
         (Self::NoPredecessor, "no-predecessor", "sender_fifo"),
+        (Self::TornTransaction, "torn-transaction", "equal_epochs"),
         (Self::TornRows, "torn-rows", "delivered_once_in_order"),
         (Self::SendsFirst, "sends-first", "no_false_alarm"),
+        (Self::KeepsDuplicates, "keeps-duplicates", "streams_are_whole"),
+        (Self::NoReordering, "no-reordering", "streams_are_whole"),
+        (Self::LatePackets, "late-packets", "streams_are_whole"),
         (Self::DoubledEntry, "doubled-entry", "no_false_alarm"),
         (Self::SwallowedCommit, "swallowed-commit", "equal_epochs"),
         (Self::Talkative, "talkative", "plaintext_never_at_relay"),
+        (Self::NoJudge, "no-judge", "personal_stays_personal"),
+        (Self::KeepsDisabled, "keeps-disabled", "disabled_is_cut_off"),
+        (Self::EndlessTokens, "endless-tokens", "removed_has_no_rights"),
+        (Self::RemembersAuthors, "remembers-authors", "relay_keeps_no_roster"),
+        (Self::SilentStuck, "silent-stuck", "stuck_is_healed"),
     ];
 
     /// By its name on the command line.

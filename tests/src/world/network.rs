@@ -1,18 +1,63 @@
-//! Connections: three streams each, in order within, in any order between; what is on its way can be lost with them.
+//! Connections: three streams each, cut into packets that can be lost, doubled and overtaken, and put together again by the
+//! receiver. A small model of a reliable transport: what is lost is sent again after a while, so that the frames of one stream
+//! wait for one another while those of other streams go on.
 //!
-//! This module does not know what frames mean, but that a commit ends a batch, so that what a client tells can be laid to
-//! the commit that it read.
+//! This module does not know when anything arrives, nor what frames mean, but that a commit ends a batch, so that what a
+//! client tells can be laid to the commit that it read.
 
-use std::collections::VecDeque;
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
 
 use chancery_protocol::{
     relay::ConnId,
-    time::Timestamp,
     wire::{
-        Frame,
+        Direction, Frame,
+        frame::take_frame,
         relay::{Entries, EntryKind},
     },
 };
+
+use super::Bug;
+
+/// Bytes in a packet, unless the frame is long.
+const PACKET_BYTES: usize = 1_200;
+/// Packets that a frame is cut into at most.
+const PACKETS_MAX: usize = 6;
+/// After so many losses of one packet the connection is dead.
+pub(super) const TRIES_MAX: u32 = 7;
+/// A packet that is lost is sent again after this, and after twice as long each further time.
+pub(super) const RETRY_MS: u64 = 60;
+
+/// How the network is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Weather {
+    /// Nothing is lost.
+    #[default]
+    Fair,
+    /// Some packets are lost or come twice, and many overtake others.
+    Rough,
+    /// A third is lost, and nothing comes in order.
+    Storm,
+}
+
+impl Weather {
+    /// Packets in a hundred that are lost.
+    pub(super) fn lost(self) -> u64 {
+        [0, 8, 35][self as usize]
+    }
+
+    /// Packets in a hundred that come once more.
+    pub(super) fn doubled(self) -> u64 {
+        [0, 10, 15][self as usize]
+    }
+
+    /// Milliseconds within which a packet arrives.
+    pub(super) fn delay_ms(self) -> u64 {
+        [30, 80, 300][self as usize]
+    }
+}
 
 /// A stream of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -22,59 +67,125 @@ pub(super) enum Stream {
     Delivery = 2,
 }
 
-pub(super) const STREAMS: [Stream; 3] = [Stream::Up, Stream::Control, Stream::Delivery];
-
-/// A frame on its way.
-pub(super) struct Packet {
-    pub at: Timestamp,
-    pub correlation: u32,
-    pub frame: Frame,
+impl Stream {
+    fn direction(self) -> Direction {
+        match self {
+            Self::Up => Direction::ToRelay,
+            Self::Control => Direction::ToClient,
+            Self::Delivery => Direction::Delivery,
+        }
+    }
 }
 
+/// A piece of a stream on its way.
+#[derive(Clone, Debug)]
+pub(super) struct Packet {
+    pub conn: ConnId,
+    /// The client at one end.
+    pub who: usize,
+    pub stream: Stream,
+    number: u64,
+    bytes: Arc<[u8]>,
+    /// How often it was lost.
+    pub tries: u32,
+    /// The network made it: nobody sends it again.
+    pub copy: bool,
+}
+
+/// Both ends of a stream.
+#[derive(Default)]
+struct Pipe {
+    next: u64,
+    expected: u64,
+    early: BTreeMap<u64, Arc<[u8]>>,
+    buffer: Vec<u8>,
+    /// What was written and has not come out, to compare.
+    written: VecDeque<Vec<u8>>,
+}
+
+impl Pipe {
+    fn take_in(&mut self, packet: &Packet, bug: Option<Bug>) {
+        match bug {
+            Some(Bug::KeepsDuplicates) if packet.number < self.expected => self.buffer.extend_from_slice(&packet.bytes),
+            Some(Bug::NoReordering) => {
+                if self.early.insert(packet.number, Arc::clone(&packet.bytes)).is_none() {
+                    self.buffer.extend_from_slice(&packet.bytes);
+                }
+            }
+            _ => {
+                if packet.number >= self.expected {
+                    self.early.entry(packet.number).or_insert_with(|| Arc::clone(&packet.bytes));
+                }
+                while let Some(bytes) = self.early.remove(&self.expected) {
+                    self.buffer.extend_from_slice(&bytes);
+                    self.expected += 1;
+                }
+            }
+        }
+    }
+
+    fn take_out(&mut self, direction: Direction) -> Result<Vec<(u32, Frame)>, String> {
+        let mut frames = Vec::new();
+        while let Some((taken, len)) = take_frame(direction, &self.buffer).map_err(|error| error.to_string())? {
+            let bytes: Vec<u8> = self.buffer.drain(..len).collect();
+            if self.written.pop_front().as_ref() != Some(&bytes) {
+                return Err("a frame comes out that was not the next to be written".to_owned());
+            }
+            frames.push((taken.correlation, taken.frame.map_err(|error| error.to_string())?));
+        }
+        Ok(frames)
+    }
+}
+
+/// A connection, as its two ends see it.
 pub(super) struct Conn {
     pub id: ConnId,
-    streams: [VecDeque<Packet>; 3],
+    pub who: usize,
+    pipes: [Pipe; 3],
+    pub client_end: bool,
+    pub relay_end: bool,
+    /// Too much was lost: nothing arrives any more, and both ends will notice.
+    pub dying: bool,
 }
 
 impl Conn {
-    pub fn new(id: ConnId) -> Self {
-        Self { id, streams: [VecDeque::new(), VecDeque::new(), VecDeque::new()] }
+    pub fn new(id: ConnId, who: usize) -> Self {
+        Self { id, who, pipes: Default::default(), client_end: true, relay_end: true, dying: false }
     }
 
-    /// Sends a frame; it never overtakes what is before it on its stream.
-    pub fn push(&mut self, stream: Stream, at: Timestamp, correlation: u32, frame: Frame) {
-        let queue = &mut self.streams[stream as usize];
-        let at = queue.back().map_or(at, |last| last.at.max(at));
-        queue.push_back(Packet { at, correlation, frame });
-    }
-
-    /// When the next frame of a stream arrives.
-    pub fn due(&self, stream: Stream) -> Option<Timestamp> {
-        self.streams[stream as usize].front().map(|packet| packet.at)
-    }
-
-    /// What has arrived of a stream, up to a commit.
-    pub fn take(&mut self, stream: Stream, now: Timestamp) -> Vec<Packet> {
-        let mut taken = Vec::new();
-        let queue = &mut self.streams[stream as usize];
-        while let Some(packet) = queue.pop_front_if(|packet| packet.at <= now) {
-            let ends = ends_with_commit(&packet.frame);
-            taken.push(packet);
-            if ends {
-                break;
-            }
+    /// Whether the ends that send and that receive on a stream are there.
+    pub fn ends(&self, stream: Stream) -> (bool, bool) {
+        match stream {
+            Stream::Up => (self.client_end, self.relay_end),
+            Stream::Control | Stream::Delivery => (self.relay_end, self.client_end),
         }
-        taken
     }
 
-    /// The first `count` frames of a stream, whenever they arrive.
-    pub fn rescue(&mut self, stream: Stream, count: usize) -> Vec<Packet> {
-        let queue = &mut self.streams[stream as usize];
-        queue.drain(..count.min(queue.len())).collect()
+    /// Writes a frame: the packets that carry it.
+    pub fn write(&mut self, stream: Stream, frame: Vec<u8>) -> Vec<Packet> {
+        let pipe = &mut self.pipes[stream as usize];
+        let size = PACKET_BYTES.max(frame.len().div_ceil(PACKETS_MAX));
+        let packets = frame
+            .chunks(size)
+            .map(|bytes| {
+                let number = pipe.next;
+                pipe.next += 1;
+                let (conn, who) = (self.id, self.who);
+                Packet { conn, who, stream, number, bytes: bytes.into(), tries: 0, copy: false }
+            })
+            .collect();
+        pipe.written.push_back(frame);
+        packets
     }
 
-    pub fn len(&self, stream: Stream) -> usize {
-        self.streams[stream as usize].len()
+    /// A packet arrives: the frames that are whole by it.
+    ///
+    /// # Errors
+    /// If what comes out is not what was written.
+    pub fn read(&mut self, packet: &Packet, bug: Option<Bug>) -> Result<Vec<(u32, Frame)>, String> {
+        let pipe = &mut self.pipes[packet.stream as usize];
+        pipe.take_in(packet, bug);
+        pipe.take_out(packet.stream.direction())
     }
 }
 

@@ -1,13 +1,40 @@
-//! What happens in a run: operations, drawn from the seed before the run begins, so that some can be left out of it.
+//! What happens in a run, one thing after the other.
 //!
-//! This module does not carry them out. One that makes no sense where it comes (a removal of nobody) does nothing.
+//! This module does not carry it out. What makes no sense where it comes (a removal of nobody) does nothing.
 
 use core::fmt;
 
-use chancery_protocol::secret::Random;
+use chancery_protocol::mls::Class;
 
-/// Devices in a run, each of an account of its own.
-pub const NAMES: [&str; 5] = ["ana", "李雷", "omar", "zoë", "🦊"];
+use super::network::Weather;
+
+/// What somebody is certified as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A person of an organisation.
+    Tenant,
+    /// A person for whom no organisation vouches.
+    Personal,
+    /// A service of the organisation.
+    Service,
+    /// An escrow node of the organisation.
+    Escrow,
+}
+
+/// Who may take part, each with one device. A seed calls up some of them.
+pub const CAST: [(&str, Kind); 11] = [
+    ("ana", Kind::Tenant),
+    ("李雷", Kind::Tenant),
+    ("omar", Kind::Tenant),
+    ("zoë", Kind::Tenant),
+    ("🦊", Kind::Tenant),
+    ("mila", Kind::Personal),
+    ("佐藤", Kind::Personal),
+    ("nils", Kind::Personal),
+    ("ñandú", Kind::Personal),
+    ("büro", Kind::Service),
+    ("ohr", Kind::Escrow),
+];
 
 /// Where a client's process dies: at its next effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,11 +56,24 @@ pub enum RelayCrash {
     Untold,
 }
 
+/// What an insider appends that no member can read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Garbage {
+    /// A commit, and with it a token that only the insider knows.
+    Commit,
+    /// A message.
+    Message,
+    /// A message that claims to be of the next epoch.
+    Ahead,
+    /// A notice.
+    Notice,
+}
+
 /// One operation. People and groups are numbered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Op {
     /// Founds a group.
-    Create(usize),
+    Create(usize, Class),
     /// Who, into which group, whom.
     Invite(usize, usize, usize),
     /// Who, from which group, whom.
@@ -42,78 +82,116 @@ pub enum Op {
     Leave(usize, usize),
     /// Who, into which group, how many.
     Send(usize, usize, usize),
-    /// A connection breaks; the client comes back by itself.
+    /// The network is like this from now on.
+    Weather(Weather),
+    /// A client ends its connection, and comes back by itself.
     Cut(usize),
-    /// A client has no network until `Heal`.
+    /// Nothing of a client's goes through until `Heal`.
     Part(usize),
-    /// It has one again.
+    /// It has a network again.
     Heal(usize),
     /// A client's process dies and is started again.
     CrashClient(usize, ClientCrash),
+    /// A client's disk takes so many milliseconds for its next transaction.
+    SlowClient(usize, u64),
+    /// It says that its next transaction has failed.
+    FailClient(usize),
+    /// A client's disk loses the private keys by which it opens the commits of a group.
+    LosePathKeys(usize, usize),
     /// The relay's process dies and is started again.
     CrashRelay(RelayCrash),
+    /// The relay's disk takes so many milliseconds for its next transaction.
+    SlowRelay(u64),
+    /// It says that its next transaction has failed.
+    FailRelay,
     /// The relay's disk is full for the next transaction.
     FullDisk,
+    /// An account is cut off, for good.
+    Disable(usize),
+    /// An insider appends what nobody can read.
+    Garbage(usize, usize, Garbage),
+    /// An insider, or who was one, shows all tokens of a group that it ever had, and appends with them.
+    OldTokens(usize, usize),
+    /// An insider appends what it once made for a group and what has no place: a commit of an epoch long past, perhaps.
+    Resubmit(usize, usize),
+    /// An insider whose client has no judge invites somebody.
+    Smuggle(usize, usize, usize),
+    /// An accomplice shows the token of an insider's garbage, so that the relay takes it for confirmed.
+    Confirm(usize, usize),
     /// Milliseconds go by.
     Run(u64),
     /// Days go by.
     Absence(u64),
 }
 
-impl fmt::Display for Op {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = |who: usize| NAMES.get(who).copied().unwrap_or("?");
+impl Op {
+    /// The people whom it concerns.
+    pub(super) fn people(&self) -> Vec<usize> {
         match *self {
-            Self::Create(who) => write!(f, "{} founds a group", name(who)),
-            Self::Invite(who, group, whom) => write!(f, "{} invites {} into group {group}", name(who), name(whom)),
-            Self::Remove(who, group, whom) => write!(f, "{} removes {} from group {group}", name(who), name(whom)),
-            Self::Leave(who, group) => write!(f, "{} leaves group {group}", name(who)),
-            Self::Send(who, group, count) => write!(f, "{} sends {count} into group {group}", name(who)),
-            Self::Cut(who) => write!(f, "{}'s connection breaks", name(who)),
-            Self::Part(who) => write!(f, "{} loses the network", name(who)),
-            Self::Heal(who) => write!(f, "{} has a network again", name(who)),
-            Self::CrashClient(who, at) => write!(f, "{} will crash at its next effect: {at:?}", name(who)),
-            Self::CrashRelay(at) => write!(f, "the relay will crash at its next transaction: {at:?}"),
-            Self::FullDisk => write!(f, "the relay's disk is full for once"),
-            Self::Run(ms) => write!(f, "{ms} ms go by"),
-            Self::Absence(days) => write!(f, "{days} days go by"),
+            Self::Invite(who, _, whom) | Self::Remove(who, _, whom) | Self::Smuggle(who, _, whom) => vec![who, whom],
+            Self::Create(who, _)
+            | Self::Leave(who, _)
+            | Self::Send(who, ..)
+            | Self::Cut(who)
+            | Self::Part(who)
+            | Self::Heal(who)
+            | Self::CrashClient(who, _)
+            | Self::SlowClient(who, _)
+            | Self::FailClient(who)
+            | Self::LosePathKeys(who, _)
+            | Self::Disable(who)
+            | Self::Garbage(who, ..)
+            | Self::OldTokens(who, _)
+            | Self::Resubmit(who, _)
+            | Self::Confirm(who, _) => vec![who],
+            _ => Vec::new(),
+        }
+    }
+
+    /// Who by it ceases to be honest.
+    pub(super) fn insider(&self) -> Option<usize> {
+        match *self {
+            Self::Garbage(who, ..)
+            | Self::OldTokens(who, _)
+            | Self::Resubmit(who, _)
+            | Self::Smuggle(who, ..)
+            | Self::Confirm(who, _) => Some(who),
+            _ => None,
         }
     }
 }
 
-/// A number below `below`.
-pub(super) fn below(random: &mut Random, below: usize) -> usize {
-    usize::try_from(random.number() % below.max(1) as u64).unwrap_or(0)
-}
-
-/// The operations of a seed.
-#[must_use]
-pub fn generate(random: &mut Random) -> Vec<Op> {
-    let mut ops = vec![Op::Create(0), Op::Run(300)];
-    for whom in 1..4 {
-        ops.extend([Op::Invite(whom - 1, 0, whom), Op::Run(300)]);
+impl fmt::Display for Op {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = |who: usize| CAST.get(who).map_or("?", |(name, _)| *name);
+        match *self {
+            Self::Create(who, class) => write!(f, "{} founds a {class:?} group", name(who)),
+            Self::Invite(who, group, whom) => write!(f, "{} invites {} into group {group}", name(who), name(whom)),
+            Self::Remove(who, group, whom) => write!(f, "{} removes {} from group {group}", name(who), name(whom)),
+            Self::Leave(who, group) => write!(f, "{} leaves group {group}", name(who)),
+            Self::Send(who, group, count) => write!(f, "{} sends {count} into group {group}", name(who)),
+            Self::Weather(weather) => write!(f, "the network is {weather:?}"),
+            Self::Cut(who) => write!(f, "{}'s connection breaks", name(who)),
+            Self::Part(who) => write!(f, "{} loses the network", name(who)),
+            Self::Heal(who) => write!(f, "{} has a network again", name(who)),
+            Self::CrashClient(who, at) => write!(f, "{} will crash at its next effect: {at:?}", name(who)),
+            Self::SlowClient(who, ms) => write!(f, "{}'s disk will take {ms} ms", name(who)),
+            Self::FailClient(who) => write!(f, "{}'s disk will fail", name(who)),
+            Self::LosePathKeys(who, group) => write!(f, "{} loses its private keys of group {group}", name(who)),
+            Self::CrashRelay(at) => write!(f, "the relay will crash at its next transaction: {at:?}"),
+            Self::SlowRelay(ms) => write!(f, "the relay's disk will take {ms} ms"),
+            Self::FailRelay => write!(f, "the relay's disk will fail"),
+            Self::FullDisk => write!(f, "the relay's disk is full for once"),
+            Self::Disable(who) => write!(f, "{} is cut off", name(who)),
+            Self::Garbage(who, group, what) => write!(f, "{} puts garbage into group {group}: {what:?}", name(who)),
+            Self::OldTokens(who, group) => write!(f, "{} appends with old tokens to group {group}", name(who)),
+            Self::Resubmit(who, group) => write!(f, "{} appends old drafts to group {group}", name(who)),
+            Self::Smuggle(who, group, whom) => {
+                write!(f, "{} smuggles {} into group {group}, without a judge", name(who), name(whom))
+            }
+            Self::Confirm(who, group) => write!(f, "{} confirms the garbage in group {group}", name(who)),
+            Self::Run(ms) => write!(f, "{ms} ms go by"),
+            Self::Absence(days) => write!(f, "{days} days go by"),
+        }
     }
-    for _ in 0..40 + below(random, 80) {
-        let (who, whom) = (below(random, NAMES.len()), below(random, NAMES.len()));
-        let group = below(random, 8).saturating_sub(6);
-        ops.push(match below(random, 40) {
-            0 => Op::Create(who),
-            1..=4 => Op::Invite(who, group, whom),
-            5 | 6 => Op::Remove(who, group, whom),
-            7 => Op::Leave(who, group),
-            8..=10 => Op::Cut(who),
-            11 => Op::Part(who),
-            12 | 13 => Op::Heal(who),
-            14 => Op::CrashClient(who, ClientCrash::Unwritten),
-            15 => Op::CrashClient(who, ClientCrash::Unsynced),
-            16 => Op::CrashClient(who, ClientCrash::Unsent),
-            17 => Op::CrashRelay(RelayCrash::Unsynced),
-            18 => Op::CrashRelay(RelayCrash::Untold),
-            19 => Op::FullDisk,
-            20..=27 => Op::Run(1 + random.number() % 400),
-            28 => Op::Absence(1 + random.number() % 4),
-            _ => Op::Send(who, group, 1 + below(random, 4)),
-        });
-    }
-    ops
 }

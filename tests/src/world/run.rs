@@ -1,13 +1,17 @@
 //! One run of a seed, and the search for fewer operations that fail alike.
 
+use std::collections::BTreeSet;
+
 use chancery_protocol::secret::Random;
 
 use super::{
     Bug, Op, Violation,
-    ops::{NAMES, below, generate},
+    generate::{below, generate},
     system::World,
 };
 
+/// How long everybody has to start before anything happens.
+const CONNECT_MS: u64 = 200;
 /// How often operations are left out before the story is told as it is.
 const SHRINK_RUNS_MAX: usize = 120;
 
@@ -55,7 +59,9 @@ pub fn operations(seed: u64) -> Vec<Op> {
 /// Carries out operations in the world of a seed, heals it, and compares.
 #[must_use]
 pub fn run(seed: u64, ops: &[Op], setting: Setting) -> Outcome {
-    let mut world = World::new(random(seed, 2), setting);
+    let cast: BTreeSet<usize> = ops.iter().flat_map(Op::people).collect();
+    let mut world = World::new(random(seed, 2), setting, &cast);
+    world.advance(CONNECT_MS);
     for op in ops {
         world.operate(op);
         if world.broken() {
@@ -65,8 +71,11 @@ pub fn run(seed: u64, ops: &[Op], setting: Setting) -> Outcome {
         let pause = [0, 0, 3, 40][below(&mut world.random, 4)];
         world.advance(pause);
     }
-    world.heal(NAMES.len());
+    world.heal();
+    world.found_anew();
+    world.probe();
     world.compare();
+    world.tell_groups();
     world.outcome()
 }
 

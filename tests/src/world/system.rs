@@ -1,29 +1,33 @@
-//! The world itself: clock, relay, clients, and what happens next.
+//! The world itself: clock, relay, network, clients, and what they have told.
 //!
 //! This module does not judge what happens; it hands it to the evidence.
 
 mod clients;
+mod ends;
+mod misdeeds;
+mod operate;
 mod relay;
+mod time;
+mod wires;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use chancery_protocol::{
-    client::{ClientFault, ClientMachine, Command, CommandId, Input, Reply},
-    identity::{Chain, DeviceKey, Role, TenantRoot},
-    ids::{AccountId, DeviceId, GroupId},
-    mls::Class,
-    relay::{Admission, ConnId, Input as RelayInput, OpId, RelayMachine, StoreOp},
-    secret::{Random, Secret32},
+    client::{ClientFault, ClientMachine, CommandId, Input, Output, Reply},
+    identity::{Chain, DeviceKey, PersonalRoot, Role, TenantRoot, certificate::At, verify_chain},
+    ids::{AccountId, DeviceId, GroupId, Seq},
+    relay::{Admission, ConnId, OpId, RelayMachine, StoreFault, StoreOp, StoreReply},
+    secret::{AccessToken, Random, Secret32},
     time::Timestamp,
-    wire::Frame,
+    wire::relay::Append,
 };
 
 use super::{
-    Bug, Op, Outcome, Setting,
+    Bug, Outcome, Setting,
     disk::{ClientDisk, RelayDisk},
     evidence::Evidence,
-    network::{Conn, STREAMS, Stream, ends_with_commit},
-    ops::{ClientCrash, NAMES, RelayCrash},
+    network::{Conn, Packet, Weather},
+    ops::{CAST, ClientCrash, Kind, RelayCrash},
 };
 
 const START: u64 = 1_800_000_000_000;
@@ -32,11 +36,32 @@ const DAY: u64 = 86_400_000;
 const SKEW_MAX: u64 = 600_000;
 /// What is in every text and group name.
 pub(super) const CANARY: &str = "canary";
-/// Steps of the healing stage.
-const HEAL_STEPS_MAX: usize = 60_000;
+
+/// The place of a commit that is being read.
+type Commit = Option<(GroupId, Seq)>;
+
+/// What waits until a client's disk has done its work.
+struct Busy {
+    until: Timestamp,
+    rest: VecDeque<Output>,
+    commit: Commit,
+    crash: Option<ClientCrash>,
+}
+
+/// How a disk treats its next transaction.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Mood {
+    #[default]
+    Well,
+    /// It takes so many milliseconds.
+    Slow(u64),
+    /// It says that it has failed.
+    Failing,
+}
 
 pub(super) struct Node {
     pub name: &'static str,
+    pub kind: Kind,
     seed: [u8; 32],
     chain: Chain,
     pub account: AccountId,
@@ -44,12 +69,83 @@ pub(super) struct Node {
     /// Its clock is ahead by this, less [`SKEW_MAX`].
     skew: u64,
     pub disk: ClientDisk,
+    mood: Mood,
     pub machine: Option<ClientMachine>,
-    conn: Option<Conn>,
+    /// The connection that stands.
+    conn: Option<ConnId>,
+    /// The connection that the machine knows of.
+    session: Option<ConnId>,
+    busy: Option<Busy>,
+    /// What has happened while the disk was busy.
+    inbox: VecDeque<(Input, Commit, Option<ConnId>)>,
     parted: bool,
     /// When it starts again or connects again.
     wake: Option<Timestamp>,
     crash: Option<ClientCrash>,
+    /// Its client looks at no rule.
+    lawless: bool,
+    /// What a modified client keeps: the tokens that it ever showed, and the appends that it ever made.
+    tokens: Vec<(GroupId, AccessToken)>,
+    drafts: Vec<Append>,
+}
+
+impl Node {
+    fn new(
+        name: &'static str,
+        kind: Kind,
+        seed: [u8; 32],
+        chain: Chain,
+        disk: ClientDisk,
+        skew: u64,
+        wake: Option<Timestamp>,
+    ) -> Self {
+        let identity = verify_chain(&chain, At::NotBefore).unwrap();
+        Self {
+            name,
+            kind,
+            seed,
+            chain,
+            account: identity.account(),
+            device: identity.device(),
+            skew,
+            disk,
+            mood: Mood::Well,
+            machine: None,
+            conn: None,
+            session: None,
+            busy: None,
+            inbox: VecDeque::new(),
+            parted: false,
+            wake,
+            crash: None,
+            lawless: false,
+            tokens: Vec::new(),
+            drafts: Vec::new(),
+        }
+    }
+}
+
+/// An end of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Side {
+    Client,
+    Relay,
+}
+
+/// One end of a connection notices that it is over.
+struct Ending {
+    at: Timestamp,
+    side: Side,
+    conn: ConnId,
+    /// It does not if the network comes back before.
+    by_silence: bool,
+}
+
+/// A transaction of the relay that is on its way to the disk.
+struct Writing {
+    ids: Vec<OpId>,
+    replies: Vec<Result<StoreReply, StoreFault>>,
+    crash: Option<RelayCrash>,
 }
 
 pub(super) struct World {
@@ -61,65 +157,67 @@ pub(super) struct World {
     relay_crash: Option<RelayCrash>,
     pub disk: RelayDisk,
     full: bool,
+    mood: Mood,
     queue: VecDeque<(OpId, StoreOp)>,
+    writing: Option<Writing>,
     disk_due: Option<Timestamp>,
     admission: Admission,
-    /// Connections that are gone, and when the relay notices.
-    hangups: Vec<(Timestamp, ConnId)>,
+    weather: Weather,
+    conns: BTreeMap<ConnId, Conn>,
+    endings: Vec<Ending>,
+    /// Packets on their way, by when they arrive; the number makes the order of the others plain.
+    air: BTreeMap<(Timestamp, u64), Packet>,
+    last_packet: u64,
     pub nodes: Vec<Node>,
     last_conn: u64,
     last_command: u64,
     last_text: u64,
-    sends: BTreeMap<CommandId, u64>,
+    sends: BTreeMap<CommandId, (u64, GroupId)>,
+    /// Whether what is sent is to show that groups live.
+    pub probing: bool,
     leaving: BTreeMap<CommandId, (usize, GroupId)>,
     pub done: BTreeMap<CommandId, Result<Reply, ClientFault>>,
     pub groups: Vec<GroupId>,
+    /// Tokens of garbage commits, which no member has.
+    loot: Vec<(GroupId, AccessToken)>,
+    last_injected: u32,
+    /// The newest store operation of the relay that runs.
+    last_op: OpId,
     in_flight: BTreeMap<(ConnId, u32), GroupId>,
     bug: Option<Bug>,
     pub evidence: Evidence,
     story: Vec<String>,
 }
 
-/// What comes next.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Next {
-    Disk,
-    RelayStart,
-    Hangup(usize),
-    Wake(usize),
-    Stream(usize, Stream),
-    Timer(usize),
-}
-
 impl World {
-    pub fn new(mut random: Random, Setting { bug, only }: Setting) -> Self {
+    /// A world in which those of the cast are awake.
+    pub fn new(mut random: Random, Setting { bug, only }: Setting, cast: &BTreeSet<usize>) -> Self {
         let now = Timestamp(START);
         let before = Timestamp(START - DAY);
         let root = TenantRoot::create(Secret32::new([1; 32]), before).unwrap();
         let issuing = root.issuing(Secret32::new([2; 32]), before).unwrap();
-        let nodes = NAMES
+        let mut admission = Admission { tenants: [issuing.root()].into(), ..Admission::default() };
+        let nodes = CAST
             .into_iter()
-            .map(|name| {
+            .enumerate()
+            .map(|(who, (name, kind))| {
                 let seed = random.bytes();
                 let key = DeviceKey::from_seed(Secret32::new(seed)).unwrap();
-                let device = key.device();
-                let chain = issuing.certify(&name.parse().unwrap(), key.public(), Role::Human, before).unwrap();
+                let role = match kind {
+                    Kind::Tenant | Kind::Personal => Role::Human,
+                    Kind::Service => Role::Service,
+                    Kind::Escrow => Role::Escrow,
+                };
+                let chain = if kind == Kind::Personal {
+                    let root = PersonalRoot::create(Secret32::new(random.bytes()), before).unwrap();
+                    admission.personal.insert(root.hash());
+                    root.certify(key.public(), before).unwrap()
+                } else {
+                    issuing.certify(&name.parse().unwrap(), key.public(), role, before).unwrap()
+                };
                 let skew = random.number() % (2 * SKEW_MAX);
-                let machine = ClientMachine::open(key, chain.clone(), [], random.bytes(), now).unwrap();
-                Node {
-                    name,
-                    seed,
-                    chain,
-                    account: machine.identity().account(),
-                    device,
-                    skew,
-                    disk: ClientDisk::default(),
-                    machine: Some(machine),
-                    conn: None,
-                    parted: false,
-                    wake: Some(now),
-                    crash: None,
-                }
+                let wake = cast.contains(&who).then_some(now);
+                Node::new(name, kind, seed, chain, ClientDisk::new(bug), skew, wake)
             })
             .collect();
         Self {
@@ -131,18 +229,28 @@ impl World {
             relay_crash: None,
             disk: RelayDisk::new(bug),
             full: false,
+            mood: Mood::Well,
             queue: VecDeque::new(),
+            writing: None,
             disk_due: None,
-            admission: Admission { tenants: [issuing.root()].into(), ..Admission::default() },
-            hangups: Vec::new(),
+            admission,
+            weather: Weather::Fair,
+            conns: BTreeMap::new(),
+            endings: Vec::new(),
+            air: BTreeMap::new(),
+            last_packet: 0,
             nodes,
             last_conn: 0,
             last_command: 0,
             last_text: 0,
             sends: BTreeMap::new(),
+            probing: false,
             leaving: BTreeMap::new(),
             done: BTreeMap::new(),
             groups: Vec::new(),
+            loot: Vec::new(),
+            last_injected: 0,
+            last_op: OpId(0),
             in_flight: BTreeMap::new(),
             bug,
             evidence: Evidence { only, ..Evidence::default() },
@@ -177,162 +285,5 @@ impl World {
 
     fn local(&self, who: usize) -> Timestamp {
         Timestamp(self.now.0 + self.nodes[who].skew - SKEW_MAX)
-    }
-
-    // --- operations ---
-
-    pub fn operate(&mut self, op: &Op) {
-        self.tell(format!("* {op}"));
-        match *op {
-            Op::Create(who) => {
-                let name = format!("{CANARY} parlour");
-                self.command(who, Command::CreateGroup { class: Class::Work, name });
-            }
-            Op::Invite(who, group, whom) => {
-                let account = self.nodes[whom].account;
-                if let Some(group) = self.groups.get(group).copied() {
-                    self.command(who, Command::Invite { group, account });
-                }
-            }
-            Op::Remove(who, group, whom) => {
-                let account = self.nodes[whom].account;
-                if let Some(group) = self.groups.get(group).copied() {
-                    self.command(who, Command::Remove { group, account });
-                }
-            }
-            Op::Leave(who, group) => {
-                if let Some(group) = self.groups.get(group).copied() {
-                    self.command(who, Command::Leave { group });
-                }
-            }
-            Op::Send(who, group, count) => {
-                let Some(group) = self.groups.get(group).copied() else { return };
-                for _ in 0..count {
-                    self.last_text += 1;
-                    let text = format!("{CANARY} {}", self.last_text);
-                    self.command(who, Command::Send { group, text });
-                }
-            }
-            Op::Cut(who) => self.cut(who),
-            Op::Part(who) => {
-                self.nodes[who].parted = true;
-                self.cut(who);
-            }
-            Op::Heal(who) => self.nodes[who].parted = false,
-            Op::CrashClient(who, at) => self.nodes[who].crash = Some(at),
-            Op::CrashRelay(at) => self.relay_crash = Some(at),
-            Op::FullDisk => self.full = true,
-            Op::Run(ms) => self.advance(ms),
-            Op::Absence(days) => self.advance(days * DAY),
-        }
-    }
-
-    /// Gives a command to a client, if it runs.
-    pub fn command(&mut self, who: usize, command: Command) -> CommandId {
-        self.last_command += 1;
-        let id = CommandId(self.last_command);
-        match &command {
-            Command::Send { .. } => drop(self.sends.insert(id, self.last_text)),
-            Command::Leave { group } => {
-                self.leaving.insert(id, (who, *group));
-                *self.evidence.leaves.entry((who, *group)).or_default() += 1;
-            }
-            _ => {}
-        }
-        self.input(who, Input::Command(id, command), None);
-        id
-    }
-
-    // --- what comes next ---
-
-    /// Lets time go by.
-    pub fn advance(&mut self, ms: u64) {
-        let until = Timestamp(self.now.0 + ms);
-        while !self.broken() && self.step(until) {}
-        self.now = until;
-    }
-
-    /// Ends all faults and lets everything come to rest.
-    pub fn heal(&mut self, count: usize) {
-        self.tell("* all faults are over".to_owned());
-        self.relay_crash = None;
-        self.full = false;
-        for who in 0..count {
-            self.nodes[who].parted = false;
-            self.nodes[who].crash = None;
-        }
-        let until = Timestamp(self.now.0 + 3_600_000);
-        for _ in 0..HEAL_STEPS_MAX {
-            if self.broken() || !self.step(until) {
-                break;
-            }
-        }
-        if !self.broken() && self.step(until) {
-            self.evidence.violate("comes_to_rest", "there is no end of frames and timers".to_owned());
-        }
-    }
-
-    /// The next thing, if it comes before `until`.
-    fn step(&mut self, until: Timestamp) -> bool {
-        let mut next: Option<(Timestamp, Next)> = None;
-        let mut consider = |at: Option<Timestamp>, what: Next| {
-            if let Some(at) = at
-                && next.is_none_or(|known| (at, what) < known)
-            {
-                next = Some((at, what));
-            }
-        };
-        consider(self.disk_due, Next::Disk);
-        consider(self.relay_wake, Next::RelayStart);
-        for (number, (at, _)) in self.hangups.iter().enumerate() {
-            consider(Some(*at), Next::Hangup(number));
-        }
-        for (who, node) in self.nodes.iter().enumerate() {
-            consider(node.wake.filter(|_| !node.parted || node.machine.is_none()), Next::Wake(who));
-            for stream in STREAMS {
-                consider(node.conn.as_ref().and_then(|conn| conn.due(stream)), Next::Stream(who, stream));
-            }
-            let timer = node.machine.as_ref().and_then(ClientMachine::next_timeout);
-            consider(timer.map(|at| Timestamp((at.0 + SKEW_MAX).saturating_sub(node.skew) + 1)), Next::Timer(who));
-        }
-        let Some((at, what)) = next.filter(|(at, _)| *at <= until) else { return false };
-        self.now = self.now.max(at);
-        match what {
-            Next::Disk => self.transaction(),
-            Next::RelayStart => self.start_relay(),
-            Next::Hangup(number) => {
-                let (_, conn) = self.hangups.remove(number);
-                self.relay_input(RelayInput::Disconnected { conn });
-            }
-            Next::Wake(who) => self.wake(who),
-            Next::Stream(who, stream) => self.arrive(who, stream),
-            Next::Timer(who) => {
-                let now = self.local(who);
-                if let Some(machine) = &mut self.nodes[who].machine {
-                    machine.handle_timeout(now);
-                }
-                self.drain_client(who, None);
-            }
-        }
-        true
-    }
-
-    fn arrive(&mut self, who: usize, stream: Stream) {
-        let now = self.now;
-        let Some(conn) = &mut self.nodes[who].conn else { return };
-        let id = conn.id;
-        let packets = conn.take(stream, now);
-        if stream == Stream::Up {
-            for packet in packets {
-                self.reach_relay(id, packet.correlation, packet.frame);
-            }
-            return;
-        }
-        let commit = packets.last().filter(|last| ends_with_commit(&last.frame)).and_then(|last| match &last.frame {
-            Frame::Entries(entries) => entries.entries.last().map(|entry| (entries.group, entry.seq)),
-            _ => None,
-        });
-        let frames = packets.into_iter().map(|packet| (packet.correlation, packet.frame)).collect();
-        self.input(who, Input::Frames(frames), commit);
     }
 }

@@ -231,6 +231,19 @@ fn the_crypto_of_tests_is_in_nothing_that_ships() {
     }
 }
 
+/// A client without a judge is the simulator's alone: nothing else is built with it, and one function makes it.
+#[test]
+fn only_the_simulator_can_do_without_the_judge() {
+    for file in manifests().into_iter().filter(|file| file.path != "tests/Cargo.toml") {
+        let switched_on = file.text.lines().any(|line| line.contains("features") && line.contains("seeded-bugs"));
+        assert!(!switched_on, "{} switches seeded bugs on", file.path);
+    }
+    for file in sources().into_iter().filter(|file| !file.path.starts_with("tests/")) {
+        let made = file.path == "protocol/src/mls/judge.rs";
+        assert!(made || !file.text.contains("without_judge"), "{} does without the judge", file.path);
+    }
+}
+
 /// Third-party dependencies stand once, in the workspace, each with its reason.
 #[test]
 fn every_dependency_says_why_it_is_there() {

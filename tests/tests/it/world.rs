@@ -1,6 +1,8 @@
 //! World keeps its promises on a range of seeds, finds each seeded bug, and repeats itself.
 
-use chancery_tests::world::{Bug, INVARIANTS, Outcome, Setting, operations, run};
+use std::sync::Mutex;
+
+use chancery_tests::world::{Bug, Campaign, INVARIANTS, Outcome, Setting, operations, run};
 
 /// Seeds of the normal test run.
 const SEEDS: u64 = 1_000;
@@ -13,13 +15,27 @@ fn run_seed(seed: u64, setting: Setting) -> Outcome {
 
 #[test]
 fn no_seed_breaks_a_promise() {
-    let threads = std::thread::available_parallelism().map_or(1, usize::from) as u64;
+    let campaign = Campaign::open(0..SEEDS, Setting::default(), None).unwrap();
+    let progress = campaign.run(|_| {}).unwrap();
+    if let Some(seed) = progress.failing {
+        panic!("seed {seed}:\n{}", run_seed(seed, Setting::default()).story.join("\n"));
+    }
+    assert_eq!(progress.seeds, SEEDS);
+}
+
+#[test]
+fn each_seeded_bug_is_found_by_its_invariant() {
+    let bugs = Mutex::new(Bug::ALL.iter());
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
     std::thread::scope(|scope| {
-        for first in 0..threads {
-            scope.spawn(move || {
-                for seed in (first..SEEDS).step_by(usize::try_from(threads).unwrap()) {
-                    let outcome = run_seed(seed, Setting::default());
-                    assert!(outcome.violation.is_none(), "seed {seed}:\n{}", outcome.story.join("\n"));
+        for _ in 0..threads {
+            scope.spawn(|| {
+                loop {
+                    let Some((bug, name, invariant)) = bugs.lock().unwrap().next() else { return };
+                    assert!(INVARIANTS.iter().any(|(known, _)| known == invariant), "{invariant} is no invariant");
+                    let setting = Setting { bug: Some(*bug), only: Some(invariant) };
+                    let found = (0..SEEDS_PER_BUG).any(|seed| run_seed(seed, setting).violation.is_some());
+                    assert!(found, "{name} is not found by {invariant}");
                 }
             });
         }
@@ -27,18 +43,24 @@ fn no_seed_breaks_a_promise() {
 }
 
 #[test]
-fn each_seeded_bug_is_found_by_its_invariant() {
-    for (bug, name, invariant) in Bug::ALL {
-        let setting = Setting { bug: Some(bug), only: Some(invariant) };
-        let found = (0..SEEDS_PER_BUG).any(|seed| run_seed(seed, setting).violation.is_some());
-        assert!(found, "{name} is not found by {invariant}");
-        assert!(INVARIANTS.iter().any(|(known, _)| *known == invariant), "{invariant} is no invariant");
-    }
-}
-
-#[test]
 fn a_seed_tells_the_same_story_twice() {
     for seed in [3, 14, 92] {
         assert_eq!(run_seed(seed, Setting::default()), run_seed(seed, Setting::default()), "seed {seed}");
     }
+}
+
+#[test]
+fn a_campaign_that_was_stopped_goes_on_where_it_was() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("seeds");
+    let open = |seeds| Campaign::open(seeds, Setting::default(), Some(&file));
+    let whole = open(0..60).unwrap().run(|_| {}).unwrap();
+    assert_eq!(whole.seeds, 60);
+    let again = open(0..60).unwrap().run(|_| panic!("nothing was left to do")).unwrap();
+    assert_eq!(again, whole);
+    // The last line is cut off: its seeds are run again.
+    let text = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, &text[..text.len() - 1]).unwrap();
+    assert_eq!(open(0..60).unwrap().run(|_| {}).unwrap(), whole);
+    assert!(open(0..61).is_err(), "another campaign's file");
 }

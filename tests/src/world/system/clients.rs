@@ -1,31 +1,35 @@
-//! The clients of the world: how they start, connect, crash, and carry out what their machines say.
+//! The clients of the world: how they start, crash, and carry out what their machines say.
 //!
-//! This module does not say when; the world does.
+//! This module does not say when; the world does. What it does with a disk that is slow or fails is what the driver of the
+//! SDK does: nothing of a batch is sent before its rows are durable, and a machine whose rows were not stored is opened again.
+
+use std::collections::VecDeque;
 
 use chancery_protocol::{
-    client::{ClientFault, ClientMachine, CommandId, Event, Input, Output, Reply, Space},
+    client::{ClientFault, ClientMachine, CommandId, Event, Input, Output, Reply, RowWrite, Space},
     identity::DeviceKey,
-    ids::{GroupId, Seq},
-    relay::{ConnId, Input as RelayInput},
-    secret::Secret32,
+    mls::{Core, judge::without_judge},
+    relay::ConnId,
+    secret::{Random, Secret32},
+    time::Timestamp,
     wire::{Frame, decode_exact, relay::EntryKind},
 };
+use chancery_test_crypto::TestCrypto;
 
 use super::{
-    super::{
-        Bug,
-        evidence::Accepted,
-        network::{Conn, Stream},
-        ops::{ClientCrash, below},
-    },
-    CANARY, World,
+    super::{Bug, evidence::Accepted, generate::below, network::Stream, ops::ClientCrash},
+    Busy, CANARY, Commit, Mood, World,
 };
+
+/// Appends that a client remembers.
+const DRAFTS_MAX: usize = 40;
+/// The pause after which a machine whose rows were not stored is opened again.
+const REOPEN_MS: u64 = 200;
 
 impl World {
     pub(super) fn wake(&mut self, who: usize) {
         let seed = self.random.bytes();
         let later = self.soon(3_000);
-        let now = self.local(who);
         let node = &mut self.nodes[who];
         node.wake = None;
         if node.machine.is_none() {
@@ -37,7 +41,9 @@ impl World {
                 .map(|((space, key), value)| (*space, key.clone(), value.clone()))
                 .collect();
             let key = DeviceKey::from_seed(Secret32::new(node.seed)).unwrap();
-            match ClientMachine::open(key, node.chain.clone(), rows, seed, now) {
+            // HPKE is seeded, too: the same seed gives the same bytes.
+            let core = Core::with_crypto(Box::new(TestCrypto::new(seed)), Random::new(seed));
+            match ClientMachine::open_with(core, key, node.chain.clone(), rows) {
                 Ok(machine) => node.machine = Some(machine),
                 Err(fault) => {
                     let what = format!("{} cannot open its rows: {fault}", node.name);
@@ -45,120 +51,234 @@ impl World {
                 }
             }
         }
+        if self.nodes[who].conn.is_some() {
+            return;
+        }
         if self.nodes[who].parted || self.relay.is_none() {
             self.nodes[who].wake = Some(later);
             return;
         }
-        self.last_conn += 1;
-        let conn = ConnId(self.last_conn);
-        let chain = Some(self.nodes[who].chain.clone());
-        self.nodes[who].conn = Some(Conn::new(conn));
-        self.input(who, Input::Connected, None);
-        self.relay_input(RelayInput::Connected { conn, chain });
+        self.connect(who);
     }
 
-    /// The connection breaks. Some of what is on its way still reaches the relay, which notices later.
-    pub(super) fn cut(&mut self, who: usize) {
-        self.lose_connection(who);
-        self.input(who, Input::Disconnected, None);
-        if self.nodes[who].machine.is_some() {
-            self.nodes[who].wake = Some(self.soon(2_000));
-        }
-    }
-
-    pub(super) fn lose_connection(&mut self, who: usize) {
-        let Some(mut conn) = self.nodes[who].conn.take() else { return };
-        let count = below(&mut self.random, conn.len(Stream::Up) + 1);
-        for packet in conn.rescue(Stream::Up, count) {
-            self.reach_relay(conn.id, packet.correlation, packet.frame);
-        }
-        let at = self.soon(5_000);
-        self.hangups.push((at, conn.id));
-    }
-
-    pub(super) fn crash_client(&mut self, who: usize) {
-        let torn = self.bug == Some(Bug::TornRows);
+    pub(super) fn crash_client(&mut self, who: usize, commit: Commit) {
         self.tell(format!("{} crashes", self.nodes[who].name));
+        let kept = below(&mut self.random, self.nodes[who].disk.unsynced() + 1);
         let wake = self.soon(20_000);
+        self.stop_client(who, kept, wake, commit);
+    }
+
+    /// The machine goes, with all that waits for it, and comes back from what is on the disk.
+    pub(super) fn stop_client(&mut self, who: usize, kept: usize, wake: Timestamp, commit: Commit) {
         let node = &mut self.nodes[who];
         node.machine = None;
-        node.disk.crash(torn);
+        node.session = None;
+        node.busy = None;
+        node.inbox.clear();
         node.wake = Some(wake);
-        self.lose_connection(who);
+        let rows = node.disk.crash(kept);
+        self.tell_host(who, rows, commit);
+        self.hang_up(who);
     }
 
-    pub(super) fn input(&mut self, who: usize, input: Input, commit: Option<(GroupId, Seq)>) {
+    pub(super) fn input(&mut self, who: usize, input: Input, commit: Commit) {
+        self.feed(who, input, commit, None);
+    }
+
+    /// Gives an input to the machine, once its disk is idle.
+    pub(super) fn feed(&mut self, who: usize, input: Input, commit: Commit, conn: Option<ConnId>) {
         let now = self.local(who);
-        let Some(machine) = &mut self.nodes[who].machine else { return };
-        machine.handle(input, now);
+        let node = &mut self.nodes[who];
+        let Some(machine) = &mut node.machine else { return };
+        if node.busy.is_some() {
+            return node.inbox.push_back((input, commit, conn));
+        }
+        match &input {
+            Input::Connected => node.session = conn,
+            Input::Disconnected => node.session = None,
+            _ => {}
+        }
+        if node.lawless || self.bug == Some(Bug::NoJudge) {
+            without_judge(|| machine.handle(input, now));
+        } else {
+            machine.handle(input, now);
+        }
         self.drain_client(who, commit);
     }
 
-    pub(super) fn drain_client(&mut self, who: usize, commit: Option<(GroupId, Seq)>) {
-        let mut outputs = Vec::new();
+    pub(super) fn client_timer(&mut self, who: usize) {
+        let now = self.local(who);
+        let node = &mut self.nodes[who];
+        if let Some(machine) = &mut node.machine {
+            if node.lawless || self.bug == Some(Bug::NoJudge) {
+                without_judge(|| machine.handle_timeout(now));
+            } else {
+                machine.handle_timeout(now);
+            }
+        }
+        self.drain_client(who, None);
+    }
+
+    fn drain_client(&mut self, who: usize, commit: Commit) {
+        let mut outputs = VecDeque::new();
         while let Some(output) = self.nodes[who].machine.as_mut().and_then(ClientMachine::poll) {
-            outputs.push(output);
+            outputs.push_back(output);
         }
         if self.bug == Some(Bug::SendsFirst) {
-            outputs.sort_by_key(|output| !matches!(output, Output::Send(..)));
+            outputs.make_contiguous().sort_by_key(|output| !matches!(output, Output::Send(..)));
         }
-        let mut disconnect = false;
-        for output in outputs {
+        self.carry_out(who, outputs, commit);
+    }
+
+    fn carry_out(&mut self, who: usize, mut outputs: VecDeque<Output>, commit: Commit) {
+        while let Some(output) = outputs.pop_front() {
             match output {
                 Output::Persist(rows) => {
                     let crash = self.nodes[who].crash.take();
                     if crash == Some(ClientCrash::Unwritten) {
-                        return self.crash_client(who);
+                        return self.crash_client(who, commit);
                     }
                     self.nodes[who].disk.write(rows);
                     if crash == Some(ClientCrash::Unsynced) {
-                        return self.crash_client(who);
+                        return self.crash_client(who, commit);
                     }
-                    for row in self.nodes[who].disk.sync() {
-                        if let (Space::Event, Some(value)) = (row.space, &row.value) {
-                            self.event(who, &decode_exact("an event", value).unwrap(), commit);
+                    match std::mem::take(&mut self.nodes[who].mood) {
+                        Mood::Well => {}
+                        Mood::Slow(ms) => {
+                            let until = Timestamp(self.now.0 + ms);
+                            self.nodes[who].busy = Some(Busy { until, rest: outputs, commit, crash });
+                            return;
                         }
+                        Mood::Failing => return self.fail_client(who, commit),
                     }
-                    if crash == Some(ClientCrash::Unsent) {
-                        return self.crash_client(who);
-                    }
-                }
-                Output::Send(correlation, frame) => {
-                    let at = self.soon(30);
-                    let frame = self.spoil_up(frame);
-                    self.overhear(who, &frame);
-                    if let Some(conn) = &mut self.nodes[who].conn {
-                        conn.push(Stream::Up, at, correlation, frame);
+                    if !self.synced(who, crash, commit) {
+                        return;
                     }
                 }
+                Output::Send(correlation, frame) => self.send(who, correlation, frame),
                 Output::Done(id, outcome) => self.answer(who, id, outcome),
                 // The simulated organisation has no directory: nobody asks.
                 Output::Events | Output::AskRegistrar(_) => {}
                 Output::Disconnect { refusal, retry } => {
                     self.tell(format!("{} disconnects: {refusal}", self.nodes[who].name));
-                    if !retry {
+                    let cut_off = self.evidence.disabled.contains_key(&who);
+                    if !retry && !cut_off {
                         self.evidence.violate("no_false_alarm", format!("the relay shut a client out: {refusal}"));
                     }
-                    disconnect = true;
+                    if self.nodes[who].session.is_some() && self.nodes[who].session == self.nodes[who].conn {
+                        self.cut(who);
+                    }
+                    if !retry {
+                        self.nodes[who].wake = None;
+                    }
                 }
             }
         }
-        if disconnect {
-            self.cut(who);
+    }
+
+    /// The rows are durable. False if the process dies of it.
+    fn synced(&mut self, who: usize, crash: Option<ClientCrash>, commit: Commit) -> bool {
+        let rows = self.nodes[who].disk.sync();
+        self.tell_host(who, rows, commit);
+        if crash == Some(ClientCrash::Unsent) {
+            self.crash_client(who, commit);
+        }
+        crash != Some(ClientCrash::Unsent)
+    }
+
+    /// A slow disk has done its work.
+    pub(super) fn resume(&mut self, who: usize) {
+        let Some(Busy { rest, commit, crash, .. }) = self.nodes[who].busy.take() else { return };
+        if self.synced(who, crash, commit) {
+            self.carry_out(who, rest, commit);
+        }
+        while self.nodes[who].busy.is_none()
+            && let Some((input, commit, conn)) = self.nodes[who].inbox.pop_front()
+        {
+            self.feed(who, input, commit, conn);
         }
     }
 
-    pub(super) fn event(&mut self, who: usize, event: &Event, commit: Option<(GroupId, Seq)>) {
+    /// The disk says that it has failed: all of the transaction is there, or nothing of it.
+    fn fail_client(&mut self, who: usize, commit: Commit) {
+        self.tell(format!("{}'s disk fails", self.nodes[who].name));
+        let kept = if self.chance(2) { self.nodes[who].disk.unsynced() } else { 0 };
+        let wake = Timestamp(self.now.0 + REOPEN_MS);
+        self.stop_client(who, kept, wake, commit);
+    }
+
+    fn send(&mut self, who: usize, correlation: u32, frame: Frame) {
+        if self.bug == Some(Bug::SilentStuck)
+            && matches!(&frame, Frame::Append(append) if append.kind == EntryKind::Notice)
+        {
+            return;
+        }
+        let frame = self.spoil_up(frame);
+        self.remember(who, &frame);
+        let bytes = frame.to_bytes(correlation);
+        if bytes.windows(CANARY.len()).any(|window| window == CANARY.as_bytes()) {
+            let what = format!("a frame of {} holds the text", self.nodes[who].name);
+            self.evidence.violate("plaintext_never_at_relay", what);
+        }
+        // What was meant for an earlier connection is not for this one.
+        let node = &self.nodes[who];
+        if let Some(id) = node.conn.filter(|id| node.session == Some(*id)) {
+            self.write(id, Stream::Up, bytes);
+        }
+    }
+
+    /// What a client that is modified, or will be, keeps of what it sends.
+    fn remember(&mut self, who: usize, frame: &Frame) {
+        let node = &mut self.nodes[who];
+        match frame {
+            Frame::Open(open) => {
+                let known = node.tokens.iter().any(|(group, token)| (*group, token) == (open.group, &open.token));
+                if !known {
+                    node.tokens.push((open.group, open.token.clone()));
+                }
+            }
+            Frame::Append(append) if append.kind != EntryKind::Notice => {
+                node.drafts.push(append.clone());
+                let surplus = node.drafts.len().saturating_sub(DRAFTS_MAX);
+                node.drafts.drain(..surplus);
+            }
+            _ => {}
+        }
+    }
+
+    fn tell_host(&mut self, who: usize, rows: Vec<RowWrite>, commit: Commit) {
+        for row in rows {
+            if let (Space::Event, Some(value)) = (row.space, &row.value) {
+                self.event(who, &decode_exact("an event", value).unwrap(), commit);
+            }
+        }
+    }
+
+    fn event(&mut self, who: usize, event: &Event, commit: Commit) {
         let (name, account) = (self.nodes[who].name, self.nodes[who].account);
         let kind = format!("{event:?}");
         let kind = kind.split(|c: char| !c.is_alphanumeric()).next().unwrap_or_default();
         self.tell(format!("  {name}: {kind}"));
-        self.evidence.event(who, name, account, event, commit);
+        let author = match event {
+            Event::Skipped { group, seq, .. } => self.disk.placed.get(&(*group, *seq)).map(|placed| placed.author),
+            Event::Alarm { group, .. } => self.disk.adder(*group, self.nodes[who].device),
+            _ => None,
+        };
+        let author = author.and_then(|account| self.number(account));
+        // Who was removed while it could not read may still say that it is stuck; to those who are left it is nobody.
+        if let (Event::Skipped { group, seq, .. }, Some(author)) = (event, author)
+            && self.evidence.sabotaged.contains(&(author, *group))
+            && self.disk.kind(*group, *seq) == Some(EntryKind::Notice)
+        {
+            return;
+        }
+        self.evidence.event(who, (name, account), event, commit, author);
     }
 
-    pub(super) fn answer(&mut self, who: usize, id: CommandId, outcome: Result<Reply, ClientFault>) {
-        if let (Some(number), Ok(Reply::Message(id))) = (self.sends.get(&id).copied(), &outcome) {
-            self.evidence.accepted.push(Accepted { who, id: *id, number });
+    fn answer(&mut self, who: usize, id: CommandId, outcome: Result<Reply, ClientFault>) {
+        if let (Some((number, group)), Ok(Reply::Message(id))) = (self.sends.get(&id).copied(), &outcome) {
+            let probe = self.probing;
+            self.evidence.accepted.push(Accepted { who, id: *id, number, group, probe });
         }
         if let (Some(at), Err(_)) = (self.leaving.get(&id), &outcome)
             && let Some(count) = self.evidence.leaves.get_mut(at)
@@ -174,20 +294,12 @@ impl World {
         self.done.insert(id, outcome);
     }
 
-    pub(super) fn spoil_up(&mut self, mut frame: Frame) -> Frame {
+    fn spoil_up(&mut self, mut frame: Frame) -> Frame {
         if let (Some(Bug::Talkative), Frame::Append(append)) = (self.bug, &mut frame)
             && append.kind == EntryKind::Application
         {
             append.body.0.extend_from_slice(CANARY.as_bytes());
         }
         frame
-    }
-
-    pub(super) fn overhear(&mut self, who: usize, frame: &Frame) {
-        let bytes = frame.to_bytes(0);
-        if bytes.windows(CANARY.len()).any(|window| window == CANARY.as_bytes()) {
-            let what = format!("a frame of {} holds the text", self.nodes[who].name);
-            self.evidence.violate("plaintext_never_at_relay", what);
-        }
     }
 }

@@ -1,15 +1,7 @@
-//! What every implementation of `RelayStore` must do, as checks that run on any of them.
+//! What every implementation of `RelayStore` must do, as checks that run on any of them: SQLite's, and the simulator's disk.
 //!
-//! This module does not test SQLite in particular, nor the decisions themselves. [`crate::store_conformance!`] makes a test of
-//! each check; a simulator's store passes the same suite as the one that ships.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::missing_panics_doc,
-    reason = "a check fails by panicking"
-)]
+//! This module does not test SQLite in particular, nor the decisions themselves. [`store_conformance`] makes a test of each
+//! check.
 
 use core::time::Duration;
 
@@ -41,11 +33,10 @@ pub trait Subject {
     fn open_nearly_full(&mut self) -> Self::Store;
 }
 
-/// Makes one `#[test]` of each check, on a fresh subject.
-#[macro_export]
+/// Makes one `#[test]` of each check, on a fresh subject. The module that includes this file calls it `conformance`.
 macro_rules! store_conformance {
     ($subject:expr) => {
-        $crate::store_conformance! { @each $subject;
+        store_conformance! { @each $subject;
             a_group_begins_with_its_first_commit
             an_append_is_answered_alike_when_repeated
             what_does_not_follow_the_newest_commit_is_refused
@@ -75,11 +66,12 @@ macro_rules! store_conformance {
         $(
             #[test]
             fn $check() {
-                $crate::store::conformance::$check(&mut $subject);
+                conformance::$check(&mut $subject);
             }
         )*
     };
 }
+pub(crate) use store_conformance;
 
 const NOW: Timestamp = Timestamp(1_800_000_000_000);
 const GROUP: GroupId = GroupId([1; 32]);

@@ -1,0 +1,142 @@
+//! Draws the operations of a seed before its run begins, so that some can be left out of it.
+//!
+//! This module does not carry them out.
+
+use chancery_protocol::{mls::Class, secret::Random};
+
+use super::{
+    network::Weather,
+    ops::{ClientCrash, Garbage, Op, RelayCrash},
+};
+
+/// Absences in a run, so that no run outlasts what relays keep or certificates last.
+const ABSENCES_MAX: usize = 4;
+
+/// A number below `below`.
+pub(super) fn below(random: &mut Random, below: usize) -> usize {
+    usize::try_from(random.number() % below.max(1) as u64).unwrap_or(0)
+}
+
+fn one_of<T: Copy>(random: &mut Random, of: &[T]) -> T {
+    of[below(random, of.len())]
+}
+
+/// Milliseconds that a slow disk takes: seconds mostly, minutes sometimes.
+fn slowness(random: &mut Random) -> u64 {
+    let most = if below(random, 4) == 0 { 120_000 } else { 5_000 };
+    200 + random.number() % most
+}
+
+/// Who takes part, and what besides talk and faults happens to them.
+struct Theme {
+    people: Vec<usize>,
+    /// Founders of the first groups.
+    founders: Vec<(usize, Class)>,
+    insiders: Vec<usize>,
+    disables: bool,
+    loses_keys: bool,
+}
+
+impl Theme {
+    fn draw(random: &mut Random) -> Self {
+        let (tenants, personal, mixed) = (vec![0, 1, 2, 3, 4], vec![5, 6, 7, 8, 10], vec![0, 1, 2, 5, 6, 9, 10]);
+        let (people, founders) = match below(random, 6) {
+            0..=2 => (tenants, vec![(0, Class::Work)]),
+            3 => (personal, vec![(5, Class::Personal)]),
+            _ => (mixed, vec![(5, Class::Personal), (0, Class::Work)]),
+        };
+        let insider = one_of(random, &people[1..]);
+        let accomplice = one_of(random, &people[1..]);
+        let insiders = match below(random, 6) {
+            0 => vec![insider],
+            1 if below(random, 3) == 0 && accomplice != insider => vec![insider, accomplice],
+            _ => Vec::new(),
+        };
+        Self { people, founders, insiders, disables: below(random, 8) == 0, loses_keys: below(random, 5) == 0 }
+    }
+
+    /// Something out of the ordinary, in some runs.
+    fn special(&mut self, random: &mut Random, group: usize) -> Option<Op> {
+        let whom = one_of(random, &self.people);
+        match below(random, 12) {
+            0 if self.disables => {
+                self.disables = below(random, 3) == 0;
+                Some(Op::Disable(whom))
+            }
+            1 | 2 if self.loses_keys => {
+                self.loses_keys = false;
+                Some(Op::LosePathKeys(whom, group))
+            }
+            choice @ 3..=8 if !self.insiders.is_empty() => {
+                let who = one_of(random, &self.insiders);
+                Some(match choice {
+                    3 | 4 => {
+                        let what =
+                            [Garbage::Commit, Garbage::Commit, Garbage::Message, Garbage::Ahead, Garbage::Notice];
+                        Op::Garbage(who, group, one_of(random, &what))
+                    }
+                    5 => Op::OldTokens(who, group),
+                    6 => Op::Resubmit(who, group),
+                    7 => Op::Smuggle(who, group, whom),
+                    _ if self.insiders.len() > 1 && below(random, 3) == 0 => Op::Confirm(self.insiders[1], group),
+                    _ => return None,
+                })
+            }
+            _ => None,
+        }
+    }
+}
+
+/// The operations of a seed.
+#[must_use]
+pub(super) fn generate(random: &mut Random) -> Vec<Op> {
+    let mut theme = Theme::draw(random);
+    let mut ops = Vec::new();
+    for (number, (founder, class)) in theme.founders.clone().into_iter().enumerate() {
+        ops.extend([Op::Create(founder, class), Op::Run(300)]);
+        let mut who = founder;
+        for whom in theme.people.iter().copied().filter(|whom| *whom != founder).take(3) {
+            ops.extend([Op::Invite(who, number, whom), Op::Run(300)]);
+            who = if class == Class::Work && whom < 5 { whom } else { founder };
+        }
+    }
+    let mut absences = 0;
+    for _ in 0..40 + below(random, 70) {
+        let (who, whom) = (one_of(random, &theme.people), one_of(random, &theme.people));
+        let group = match theme.founders.len() {
+            1 => below(random, 8).saturating_sub(6),
+            _ => below(random, 9) % 4 % 3,
+        };
+        if let Some(special) = theme.special(random, group) {
+            ops.extend([special, Op::Run(20)]);
+            continue;
+        }
+        ops.push(match below(random, 48) {
+            0 => Op::Create(who, one_of(random, &[Class::Work, Class::Personal])),
+            1..=4 => Op::Invite(who, group, whom),
+            5 | 6 => Op::Remove(who, group, whom),
+            7 => Op::Leave(who, group),
+            8..=10 => Op::Cut(who),
+            11 => Op::Part(who),
+            12 | 13 => Op::Heal(who),
+            14 => Op::CrashClient(who, ClientCrash::Unwritten),
+            15 => Op::CrashClient(who, ClientCrash::Unsynced),
+            16 => Op::CrashClient(who, ClientCrash::Unsent),
+            17 => Op::CrashRelay(RelayCrash::Unsynced),
+            18 => Op::CrashRelay(RelayCrash::Untold),
+            19 => Op::FullDisk,
+            20..=27 => Op::Run(1 + random.number() % 400),
+            28 if absences < ABSENCES_MAX => {
+                absences += 1;
+                Op::Absence(1 + random.number() % 4)
+            }
+            29..=31 => Op::Weather(one_of(random, &[Weather::Fair, Weather::Rough, Weather::Storm])),
+            32 => Op::SlowClient(who, slowness(random)),
+            33 => Op::FailClient(who),
+            34 => Op::SlowRelay(slowness(random)),
+            35 => Op::FailRelay,
+            _ => Op::Send(who, group, 1 + below(random, 4)),
+        });
+    }
+    ops
+}

@@ -1,0 +1,93 @@
+//! What comes next, and how time goes by.
+//!
+//! This module does not say what follows from it.
+
+use chancery_protocol::{client::ClientMachine, relay::RelayMachine, time::Timestamp};
+
+use super::{SKEW_MAX, World};
+
+/// Steps of the healing stage.
+const HEAL_STEPS_MAX: usize = 120_000;
+/// How long the healing stage takes.
+const HEAL_MS: u64 = 3_600_000;
+
+/// What comes next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Next {
+    Disk,
+    RelayStart,
+    RelayTimer,
+    Ending(usize),
+    Wake(usize),
+    Synced(usize),
+    Packet,
+    Timer(usize),
+}
+
+impl World {
+    /// Lets time go by.
+    pub fn advance(&mut self, ms: u64) {
+        let until = Timestamp(self.now.0 + ms);
+        while !self.broken() && self.step(until) {}
+        self.now = until;
+    }
+
+    /// Ends all faults and lets everything come to rest.
+    pub fn heal(&mut self) {
+        self.tell("* all faults are over".to_owned());
+        self.end_faults();
+        self.rest(HEAL_MS);
+    }
+
+    /// Lets time go by, in which everything must come to rest.
+    pub fn rest(&mut self, ms: u64) {
+        let until = Timestamp(self.now.0 + ms);
+        for _ in 0..HEAL_STEPS_MAX {
+            if self.broken() || !self.step(until) {
+                break;
+            }
+        }
+        if !self.broken() && self.step(until) {
+            self.evidence.violate("comes_to_rest", "there is no end of frames and timers".to_owned());
+        }
+        self.now = self.now.max(until);
+    }
+
+    /// The next thing, if it comes before `until`.
+    fn step(&mut self, until: Timestamp) -> bool {
+        let mut next: Option<(Timestamp, Next)> = None;
+        let mut consider = |at: Option<Timestamp>, what: Next| {
+            if let Some(at) = at
+                && next.is_none_or(|known| (at, what) < known)
+            {
+                next = Some((at, what));
+            }
+        };
+        consider(self.disk_due, Next::Disk);
+        consider(self.relay_wake, Next::RelayStart);
+        consider(self.relay.as_ref().and_then(RelayMachine::next_timeout), Next::RelayTimer);
+        for (number, ending) in self.endings.iter().enumerate() {
+            consider(Some(ending.at), Next::Ending(number));
+        }
+        consider(self.air.first_key_value().map(|((at, _), _)| *at), Next::Packet);
+        for (who, node) in self.nodes.iter().enumerate() {
+            consider(node.wake.filter(|_| !node.parted || node.machine.is_none()), Next::Wake(who));
+            consider(node.busy.as_ref().map(|busy| busy.until), Next::Synced(who));
+            let timer = node.machine.as_ref().filter(|_| node.busy.is_none()).and_then(ClientMachine::next_timeout);
+            consider(timer.map(|at| Timestamp((at.0 + SKEW_MAX).saturating_sub(node.skew) + 1)), Next::Timer(who));
+        }
+        let Some((at, what)) = next.filter(|(at, _)| *at <= until) else { return false };
+        self.now = self.now.max(at);
+        match what {
+            Next::Disk => self.transaction(),
+            Next::RelayStart => self.start_relay(),
+            Next::RelayTimer => self.relay_timer(),
+            Next::Ending(number) => self.end(number),
+            Next::Wake(who) => self.wake(who),
+            Next::Synced(who) => self.resume(who),
+            Next::Packet => self.packet(),
+            Next::Timer(who) => self.client_timer(who),
+        }
+        true
+    }
+}
