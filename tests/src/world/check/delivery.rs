@@ -56,6 +56,10 @@ impl World {
                 }
                 continue;
             }
+            if self.is_insiders(group, entry.seq) && self.due(group, &holders).is_empty() {
+                // What it has said before, once more: all drop it, and nothing is told.
+                continue;
+            }
             if holders.is_empty() && entry.kind == EntryKind::Application && !due.is_empty() {
                 // A request to leave is read by all and kept by none.
                 *silent.entry(author.unwrap_or(usize::MAX)).or_default() += 1;

@@ -86,9 +86,11 @@ impl World {
             let name = self.nodes[who].name;
             let here = seen.get(&who);
             if last.deaf.contains(&who) {
-                let helps =
-                    |(other, summary): (&usize, &GroupSummary)| *other != who && summary.status == GroupStatus::Active;
-                if seen.iter().filter(|(other, _)| !last.deaf.contains(other)).any(helps) {
+                let witnesses = last.witnesses.get(&who).cloned().unwrap_or_default();
+                let helps = |(other, summary): (&usize, &GroupSummary)| {
+                    witnesses.contains(other) && !last.deaf.contains(other) && summary.status == GroupStatus::Active
+                };
+                if seen.iter().any(helps) {
                     self.evidence.violate("stuck_is_healed", format!("{name} is stuck, and nobody adds it again"));
                     return;
                 }

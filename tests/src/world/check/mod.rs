@@ -32,6 +32,8 @@ struct Place {
     members: Members,
     /// Who of them cannot follow.
     deaf: Members,
+    /// Who was there when somebody could not follow any more, and so can read the notice of it.
+    witnesses: BTreeMap<usize, Members>,
     /// The entry before it is one that no member accepts.
     void: bool,
 }
@@ -134,6 +136,7 @@ impl World {
         if !heard {
             claims.extend(self.evidence.rumoured_removals.get(&(group, seq)));
         }
+        let present = place.members.clone();
         place.members.extend(&added);
         let expected = usize::from(seq != Seq(1) && placed.added.is_empty());
         if heard && claims.len() != expected && !self.is_insiders(group, seq) && !self.evidence.doomed.contains(&group)
@@ -159,7 +162,10 @@ impl World {
         }
         let left_behind: Members =
             place.members.iter().copied().filter(|who| self.evidence.stuck.contains(&(*who, group, seq))).collect();
-        place.deaf.extend(left_behind);
+        for who in left_behind {
+            place.deaf.insert(who);
+            place.witnesses.insert(who, present.clone());
+        }
         place.deaf = &(&place.deaf & &place.members) - &added;
     }
 
