@@ -191,12 +191,12 @@ pub(crate) enum GroupVerb {
         /// As `group members` prints it
         address: String,
     },
-    /// Found a group that cannot be healed anew, with the same name and people but whoever broke it
+    /// Found a group that cannot be healed anew, without whoever broke it
     #[command(after_help = exit::HELP)]
     Refound {
         /// Name of the old group, or 8 or more digits of its id
         group: String,
-        /// Whom not to take along, besides whoever signed the commit that cannot be followed; may be repeated
+        /// Whom not to take along, besides who signed the commit; may be repeated
         #[arg(long)]
         without: Vec<String>,
         /// Take the signer of that commit along, too
