@@ -40,6 +40,8 @@ const FULL_PAUSE: Duration = Duration::from_millis(20);
 const PROBE_AFTER: Duration = Duration::from_millis(500);
 /// and one that does not answer is called again.
 const GIVE_UP_AFTER: Duration = Duration::from_secs(3);
+/// Without anything but answers to pings for so long at the end, the groups are opened anew on another connection.
+const OPEN_ANEW_AFTER: Duration = Duration::from_secs(10);
 /// Correlation of a question whether it is there.
 const PINGS: u32 = u32::MAX;
 /// Correlations from here on are of `Open`, those below are numbers of appends.
@@ -159,7 +161,7 @@ impl Raw {
         if self.greet(&mut writer).await.is_err() {
             return false;
         }
-        let mut heard_at = Instant::now();
+        let (mut heard_at, mut told_at) = (Instant::now(), Instant::now());
         loop {
             if self.work(&mut writer).await.is_err() {
                 return false;
@@ -171,6 +173,9 @@ impl Raw {
                 heard = heard.recv() => match heard {
                     Some((correlation, frame)) => {
                         heard_at = Instant::now();
+                        if !matches!(frame, Frame::Pong(_)) {
+                            told_at = heard_at;
+                        }
                         if self.hear(correlation, frame, &mut writer).await.is_err() {
                             return false;
                         }
@@ -181,7 +186,8 @@ impl Raw {
                 () = tokio::time::sleep(self.pause.unwrap_or(RETRY_AFTER)) => {
                     self.pause = None;
                     let ping = Frame::Ping(Ping).to_bytes(PINGS);
-                    let gone = heard_at.elapsed() > GIVE_UP_AFTER;
+                    let stalled = self.finishing && told_at.elapsed() > OPEN_ANEW_AFTER;
+                    let gone = heard_at.elapsed() > GIVE_UP_AFTER || stalled;
                     if gone || (heard_at.elapsed() > PROBE_AFTER && writer.write(&[ping.into()]).await.is_err()) {
                         connection.abort(CloseCode::Done);
                         return false;
