@@ -15,7 +15,7 @@ use chancery_protocol::{
     wire::{
         Direction, Frame,
         frame::take_frame,
-        relay::{Close, Closed, Entries, EntryKind, KeyPackages, Mail, MailAcked, Opened, Ping, Pong, Published},
+        relay::{Close, Closed, Entries, EntryKind, Head, KeyPackages, Mail, MailAcked, Opened, Ping, Pong, Published},
     },
 };
 
@@ -79,6 +79,8 @@ pub(super) struct Run<'a, S> {
     /// Connections that must be closed, and why.
     closing: BTreeMap<ConnId, Refusal>,
     expected: BTreeMap<(ConnId, u32), Frame>,
+    /// The group's head when a token was shown.
+    heads: BTreeMap<(ConnId, u32), Head>,
     limits: BTreeMap<(ConnId, GroupId), Seq>,
     disabled: BTreeSet<AccountId>,
     rates: Rates,
@@ -106,6 +108,7 @@ impl<'a, S: RelayStore> Run<'a, S> {
             fault: None,
             closing: BTreeMap::new(),
             expected: BTreeMap::new(),
+            heads: BTreeMap::new(),
             limits: BTreeMap::new(),
             disabled: BTreeSet::new(),
             rates: Rates::new(),
@@ -379,6 +382,9 @@ impl<'a, S: RelayStore> Run<'a, S> {
     fn stored(&mut self, queued: Queued, reply: StoreReply) {
         let Queued { op, request, asked, .. } = queued;
         if let Some((conn, correlation, frame)) = asked.filter(|(conn, ..)| self.conns.contains_key(conn)) {
+            if let StoreReply::Opened(Ok(row)) = &reply {
+                self.heads.insert((conn, correlation), row.head);
+            }
             let answer = match &reply {
                 StoreReply::Opened(row) => self.opened(conn, &frame, row),
                 StoreReply::Appended(Ok(row)) => Frame::Appended(row.appended),
@@ -466,6 +472,10 @@ impl<'a, S: RelayStore> Run<'a, S> {
             // Another token that was shown may append where this one may not.
             assert!(opened.may_append || !expected.may_append);
             expected.may_append = opened.may_append;
+            // relay.open.3: then the connection reads to the end of the group.
+            if let (true, Some(head)) = (opened.may_append, self.heads.remove(&(conn, correlation))) {
+                expected.head = head;
+            }
         }
         assert_eq!(frame, expected);
     }
