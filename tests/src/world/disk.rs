@@ -16,6 +16,7 @@ use chancery_protocol::{
 use super::{
     Bug,
     store::{Change, Key, MemoryStore, Row},
+    system::START,
 };
 
 /// Who appended an entry, and whom it adds.
@@ -59,8 +60,9 @@ impl RelayDisk {
 
     fn one(&mut self, op: StoreOp, now: Timestamp) -> StoreReply {
         let op = self.spoil(op);
-        // A clock that stands still never reaches a deadline.
-        let clock = if self.bug == Some(Bug::EndlessTokens) { Timestamp(0) } else { now };
+        // Where the clock stands still no deadline comes.
+        let endless = self.bug == Some(Bug::EndlessTokens) && matches!(op, StoreOp::Append(_));
+        let clock = if endless { Timestamp(START) } else { now };
         let reply = self.store.run(&op, clock);
         if let (StoreOp::Append(append), StoreReply::Appended(Ok(row))) = (&op, &reply)
             && row.placed

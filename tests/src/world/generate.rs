@@ -58,7 +58,7 @@ impl Theme {
     /// Something out of the ordinary, in some runs.
     fn special(&mut self, random: &mut Random, group: usize) -> Option<Op> {
         let whom = one_of(random, &self.people);
-        match below(random, 12) {
+        match below(random, 14) {
             0 if self.disables => {
                 self.disables = below(random, 3) == 0;
                 Some(Op::Disable(whom))
@@ -67,7 +67,7 @@ impl Theme {
                 self.loses_keys = false;
                 Some(Op::LosePathKeys(whom, group))
             }
-            choice @ 3..=8 if !self.insiders.is_empty() => {
+            choice @ 3..=10 if !self.insiders.is_empty() => {
                 let who = one_of(random, &self.insiders);
                 Some(match choice {
                     3 | 4 => {
@@ -75,7 +75,8 @@ impl Theme {
                             [Garbage::Commit, Garbage::Commit, Garbage::Message, Garbage::Ahead, Garbage::Notice];
                         Op::Garbage(who, group, one_of(random, &what))
                     }
-                    5 => Op::OldTokens(who, group),
+                    5 | 9 => Op::OldTokens(who, group),
+                    10 => Op::Remove(whom, group, who),
                     6 => Op::Resubmit(who, group),
                     7 => Op::Smuggle(who, group, whom),
                     _ if self.insiders.len() > 1 && below(random, 3) == 0 => Op::Confirm(self.insiders[1], group),

@@ -57,7 +57,7 @@ pub enum Bug {
     NoJudge,
     /// The relay is not told that an account was disabled.
     KeepsDisabled,
-    /// The relay's store does not see time go by, so that no token ends.
+    /// The relay's store takes appends as if no time went by, so that no token ends.
     EndlessTokens,
     /// The relay's store keeps an author's account with what it keeps of a group.
     RemembersAuthors,
@@ -66,12 +66,12 @@ pub enum Bug {
 }
 
 impl Bug {
-    /// All but [`Self::TornTransaction`] and [`Self::EndlessTokens`], which too few seeds show, with the name on the command
-    /// line and the invariant that must find it.
-    pub const ALL: [(Self, &'static str, &'static str); 15] = [
+    /// All of them, with the name on the command line and the invariant that must find it.
+    pub const ALL: [(Self, &'static str, &'static str); 17] = [
         (Self::ForgetfulDisk, "forgetful-disk", "acked_is_durable"),
         (Self::NoCompareAndSwap, "no-compare-and-swap", "dense_log"),
         (Self::NoPredecessor, "no-predecessor", "sender_fifo"),
+        (Self::TornTransaction, "torn-transaction", "equal_epochs"),
         (Self::TornRows, "torn-rows", "delivered_once_in_order"),
         (Self::SendsFirst, "sends-first", "no_false_alarm"),
         (Self::KeepsDuplicates, "keeps-duplicates", "streams_are_whole"),
@@ -82,6 +82,7 @@ impl Bug {
         (Self::Talkative, "talkative", "plaintext_never_at_relay"),
         (Self::NoJudge, "no-judge", "personal_stays_personal"),
         (Self::KeepsDisabled, "keeps-disabled", "disabled_is_cut_off"),
+        (Self::EndlessTokens, "endless-tokens", "removed_has_no_rights"),
         (Self::RemembersAuthors, "remembers-authors", "relay_keeps_no_roster"),
         (Self::SilentStuck, "silent-stuck", "stuck_is_healed"),
     ];

@@ -74,7 +74,9 @@ pub fn run(seed: u64, ops: &[Op], setting: Setting) -> Outcome {
     world.heal();
     world.found_anew();
     world.probe();
-    world.compare();
+    if !world.broken() {
+        world.compare();
+    }
     world.tell_groups();
     world.outcome()
 }

@@ -23,7 +23,7 @@ impl World {
             // A notice is read by whom it says something to.
             let counts = entry.kind != EntryKind::Notice && self.is_insiders(group, entry.seq);
             if let Some(skipped) = self.evidence.skipped.get(&(group, entry.seq)).filter(|_| counts) {
-                let due = self.due(group, &before);
+                let due = self.due(group, &(&before - &place.deaf));
                 if self.due(group, skipped) != due {
                     let what = format!(
                         "entry {} is skipped by [{}], and read by [{}]",

@@ -109,6 +109,10 @@ impl World {
             place.void = skipped && self.is_insiders(group, entry.seq);
             if entry.kind == EntryKind::Commit && !place.void {
                 self.follow(group, entry.seq, &mut place);
+            } else {
+                // Who cannot open a commit does not know that it is one that the others skip.
+                let present = place.members.clone();
+                self.leave_behind(group, entry.seq, &present, &mut place);
             }
             all.push(place.clone());
         }
@@ -160,13 +164,18 @@ impl World {
                 self.evidence.forsaken.remove(&(*who, group));
             }
         }
-        let left_behind: Members =
-            place.members.iter().copied().filter(|who| self.evidence.stuck.contains(&(*who, group, seq))).collect();
-        for who in left_behind {
-            place.deaf.insert(who);
-            place.witnesses.insert(who, present.clone());
-        }
+        self.leave_behind(group, seq, &present, place);
         place.deaf = &(&place.deaf & &place.members) - &added;
+    }
+
+    /// Who says that it cannot follow the commit at a place, and who was there to read it.
+    fn leave_behind(&self, group: GroupId, seq: Seq, present: &Members, place: &mut Place) {
+        for who in place.members.clone() {
+            if self.evidence.stuck.contains(&(who, group, seq)) {
+                place.deaf.insert(who);
+                place.witnesses.insert(who, present.clone());
+            }
+        }
     }
 
     fn history(&self, who: usize, group: GroupId) -> BTreeMap<Seq, Message> {

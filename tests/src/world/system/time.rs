@@ -7,7 +7,9 @@ use chancery_protocol::{client::ClientMachine, relay::RelayMachine, time::Timest
 use super::{SKEW_MAX, World};
 
 /// Steps of the healing stage.
-const HEAL_STEPS_MAX: usize = 120_000;
+const HEAL_STEPS_MAX: usize = 40_000;
+/// Steps between two operations.
+const ADVANCE_STEPS_MAX: usize = 20_000;
 /// How long the healing stage takes.
 const HEAL_MS: u64 = 3_600_000;
 
@@ -27,9 +29,7 @@ enum Next {
 impl World {
     /// Lets time go by.
     pub fn advance(&mut self, ms: u64) {
-        let until = Timestamp(self.now.0 + ms);
-        while !self.broken() && self.step(until) {}
-        self.now = until;
+        self.go_on(ms, ADVANCE_STEPS_MAX);
     }
 
     /// Ends all faults and lets everything come to rest.
@@ -41,16 +41,19 @@ impl World {
 
     /// Lets time go by, in which everything must come to rest.
     pub fn rest(&mut self, ms: u64) {
+        self.go_on(ms, HEAL_STEPS_MAX);
+    }
+
+    fn go_on(&mut self, ms: u64, steps_max: usize) {
         let until = Timestamp(self.now.0 + ms);
-        for _ in 0..HEAL_STEPS_MAX {
+        for _ in 0..steps_max {
             if self.broken() || !self.step(until) {
-                break;
+                self.now = self.now.max(until);
+                return;
             }
         }
-        if !self.broken() && self.step(until) {
-            self.evidence.violate("comes_to_rest", "there is no end of frames and timers".to_owned());
-        }
-        self.now = self.now.max(until);
+        self.restless = true;
+        self.evidence.violate("comes_to_rest", "there is no end of frames and timers".to_owned());
     }
 
     /// The next thing, if it comes before `until`.
