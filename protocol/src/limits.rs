@@ -70,6 +70,8 @@ pub const LINK_MINUTES: u64 = 10;
 pub const DEPOSIT_BYTES_MAX: usize = 256;
 /// Orders in one frame of a registrar to its relay.
 pub const ORDERS_PER_FRAME_MAX: usize = 10_000;
+/// Entries of a directory in one frame of a registrar to its relay.
+pub const DIRECTORY_ENTRIES_PER_FRAME_MAX: usize = 2_048;
 /// Addresses in a ticket.
 pub const TICKET_ADDRESSES_MAX: usize = 8;
 /// Longest ticket string, in bytes.

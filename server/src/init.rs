@@ -102,7 +102,7 @@ pub struct ApartReport {
 pub fn init(dir: &Path, options: &InitOptions) -> Result<InitReport, InitError> {
     let mut maker = Maker::begin(dir)?;
     let (_, server) = maker.relay_keys(dir)?;
-    maker.registrar_keys(dir, true)?;
+    maker.registrar_keys(dir)?;
     // The configuration comes last: without it nothing starts on half a deployment.
     let config = write_configuration(dir, options, |_| {})?;
     Ok(InitReport { tenant: maker.root.hash(), server, config, keys: maker.made })
@@ -117,7 +117,7 @@ pub fn init_apart(dir: &Path, relay: &InitOptions, registrar: &InitOptions) -> R
     let mut maker = Maker::begin(dir)?;
     let (relay_dir, registrar_dir) = (dir.join("relay-node"), dir.join("registrar-node"));
     let (_, relay_pin) = maker.relay_keys(&relay_dir)?;
-    maker.registrar_keys(&registrar_dir, false)?;
+    maker.registrar_keys(&registrar_dir)?;
     let (_, registrar_pin) = maker.server_key(&registrar_dir.join("registrar/server.key"), REGISTRAR_ADVICE)?;
     let tenant = maker.root.hash();
     let relay_config = write_configuration(&relay_dir, relay, |text| {
@@ -182,18 +182,12 @@ impl Maker {
         self.server_key(&dir.join("relay/server.key"), SERVER_ADVICE)
     }
 
-    /// A relay of another process is given no directory yet: without one in the issuing certificate nobody waits for it.
-    fn registrar_keys(&mut self, dir: &Path, has_directory: bool) -> Result<(), InitError> {
+    fn registrar_keys(&mut self, dir: &Path) -> Result<(), InitError> {
         make_folder(&dir.join("registrar/keys"))?;
-        let seed = draw()?;
-        let issuing = if has_directory {
-            let seed_of_log = draw()?;
-            let log = LogKey::from_seed(&seed_of_log).map_err(|error| InitError::Random(error.to_string()))?;
-            self.write(&dir.join("registrar/keys/directory.key"), "directory", &seed_of_log, DIRECTORY_ADVICE)?;
-            self.root.issuing_with_log(seed.clone(), log.public(), self.now)?
-        } else {
-            self.root.issuing(seed.clone(), self.now)?
-        };
+        let (seed, seed_of_log) = (draw()?, draw()?);
+        let log = LogKey::from_seed(&seed_of_log).map_err(|error| InitError::Random(error.to_string()))?;
+        self.write(&dir.join("registrar/keys/directory.key"), "directory", &seed_of_log, DIRECTORY_ADVICE)?;
+        let issuing = self.root.issuing_with_log(seed.clone(), log.public(), self.now)?;
         self.write(&dir.join("registrar/keys/issuing.key"), "issuing", &seed, ISSUING_ADVICE)?;
         let chain = keys::to_pem(issuing.chain());
         Ok(keys::write_new(&dir.join("registrar/keys/issuing.pem"), chain.as_bytes())?)

@@ -292,20 +292,20 @@ fn open_desk(
     let open = || RegistrarStore::open(&config.registrar_database());
     let tenant = authority.root();
     let relay = config.registrar.relay.as_ref().filter(|_| !config.role.is_relay()).map(RelayPlace::place);
+    let (directory, watch) = open_directory(config, &authority, notices, clock)?.unzip();
     let (line, task) = match (notices, &relay) {
         (Some(notices), _) => (RelayLine::Here(AdmissionWatch::start(open()?, tenant, notices.clone())?), None),
         (None, Some(relay)) => {
             let (certificate, _) = server_certificate(key, clock.now())?;
             let key = DeviceKey::from_seed(key.seed().clone()).map_err(io::Error::other)?;
-            let (line, task) = Line::start(open()?, relay.clone(), key, certificate);
+            let (line, task) =
+                Line::start(open()?, directory.clone(), relay.clone(), (key, certificate), clock.clone());
             (RelayLine::Apart(line), Some(task))
         }
         (None, None) => return Err(StartError::NoRelay),
     };
-    let directory = open_directory(config, &authority, notices, clock)?;
     let policy =
         Policy { devices_max: config.registrar.devices_max, personal_max: config.registrar.personal_max, relay };
-    let (directory, watch) = directory.unzip();
     let registrar = Registrar::new(open()?, authority, listener.pin(), policy).with_directory(directory);
     let registrar = Arc::new(registrar);
     Ok((Desk { registrar, line, directory: watch, clock: clock.clone() }, task))

@@ -29,8 +29,8 @@ pub struct DirectoryUpdate {
     pub from: u64,
     /// The entries from there on.
     pub entries: Vec<Vec<u8>>,
-    /// The newest checkpoint.
-    pub checkpoint: Checkpoint,
+    /// The newest checkpoint; none while more entries are to come.
+    pub checkpoint: Option<Checkpoint>,
 }
 
 impl RelayMachine {
@@ -48,8 +48,9 @@ impl RelayMachine {
         for entry in update.entries {
             copy.append(entry);
         }
-        let size = update.checkpoint.size();
-        if !copy.show(update.checkpoint) || size == before {
+        let Some(checkpoint) = update.checkpoint else { return };
+        let size = checkpoint.size();
+        if !copy.show(checkpoint) || size == before {
             return;
         }
         // relay.directory.2: a revocation reaches whoever is connected at once.

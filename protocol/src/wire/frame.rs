@@ -180,7 +180,9 @@ frames! {
     0x0407 FromRegistrar Collected(registrar::Collected) "wire.md#deposit";
 
     0x0501 Orders Orders(registrar::Orders) "wire.md#orders";
+    0x0502 Orders TellDirectory(directory::TellDirectory) "wire.md#telldirectory";
     0x0601 OrdersAnswer OrdersTaken(registrar::OrdersTaken) "wire.md#orders";
+    0x0602 OrdersAnswer DirectoryKept(directory::DirectoryKept) "wire.md#telldirectory";
 }
 
 impl Frame {

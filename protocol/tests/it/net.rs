@@ -179,7 +179,7 @@ impl Net {
         assert!(log.show(checkpoint.clone()));
         let entries = log.entries_from(from).to_vec();
         if !self.hides_directory {
-            let update = DirectoryUpdate { tenant, from, entries, checkpoint };
+            let update = DirectoryUpdate { tenant, from, entries, checkpoint: Some(checkpoint) };
             self.relay.handle(RelayInput::Directory(update), self.now);
             self.drain_relay();
         }

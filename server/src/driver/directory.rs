@@ -87,7 +87,7 @@ impl Watched {
         let Some(notices) = &self.notices else { return };
         let Some((checkpoint, entries)) = self.directory.shown_from(self.told.unwrap_or(0)) else { return };
         let from = self.told.replace(checkpoint.size()).unwrap_or(0);
-        let update = DirectoryUpdate { tenant: self.tenant, from, entries, checkpoint };
+        let update = DirectoryUpdate { tenant: self.tenant, from, entries, checkpoint: Some(checkpoint) };
         // A closed channel means that the server has ended.
         let _ = notices.send(Notice::Directory(update));
     }

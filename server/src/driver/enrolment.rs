@@ -86,13 +86,13 @@ async fn ask(request: Frame, chain: Option<Chain>, desk: &Desk) -> Frame {
     let (registrar, clock) = (Arc::clone(&desk.registrar), desk.clock.clone());
     let answered = tokio::task::spawn_blocking(move || registrar.answer(&request, chain.as_ref(), clock.now())).await;
     let answer = answered.unwrap_or(Frame::NotEnrolled(Refusal::StoreFailed));
-    if matches!(answer, Frame::Admitted(_)) {
-        // Who is told that it is admitted connects at once: the relay knows before.
-        desk.line.refresh().await;
-    }
     if let (Frame::Enrolled(_), Some(directory)) = (&answer, &desk.directory) {
         // Who has a certificate is invited at once: it is in the directory before.
         directory.refresh().await;
+    }
+    if matches!(answer, Frame::Admitted(_) | Frame::Enrolled(_)) {
+        // Who is told that it is admitted connects at once: the relay knows before.
+        desk.line.refresh().await;
     }
     answer
 }

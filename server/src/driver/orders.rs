@@ -1,4 +1,5 @@
-//! What a relay was told by a registrar of another process: kept in a database of its own, and handed to the machine.
+//! What a relay was told by a registrar of another process, and handed to the machine: who is let in, kept in a database of
+//! its own, and the copy of the directory, in memory alone.
 //!
 //! This module does not verify chains; the machine does, with the admission that comes from here.
 
@@ -8,12 +9,14 @@ use std::{
 };
 
 use chancery_protocol::{
-    identity::{Chain, certificate::root_hash},
+    identity::{Chain, certificate::root_hash, directory::origin},
     ids::{AccountId, DeviceId, OrderHash, OrderSeq, RootHash, SpkiPin},
-    limits::ORDERS_PER_FRAME_MAX,
-    relay::Admission,
+    limits::{DIRECTORY_ENTRIES_PER_FRAME_MAX, LOG_ENTRY_BYTES_MAX, ORDERS_PER_FRAME_MAX},
+    merkle::{Checkpoint, Frontier, leaf_hash},
+    relay::{Admission, DirectoryUpdate},
     wire::{
         Frame,
+        directory::{DirectoryKept, TellDirectory},
         registrar::{Order, OrderHead, Orders, OrdersTaken},
     },
 };
@@ -37,6 +40,9 @@ const SCHEMA: Schema = Schema { application: 0x4348_4f31, version: 1, sql: inclu
 #[derive(Clone)]
 pub(crate) struct OrdersDesk {
     store: Arc<Mutex<OrdersStore>>,
+    /// How far the machine's copy of the directory is; it begins anew with the process.
+    copy: Arc<Mutex<Frontier>>,
+    tenant: RootHash,
     registrar: SpkiPin,
     notices: UnboundedSender<Notice>,
     heard: watch::Sender<bool>,
@@ -55,7 +61,8 @@ impl OrdersDesk {
         if store.head.is_some() {
             let _ = notices.send(Notice::Admission(store.admission.clone()));
         }
-        Ok(Self { store: Arc::new(Mutex::new(store)), registrar, notices, heard })
+        let (store, copy) = (Arc::new(Mutex::new(store)), Arc::default());
+        Ok(Self { store, copy, tenant, registrar, notices, heard })
     }
 
     /// Whether the registrar has ever said who is cut off. Before that nobody is let in. (relay.orders.5)
@@ -85,25 +92,63 @@ impl OrdersDesk {
     async fn obey(&self, connection: &Connection) {
         let Ok((mut writer, mut reader)) = connection.accept_orders().await else { return };
         while let Ok(Some(taken)) = reader.next().await {
-            let Ok(Frame::Orders(orders)) = taken.frame else { return };
-            if orders.orders.len() > ORDERS_PER_FRAME_MAX {
-                return;
-            }
             let desk = self.clone();
-            let Ok(head) = tokio::task::spawn_blocking(move || desk.take(&orders)).await else { return };
-            let head = match head {
-                Ok(head) => head,
-                Err(error) => {
-                    // The registrar connects again and repeats what was not acknowledged.
-                    tracing::error!(%error, "orders could not be stored");
-                    return;
-                }
-            };
-            let answer = Frame::OrdersTaken(OrdersTaken { head });
+            let answered = tokio::task::spawn_blocking(move || desk.answer(taken.frame.ok()?)).await;
+            let Ok(Some(answer)) = answered else { return };
             if writer.write(&[Arc::from(answer.to_bytes(taken.correlation))]).await.is_err() {
                 return;
             }
         }
+    }
+
+    /// The answer to a frame; none if it is none that a registrar sends, or cannot be stored.
+    fn answer(&self, frame: Frame) -> Option<Frame> {
+        match frame {
+            Frame::Orders(orders) if orders.orders.len() <= ORDERS_PER_FRAME_MAX => match self.take(&orders) {
+                Ok(head) => Some(Frame::OrdersTaken(OrdersTaken { head })),
+                Err(error) => {
+                    // The registrar connects again and repeats what was not acknowledged.
+                    tracing::error!(%error, "orders could not be stored");
+                    None
+                }
+            },
+            Frame::TellDirectory(told) if told.entries.len() <= DIRECTORY_ENTRIES_PER_FRAME_MAX => {
+                self.keep(told).map(Frame::DirectoryKept)
+            }
+            _ => None,
+        }
+    }
+
+    /// Adds to the copy of the directory what continues it, or begins it anew. (relay.directory.3)
+    fn keep(&self, told: TellDirectory) -> Option<DirectoryKept> {
+        if told.entries.iter().any(|entry| entry.len() > LOG_ENTRY_BYTES_MAX) {
+            return None;
+        }
+        // Held until the machine's queue has it: two lines of one registrar do not mix.
+        let mut copy = self.copy.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.from == 0 && !told.entries.is_empty() {
+            *copy = Frontier::default();
+        }
+        let is_question = told.entries.is_empty() && told.checkpoint.is_none();
+        if told.from == copy.size() && !is_question {
+            let mut grown = copy.clone();
+            for entry in &told.entries {
+                grown.append(leaf_hash(entry))?;
+            }
+            let checkpoint = match &told.checkpoint {
+                None => None,
+                Some(note) => Some(Checkpoint::open(note, &origin(self.tenant), &told.key).ok()?),
+            };
+            if checkpoint.as_ref().is_some_and(|shown| (shown.size(), shown.root()) != (grown.size(), grown.root())) {
+                return None;
+            }
+            *copy = grown;
+            let entries = told.entries.into_iter().map(|entry| entry.0).collect();
+            let update = DirectoryUpdate { tenant: self.tenant, from: told.from, entries, checkpoint };
+            // A closed channel means that the server has ended.
+            let _ = self.notices.send(Notice::Directory(update));
+        }
+        Some(DirectoryKept { size: copy.size(), root: copy.root() })
     }
 
     fn take(&self, orders: &Orders) -> rusqlite::Result<Option<OrderHead>> {

@@ -1,5 +1,12 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use chancery_protocol::{
+    merkle::{LogKey, ServedLog},
+    secret::Secret32,
+    time::Timestamp,
+    wire::Blob,
+};
+
 use super::*;
 
 const TENANT: RootHash = RootHash([1; 32]);
@@ -39,6 +46,63 @@ fn orders_are_done_in_turn_once_and_known_after_a_restart() {
     drop(relay);
     let relay = store(&folder);
     assert!(relay.admission.disabled.is_empty() && relay.admission.revoked.contains(&DEVICE));
+}
+
+/// A desk without a database on disk that lasts, and what reaches the machine.
+fn desk(folder: &tempfile::TempDir) -> (OrdersDesk, tokio::sync::mpsc::UnboundedReceiver<Notice>) {
+    let (notices, heard) = tokio::sync::mpsc::unbounded_channel();
+    (OrdersDesk::open(&folder.path().join("orders.db"), TENANT, SpkiPin([5; 32]), notices).unwrap(), heard)
+}
+
+/// A log of so many entries, and the frame that tells those from a place on.
+fn told(log: &ServedLog, from: u64, key: &LogKey, with_checkpoint: bool) -> TellDirectory {
+    let checkpoint = key.sign(&origin(TENANT), log.size(), log.root(), Timestamp(1_800_000_000_000));
+    let checkpoint = with_checkpoint.then(|| Blob(checkpoint.note().as_bytes().to_vec()));
+    let entries = log.entries_from(from).iter().cloned().map(Blob).collect();
+    TellDirectory { key: *key.public(), from, entries, checkpoint }
+}
+
+fn log(entries: std::ops::Range<u8>) -> ServedLog {
+    let mut log = ServedLog::default();
+    assert!(entries.into_iter().all(|entry| log.append(vec![entry; 40])));
+    log
+}
+
+fn updates(heard: &mut tokio::sync::mpsc::UnboundedReceiver<Notice>) -> Vec<(u64, usize, Option<u64>)> {
+    let mut updates = Vec::new();
+    while let Ok(notice) = heard.try_recv() {
+        let Notice::Directory(update) = notice else { continue };
+        updates.push((update.from, update.entries.len(), update.checkpoint.map(|shown| shown.size())));
+    }
+    updates
+}
+
+// proves relay.directory.3
+#[test]
+fn a_copy_of_the_directory_takes_what_continues_it_and_begins_anew_from_the_first_entry() {
+    let folder = tempfile::tempdir().unwrap();
+    let (desk, mut heard) = desk(&folder);
+    let key = LogKey::from_seed(&Secret32::new([6; 32])).unwrap();
+    let kept = |log: &ServedLog| Some(DirectoryKept { size: log.size(), root: log.root() });
+    let (three, five) = (log(0..3), log(0..5));
+    assert_eq!(desk.keep(told(&three, 3, &key, false)), kept(&log(0..0)), "a question");
+    assert_eq!(desk.keep(told(&three, 0, &key, false)), kept(&three));
+    assert_eq!(desk.keep(told(&five, 3, &key, true)), kept(&five));
+    assert_eq!(updates(&mut heard), [(0, 3, None), (3, 2, Some(5))]);
+    // Out of turn, and repeated: left aside, and the answer says where to go on.
+    assert_eq!(desk.keep(told(&five, 3, &key, true)), kept(&five));
+    assert_eq!(desk.keep(told(&log(0..9), 7, &key, true)), kept(&five));
+    assert!(updates(&mut heard).is_empty());
+    // Signed by another key than is named, of other entries, too long an entry: the line ends, and nothing is changed.
+    let other = LogKey::from_seed(&Secret32::new([7; 32])).unwrap();
+    assert_eq!(desk.keep(TellDirectory { key: *other.public(), ..told(&log(0..6), 5, &key, true) }), None);
+    assert_eq!(desk.keep(TellDirectory { entries: vec![], ..told(&log(0..6), 5, &key, true) }), None);
+    let long = Blob(vec![0; LOG_ENTRY_BYTES_MAX + 1]);
+    assert_eq!(desk.keep(TellDirectory { entries: vec![long], ..told(&log(0..6), 5, &key, false) }), None);
+    assert_eq!(desk.keep(told(&five, 5, &key, false)), kept(&five));
+    let another = log(10..12);
+    assert_eq!(desk.keep(told(&another, 0, &key, true)), kept(&another));
+    assert_eq!(updates(&mut heard), [(0, 2, Some(2))]);
 }
 
 // proves relay.orders.4

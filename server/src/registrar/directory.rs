@@ -14,8 +14,13 @@ use chancery_protocol::{
         directory::{DirectoryEntry, DirectoryEvent, entry::Issued, origin},
     },
     ids::{MerkleHash, RootHash},
+    limits::DIRECTORY_ENTRIES_PER_FRAME_MAX,
     merkle::{Checkpoint, LogKey, Origin, Resource, ServedLog},
     time::Timestamp,
+    wire::{
+        Blob,
+        directory::{DirectoryKept, TellDirectory},
+    },
 };
 use rusqlite::{Connection, OptionalExtension as _, params};
 
@@ -170,6 +175,47 @@ impl Directory {
         let count = usize::try_from(checkpoint.size().saturating_sub(from)).unwrap_or(usize::MAX);
         let entries = state.log.entries_from(from).iter().take(count).cloned().collect();
         Some((checkpoint, entries))
+    }
+
+    /// The newest checkpoint.
+    #[must_use]
+    pub fn shown(&self) -> Option<Checkpoint> {
+        self.state().log.checkpoint().cloned()
+    }
+
+    /// What asks a relay of another process how far its copy is.
+    #[must_use]
+    pub fn question(&self) -> TellDirectory {
+        let from = self.state().log.size();
+        TellDirectory { key: *self.key.public(), from, entries: Vec::new(), checkpoint: None }
+    }
+
+    /// What brings a relay that keeps so much up to the newest checkpoint; from the first entry on, if it keeps another
+    /// log. (relay.directory.4)
+    #[must_use]
+    pub fn frames_for(&self, kept: DirectoryKept) -> Vec<TellDirectory> {
+        let mut state = self.state();
+        let is_this = state.log.root_at(kept.size) == Some(kept.root);
+        drop(state);
+        let from = if is_this { kept.size } else { 0 };
+        let Some((checkpoint, entries)) = self.shown_from(from) else { return Vec::new() };
+        let tell = |from, entries: &[Vec<u8>]| {
+            let entries = entries.iter().cloned().map(Blob).collect();
+            TellDirectory { key: *self.key.public(), from, entries, checkpoint: None }
+        };
+        let mut at = from;
+        let mut frames = Vec::new();
+        for chunk in entries.chunks(DIRECTORY_ENTRIES_PER_FRAME_MAX) {
+            frames.push(tell(at, chunk));
+            at += chunk.len() as u64;
+        }
+        if frames.is_empty() {
+            frames.push(tell(at, &[]));
+        }
+        if let Some(last) = frames.last_mut() {
+            last.checkpoint = Some(Blob(checkpoint.note().as_bytes().to_vec()));
+        }
+        frames
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -176,3 +176,32 @@ fn another_log_key_goes_on_with_the_same_log() {
     let entries = Resource::Entries(Tile::new(0, 0, 1).unwrap());
     assert!(directory.read(&Resource::Checkpoint).is_some() && directory.read(&entries).is_some());
 }
+
+// proves relay.directory.4
+#[test]
+fn a_relay_is_told_what_its_copy_lacks_and_everything_if_it_keeps_another_log() {
+    let office = Office::new(&["ana", "bo"]);
+    office.enrol("ana", 11).unwrap();
+    let directory = office.open().unwrap();
+    assert!(directory.refresh(NOW).unwrap());
+    office.enrol("bo", 12).unwrap();
+    assert!(directory.refresh(NOW).unwrap());
+    let note = Blob(directory.shown().unwrap().note().as_bytes().to_vec());
+    let (first, all) = {
+        let mut state = directory.state();
+        (state.log.root_at(1).unwrap(), state.log.entries_from(0).to_vec())
+    };
+    assert_eq!((directory.question().from, directory.question().entries.len()), (2, 0));
+    let told = |size, root| {
+        let frames = directory.frames_for(DirectoryKept { size, root });
+        let [frame] = frames.as_slice() else { panic!("{}", frames.len()) };
+        assert_eq!((&frame.key, frame.checkpoint.as_ref()), (log_key().public(), Some(&note)));
+        let entries: Vec<Vec<u8>> = frame.entries.iter().map(|entry| entry.0.clone()).collect();
+        (frame.from, entries)
+    };
+    assert_eq!(told(1, first), (1, all.get(1..).unwrap().to_vec()));
+    assert_eq!(told(2, directory.shown().unwrap().root()), (2, vec![]));
+    for (size, root) in [(1, MerkleHash([9; 32])), (5, first), (0, MerkleHash([9; 32]))] {
+        assert_eq!(told(size, root), (0, all.clone()));
+    }
+}

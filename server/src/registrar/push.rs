@@ -1,6 +1,7 @@
-//! The registrar's line to a relay of another process: it stays connected and sends each order as soon as it is given.
+//! The registrar's line to a relay of another process: it stays connected, sends each order as soon as it is given, and keeps
+//! the relay's copy of the directory up to date.
 //!
-//! This module does not decide what the orders are. `spec/relay.md#orders`.
+//! This module does not decide what the orders are, or what is signed. `spec/relay.md#orders`.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -9,8 +10,10 @@ use std::{
 
 use chancery_protocol::{
     identity::{Chain, DeviceKey},
+    merkle::Checkpoint,
     wire::{
         Blob, Frame,
+        directory::{DirectoryKept, TellDirectory},
         registrar::{OrderHead, Orders, Place},
     },
 };
@@ -21,8 +24,8 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval, timeout},
 };
 
-use super::store::RegistrarStore;
-use crate::metrics;
+use super::{directory::Directory, store::RegistrarStore};
+use crate::{clock::Clock, metrics};
 
 /// How often the database is asked whether another process has changed it.
 const POLL: Duration = Duration::from_millis(200);
@@ -45,13 +48,16 @@ impl Line {
     /// Starts the line and its task, which ends when the last clone is dropped.
     pub(crate) fn start(
         store: RegistrarStore,
+        directory: Option<Arc<Directory>>,
         relay: Place,
-        key: DeviceKey,
-        certificate: Blob,
+        (key, certificate): (DeviceKey, Blob),
+        clock: Clock,
     ) -> (Self, JoinHandle<()>) {
         let (requests, waiting) = mpsc::unbounded_channel();
         let pusher = Pusher {
             store: Arc::new(Mutex::new(store)),
+            directory,
+            clock,
             relay,
             key,
             chain: Chain(vec![certificate]),
@@ -74,6 +80,9 @@ impl Line {
 
 struct Pusher {
     store: Arc<Mutex<RegistrarStore>>,
+    /// None if the organisation has none.
+    directory: Option<Arc<Directory>>,
+    clock: Clock,
     relay: Place,
     key: DeviceKey,
     chain: Chain,
@@ -128,6 +137,7 @@ impl Pusher {
         let mut poll = interval(POLL);
         poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut version = None;
+        let mut shown = None;
         let mut asked = Instant::now();
         loop {
             // The version is read before the orders: a change in between is then seen as one.
@@ -141,6 +151,12 @@ impl Pusher {
                     return reason;
                 }
                 metrics::line(true);
+            }
+            // Who is cut off is first cut off; what is signed about it comes behind.
+            if let Err(reason) = self.show_directory(&mut writer, &mut reader, changed, &mut shown).await {
+                return reason;
+            }
+            if !self.told.is_empty() {
                 for told in self.told.drain(..) {
                     let _ = told.send(());
                 }
@@ -181,6 +197,36 @@ impl Pusher {
         relay.map(|_| ()).ok_or_else(|| "the relay does not do what it is told".to_owned())
     }
 
+    /// Tells the relay the newest checkpoint, if it is another one than it was told on this line, and what is under it.
+    /// (relay.directory.4)
+    async fn show_directory(
+        &self,
+        writer: &mut FrameWriter,
+        reader: &mut FrameReader,
+        changed: bool,
+        shown: &mut Option<Checkpoint>,
+    ) -> Result<(), String> {
+        let Some(directory) = &self.directory else { return Ok(()) };
+        if changed {
+            let (directory, now) = (Arc::clone(directory), self.clock.now());
+            // Of what cannot be signed its own watch complains; what was signed before is still told.
+            let _ = tokio::task::spawn_blocking(move || directory.refresh(now).is_ok()).await;
+        }
+        let newest = directory.shown();
+        if newest.is_none() || newest == *shown {
+            return Ok(());
+        }
+        let mut kept = tell(writer, reader, directory.question()).await?;
+        for frame in directory.frames_for(kept) {
+            kept = tell(writer, reader, frame).await?;
+        }
+        if newest.as_ref().is_some_and(|newest| kept.size < newest.size()) {
+            return Err("the relay does not keep the directory".to_owned());
+        }
+        *shown = newest;
+        Ok(())
+    }
+
     async fn read<T: Send + 'static>(
         &self,
         reading: impl FnOnce(&RegistrarStore) -> rusqlite::Result<T> + Send + 'static,
@@ -197,11 +243,28 @@ async fn exchange(
     reader: &mut FrameReader,
     orders: Orders,
 ) -> Result<Option<OrderHead>, String> {
-    let frame = Arc::from(Frame::Orders(orders).to_bytes(1));
-    writer.write(&[frame]).await.map_err(|error| error.to_string())?;
-    let answer = timeout(ANSWER_PATIENCE, reader.next()).await.map_err(|_| "the relay does not answer".to_owned())?;
-    match answer.map_err(|error| error.to_string())?.map(|taken| taken.frame) {
-        Some(Ok(Frame::OrdersTaken(taken))) => Ok(taken.head),
-        _ => Err("the relay gives an answer that cannot be read".to_owned()),
+    match ask(writer, reader, Frame::Orders(orders)).await? {
+        Frame::OrdersTaken(taken) => Ok(taken.head),
+        _ => Err(UNREADABLE.to_owned()),
     }
+}
+
+async fn tell(
+    writer: &mut FrameWriter,
+    reader: &mut FrameReader,
+    directory: TellDirectory,
+) -> Result<DirectoryKept, String> {
+    match ask(writer, reader, Frame::TellDirectory(directory)).await? {
+        Frame::DirectoryKept(kept) => Ok(kept),
+        _ => Err(UNREADABLE.to_owned()),
+    }
+}
+
+const UNREADABLE: &str = "the relay gives an answer that cannot be read";
+
+async fn ask(writer: &mut FrameWriter, reader: &mut FrameReader, question: Frame) -> Result<Frame, String> {
+    writer.write(&[Arc::from(question.to_bytes(1))]).await.map_err(|error| error.to_string())?;
+    let answer = timeout(ANSWER_PATIENCE, reader.next()).await.map_err(|_| "the relay does not answer".to_owned())?;
+    let answer = answer.map_err(|error| error.to_string())?.ok_or_else(|| UNREADABLE.to_owned())?;
+    answer.frame.map_err(|_| UNREADABLE.to_owned())
 }

@@ -6,9 +6,11 @@ use chancery_protocol::{
     error::Refusal,
     identity::{CertificateAuthority, Chain, DeviceKey, Role, TenantRoot, Ticket, certificate::At, verify_chain},
     ids::{AccountId, OrderHash, OrderSeq},
+    merkle::Resource,
     secret::Secret32,
     wire::{
         Blob, Frame,
+        directory::ReadDirectory,
         registrar::{Order, OrderHead, Orders},
         relay::Ping,
     },
@@ -219,6 +221,55 @@ async fn nobody_but_the_registrar_gives_orders() {
     assert!(connect(&[registrar.local_addr()], registrar.pin(), None, Protocol::Relay).await.is_err());
     registrar.shutdown().await;
     relay.shutdown().await;
+}
+
+// proves relay.directory.4
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_relay_apart_serves_its_registrars_directory_and_again_after_it_has_started_anew() {
+    let mut apart = Apart::new();
+    let relay = apart.relay().await;
+    let registrar = apart.registrar().await;
+    let chain = enrol(&apart.admin().add_account(&handle("李雷")).unwrap(), &key(1)).await.unwrap();
+    let mut device = let_in(&relay, &chain, &key(1)).await.unwrap();
+    // Who has enrolled finds itself at once; what is written later comes as soon as it is signed.
+    assert_eq!(shown(&mut device).await, Some(1));
+    apart.admin().add_account(&handle("bo")).unwrap();
+    apart.admin().disable(&handle("bo")).unwrap();
+    let grew = async {
+        loop {
+            if let Ok(Frame::DirectoryGrew(grew)) = device.reader.next().await.unwrap().unwrap().frame {
+                return grew.size;
+            }
+        }
+    };
+    assert_eq!(tokio::time::timeout(PATIENCE, grew).await.unwrap(), 2);
+    assert_eq!(shown(&mut device).await, Some(2));
+    let resource = "tile/entries/000.p/2".parse().unwrap();
+    let Frame::DirectoryRead(read) = device.ask(Frame::ReadDirectory(ReadDirectory { resource })).await else {
+        panic!("not an answer");
+    };
+    assert!(read.bytes.is_some());
+    let address = relay.local_addr();
+    relay.shutdown().await;
+    let relay = apart.relay().await;
+    assert_eq!(relay.local_addr(), address);
+    let mut device = let_in(&relay, &chain, &key(1)).await.unwrap();
+    let again = async {
+        while shown(&mut device).await != Some(2) {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, again).await.unwrap();
+    registrar.shutdown().await;
+    relay.shutdown().await;
+}
+
+/// The size of the checkpoint that the relay shows.
+async fn shown(device: &mut Device) -> Option<u64> {
+    let question = Frame::ReadDirectory(ReadDirectory { resource: Resource::Checkpoint });
+    let Frame::DirectoryRead(read) = device.ask(question).await else { panic!("not an answer") };
+    let note = String::from_utf8(read.bytes?.0).unwrap();
+    note.lines().nth(1).unwrap().parse().ok()
 }
 
 /// Every 32 bytes in a row, of every file, raw or as hexadecimal digits.

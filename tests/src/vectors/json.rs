@@ -202,6 +202,11 @@ pub fn frame(frame: &Frame) -> Value {
             "head": orders.head.as_ref().map(order_head),
         }),
         Frame::OrdersTaken(taken) => json!({"head": taken.head.as_ref().map(order_head)}),
+        Frame::TellDirectory(told) => json!({
+            "key": hex(told.key), "from": told.from, "entries": hexes(&told.entries),
+            "checkpoint": told.checkpoint.as_ref().map(|note| hex(&**note)),
+        }),
+        Frame::DirectoryKept(kept) => json!({"size": kept.size, "root": hex(kept.root.0)}),
     }
 }
 

@@ -3,8 +3,8 @@
 use chancery_protocol::{
     error::Refusal,
     ids::{
-        AccountId, AppendId, DeviceId, GroupId, HeadHash, MailId, OrderHash, OrderSeq, PackageHash, RequestId,
-        RootHash, Seq, SpkiPin, TokenHash,
+        AccountId, AppendId, DeviceId, GroupId, HeadHash, MailId, MerkleHash, OrderHash, OrderSeq, PackageHash,
+        RequestId, RootHash, Seq, SpkiPin, TokenHash,
     },
     limits::FRAME_BYTES_MAX,
     merkle::Resource,
@@ -12,7 +12,7 @@ use chancery_protocol::{
     time::Timestamp,
     wire::{
         Blob, Direction, Frame, FrameHeader,
-        directory::{DirectoryGrew, DirectoryRead, ReadDirectory},
+        directory::{DirectoryGrew, DirectoryKept, DirectoryRead, ReadDirectory, TellDirectory},
         frame::FRAMES,
         registrar::{
             Admit, Admitted, Collect, Collected, Deposit, Devices, Enrol, Enrolled, Link, Linkable, ListDevices,
@@ -204,6 +204,26 @@ fn of_orders() -> Vec<(&'static str, &'static str, Frame)> {
         ),
         ("orders-taken", "says how far the relay is", Frame::OrdersTaken(OrdersTaken { head: head(304, 2) })),
         ("orders-taken-nothing", "says that the relay knows nothing", Frame::OrdersTaken(OrdersTaken { head: None })),
+        (
+            "tell-directory",
+            "the last two entries under a checkpoint",
+            Frame::TellDirectory(TellDirectory {
+                key: [0x77; 32],
+                from: 298,
+                entries: vec![blob(0xa5, 3), blob(0xa6, 4)],
+                checkpoint: Some(Blob(b"a note".to_vec())),
+            }),
+        ),
+        (
+            "tell-directory-question",
+            "asks how far the relay's copy is",
+            Frame::TellDirectory(TellDirectory { key: [0x77; 32], from: 300, entries: vec![], checkpoint: None }),
+        ),
+        (
+            "directory-kept",
+            "says how far the relay's copy is",
+            Frame::DirectoryKept(DirectoryKept { size: 300, root: MerkleHash([0x44; 32]) }),
+        ),
     ]
 }
 

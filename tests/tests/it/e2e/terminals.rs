@@ -47,7 +47,7 @@ fn printed(output: &Output) -> String {
     text.lines().filter(|line| !line.is_empty() && !line.starts_with("running ")).collect::<Vec<_>>().join("\n")
 }
 
-fn ok(arguments: &[&str]) -> String {
+pub fn ok(arguments: &[&str]) -> String {
     let output = run(arguments);
     let errors = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success(), "{arguments:?}: {}\n{errors}", output.status);
@@ -55,7 +55,7 @@ fn ok(arguments: &[&str]) -> String {
 }
 
 /// A process whose lines are read as they come.
-struct Terminal {
+pub struct Terminal {
     child: Child,
     stdin: Option<ChildStdin>,
     lines: mpsc::Receiver<String>,
@@ -63,7 +63,7 @@ struct Terminal {
 }
 
 impl Terminal {
-    fn start(arguments: &[&str]) -> Self {
+    pub fn start(arguments: &[&str]) -> Self {
         let mut child = command(arguments).spawn().unwrap();
         let stdout = child.stdout.take().unwrap();
         let (sender, lines) = mpsc::channel();
@@ -80,7 +80,7 @@ impl Terminal {
         writeln!(self.stdin.as_mut().unwrap(), "{line}").unwrap();
     }
 
-    fn wait_for(&mut self, part: &str) -> String {
+    pub fn wait_for(&mut self, part: &str) -> String {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
@@ -113,7 +113,7 @@ impl Folder {
     }
 }
 
-fn serve(config: &str) -> Terminal {
+pub fn serve(config: &str) -> Terminal {
     let mut relay = Terminal::start(&["chancery-relay", "serve", "--config", config, "--json"]);
     relay.wait_for("127.0.0.1:");
     relay
