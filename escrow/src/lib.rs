@@ -1,8 +1,6 @@
 //! The escrow node: the one listening member of an escrowed group, and the sealed archive of what it hears.
 //!
-//! This crate holds its place and its contract; it captures nothing. Class `escrowed` is refused by every client of this
-//! version (`mls.judge.16`), so that no group can have an escrow member before there is a node that keeps the promises
-//! below.
+//! This crate holds its place and its contract; it captures nothing yet.
 //!
 //! # What it will do
 //!

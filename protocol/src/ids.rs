@@ -93,6 +93,12 @@ byte_ids! {
     CertificateHash, 32, "a certificate hash";
     /// A node of a Merkle tree: of a leaf, of a subtree, or the root.
     MerkleHash, 32, "a Merkle hash";
+    /// SHA-256 over the SubjectPublicKeyInfo (DER) of an escrow device's key.
+    EscrowKeyHash, 32, "an escrow key hash";
+    /// SHA-256 over an escrow policy, with its label.
+    PolicyHash, 32, "a policy hash";
+    /// SHA-256 over a notice of escrow in one language, with its label.
+    NoticeHash, 32, "a notice hash";
     /// What tells histories of a registrar's orders apart.
     OrderHash, 32, "an order hash";
     /// A message, chosen at random by its author.

@@ -36,6 +36,20 @@ pub const GROUP_NAME_BYTES_MAX: usize = 256;
 pub const GROUP_STATE_BYTES_MAX: usize = 64 * 1024;
 /// Most trusted roots, guests or administrators in a group state, each.
 pub const GROUP_STATE_LIST_MAX: usize = 1_000;
+/// Longest escrow policy extension, in bytes.
+pub const POLICY_BYTES_MAX: usize = 24 * 1024;
+/// Longest name in an escrow policy: of the policy, of a retention class, of a language; in bytes.
+pub const POLICY_NAME_BYTES_MAX: usize = 64;
+/// Longest purpose in an escrow policy, in bytes of UTF-8.
+pub const POLICY_PURPOSE_BYTES_MAX: usize = 1024;
+/// Longest URL in an escrow policy, in bytes.
+pub const POLICY_URL_BYTES_MAX: usize = 512;
+/// Most languages of a notice of escrow.
+pub const POLICY_NOTICES_MAX: usize = 16;
+/// Longest notice of escrow in one language, in bytes of UTF-8.
+pub const POLICY_NOTICE_BYTES_MAX: usize = 1024;
+/// Most seats of an escrow policy.
+pub const POLICY_SEATS_MAX: u8 = 64;
 /// Largest number of members, leaves included, that a client accepts in a group.
 pub const GROUP_MEMBERS_MAX: usize = 10_000;
 /// Entries in one `Entries` frame.

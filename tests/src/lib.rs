@@ -14,6 +14,7 @@ pub mod fuzz;
 pub mod history;
 pub mod model;
 pub mod repository;
+pub mod sample;
 pub mod spec;
 pub mod vectors;
 pub mod world;

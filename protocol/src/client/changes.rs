@@ -82,8 +82,10 @@ impl ClientMachine {
 
     /// Founds a group and sends its first commit; the command is done when that has its place.
     pub(super) fn found(&mut self, id: CommandId, charter: Charter, state: GroupState) -> Result<GroupId, ClientFault> {
+        let policy: Option<crate::mls::SignedPolicy> = None;
         let (class, name, predecessor) = (charter.class, state.name.clone(), charter.predecessor);
-        let mut group = Group::found(&self.core, &self.key, &self.chain, charter, &state).map_err(commit_fault)?;
+        let mut group =
+            Group::found(&self.core, &self.key, &self.chain, charter, &state, policy.as_ref()).map_err(commit_fault)?;
         let prepared = group.commit(&self.core, &self.key, &Change::default()).map_err(commit_fault)?;
         let group_id = group.id();
         let record = GroupRecord {
@@ -373,7 +375,7 @@ impl ClientMachine {
             return self.drop_intent(id, order, Err(ClientFault::Forbidden(refused.to_owned())));
         };
         let state = self.state_with_guest(id, first);
-        self.make_commit(id, order, &Change { adds, state, removes: again.into_iter().collect() });
+        self.make_commit(id, order, &Change { adds, state, removes: again.into_iter().collect(), policy: None });
     }
 
     /// A personal account comes into an organisation's group as a guest: its root is listed, visibly.

@@ -20,6 +20,10 @@ pub enum Purpose {
     Collect,
     /// Saying in a group that this device cannot follow a commit.
     Notice,
+    /// A tenant's root certifying the key that signs its escrow policies.
+    PolicyKey,
+    /// Signing an escrow policy.
+    EscrowPolicy,
 }
 
 impl Purpose {
@@ -29,6 +33,8 @@ impl Purpose {
             Self::Admit => b"Chancery 1.0 Admit",
             Self::Collect => b"Chancery 1.0 Collect",
             Self::Notice => b"Chancery 1.0 Notice",
+            Self::PolicyKey => b"Chancery 1.0 Policy Key",
+            Self::EscrowPolicy => b"Chancery 1.0 Escrow Policy",
         }
     }
 

@@ -17,8 +17,9 @@ use crate::{
     limits::WELCOME_BYTES_MAX,
     mls::{
         charter::Charter,
-        judge::{Accepted, Rule, judge},
+        judge::{self, Accepted, Rule, judge},
         key_package::OfferedPackage,
+        policy::SignedPolicy,
         profile::{
             ACCESS_LABEL, Core, DeviceSigner, NOTICE_LABEL, context_extensions, create_config, credential, join_config,
         },
@@ -146,6 +147,8 @@ pub struct Change {
     pub removes: Vec<DeviceId>,
     /// Another group state.
     pub state: Option<GroupState>,
+    /// Another escrow policy.
+    pub policy: Option<SignedPolicy>,
 }
 
 /// A commit that waits for its place in the log.
@@ -202,9 +205,10 @@ impl Group {
         chain: &Chain,
         charter: Charter,
         state: &GroupState,
+        policy: Option<&SignedPolicy>,
     ) -> Result<Self, CommitError> {
         let storage = Storage::default();
-        let extensions = context_extensions(&charter.to_bytes(), state.to_bytes())
+        let extensions = context_extensions(&charter.to_bytes(), policy.map(SignedPolicy::bytes), state.to_bytes())
             .ok_or_else(|| GroupError::Internal("extensions".to_owned()))?;
         let id = charter.group();
         let mls = MlsGroup::new_with_group_id(
@@ -221,7 +225,7 @@ impl Group {
     }
 
     fn read(mls: &MlsGroup) -> Result<GroupView, Rule> {
-        GroupView::of(mls.public_group().group_context(), member_view(mls)?)
+        GroupView::of(mls.public_group().group_context(), member_view(mls)?, None)
     }
 
     /// Loads a group from the rows of its deltas, a pending commit included.
@@ -372,6 +376,7 @@ impl Group {
         let leaf = sender.and_then(|device| self.view.leaves.get(&device)).cloned();
         match (processed.into_content(), leaf) {
             (ProcessedMessageContent::ApplicationMessage(message), Some(sender)) => {
+                judge::may_speak(&sender).map_err(|rule| void(&rule))?;
                 Ok(Processed::Application { sender, plaintext: message.into_bytes() })
             }
             (ProcessedMessageContent::StagedCommitMessage(staged), Some(committer)) => {
@@ -440,8 +445,10 @@ impl Group {
             .force_self_update(true)
             .propose_adds(change.adds.iter().map(|offered| offered.package.clone()))
             .propose_removals(indexes);
-        if let Some(state) = &change.state {
-            let extensions = context_extensions(&self.view.charter.to_bytes(), state.to_bytes())
+        if change.state.is_some() || change.policy.is_some() {
+            let state = change.state.as_ref().unwrap_or(&self.view.state);
+            let policy = change.policy.as_ref().or(self.view.policy.as_deref()).map(SignedPolicy::bytes);
+            let extensions = context_extensions(&self.view.charter.to_bytes(), policy, state.to_bytes())
                 .ok_or_else(|| GroupError::Internal("extensions".to_owned()))?;
             builder = builder.propose_group_context_extensions(extensions).map_err(GroupError::of)?;
         }

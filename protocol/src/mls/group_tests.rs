@@ -37,7 +37,7 @@ impl Device {
     fn found(&self, root: crate::ids::RootHash) -> Group {
         let charter = Charter { class: Class::Work, tenant: Some(root), predecessor: None, nonce: [7; 32] };
         let state = GroupState { name: "desk".to_owned(), roots: vec![root], ..GroupState::default() };
-        let mut group = Group::found(&self.core, &self.key, &self.chain, charter, &state).unwrap();
+        let mut group = Group::found(&self.core, &self.key, &self.chain, charter, &state, None).unwrap();
         group.commit(&self.core, &self.key, &Change::default()).unwrap();
         group.merge_pending(&self.core).unwrap();
         group
@@ -157,7 +157,7 @@ fn a_foreign_commit_that_breaks_a_rule_is_void_for_who_receives_it() {
     state.roots.clear();
     // A modified client would send it; ours refuses to make it, so the judge is passed by on this side.
     desk.view.charter.class = Class::Personal;
-    let extensions = context_extensions(&joined.view.charter.to_bytes(), state.to_bytes()).unwrap();
+    let extensions = context_extensions(&joined.view.charter.to_bytes(), None, state.to_bytes()).unwrap();
     let provider = ana.core.with(&desk.storage);
     let rand = openmls_traits::OpenMlsProvider::rand(&provider);
     let bundle = desk
@@ -257,7 +257,7 @@ fn profile_extensions() -> Vec<openmls::prelude::Extension> {
     let root = issuing().root();
     let charter = Charter { class: Class::Work, tenant: Some(root), predecessor: None, nonce: [7; 32] };
     let state = GroupState { name: "desk".to_owned(), roots: vec![root], ..GroupState::default() };
-    context_extensions(&charter.to_bytes(), state.to_bytes()).unwrap().iter().cloned().collect()
+    context_extensions(&charter.to_bytes(), None, state.to_bytes()).unwrap().iter().cloned().collect()
 }
 
 // proves mls.judge.3, mls.judge.4, mls.profile.4, mls.profile.6
@@ -286,7 +286,7 @@ fn a_device_that_is_in_is_not_added_again() {
     let change = Change { adds: vec![bo.package(false)], ..Change::default() };
     assert!(desk.commit(&ana.core, &ana.key, &change).is_err());
     // With its removal in the same commit it is healed.
-    let change = Change { adds: vec![bo.package(false)], removes: vec![bo.key.device()], state: None };
+    let change = Change { adds: vec![bo.package(false)], removes: vec![bo.key.device()], ..Change::default() };
     assert!(desk.commit(&ana.core, &ana.key, &change).is_ok());
 }
 
@@ -304,8 +304,8 @@ fn a_group_has_at_most_ten_thousand_leaves() {
         (0..count).map(|number| (id(number), Arc::clone(one))).collect::<BTreeMap<_, _>>()
     };
     let context = desk.mls.public_group().group_context();
-    assert!(GroupView::of(context, leaves(10_000)).is_ok());
-    assert_eq!(GroupView::of(context, leaves(10_001)).unwrap_err(), Rule::TooManyMembers);
+    assert!(GroupView::of(context, leaves(10_000), None).is_ok());
+    assert_eq!(GroupView::of(context, leaves(10_001), None).unwrap_err(), Rule::TooManyMembers);
 }
 
 // proves mls.judge.8

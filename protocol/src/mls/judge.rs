@@ -5,8 +5,10 @@
 
 use crate::{
     identity::{Authority, Role},
+    ids::Epoch,
     mls::{
         charter::Class,
+        policy::{EscrowPolicy, escrow_key_hash},
         view::{CommitView, GroupView, LeafView},
     },
 };
@@ -49,7 +51,7 @@ pub enum Rule {
     #[error("mls.judge.11: a device is in the group twice")]
     DeviceTwice,
     /// mls.judge.12
-    #[error("mls.judge.12: only an administrator adds accounts and changes the group state")]
+    #[error("mls.judge.12: only an administrator adds accounts and changes the group state or the policy")]
     Administrators,
     /// mls.judge.13
     #[error("mls.judge.13: the group state does not decode or does not fit the charter")]
@@ -60,12 +62,24 @@ pub enum Rule {
     /// mls.judge.15
     #[error("mls.judge.15: a work group has no escrow member")]
     EscrowInWork,
-    /// mls.judge.16
-    #[error("mls.judge.16: escrowed groups are not available in this version")]
-    EscrowedUnavailable,
     /// mls.judge.17
     #[error("mls.judge.17: too many members")]
     TooManyMembers,
+    /// mls.judge.18
+    #[error("mls.judge.18: an escrowed group has one policy of its organisation, and no other group has any")]
+    Policy,
+    /// mls.judge.19
+    #[error("mls.judge.19: an escrowed group has exactly one escrow member, the one that its policy names")]
+    EscrowMember,
+    /// mls.judge.20
+    #[error("mls.judge.20: the escrow member renews its own keys and changes nothing else")]
+    EscrowActs,
+    /// mls.judge.21
+    #[error("mls.judge.21: a policy is followed by its next version only")]
+    PolicyChain,
+    /// mls.judge.22
+    #[error("mls.judge.22: the escrow member says nothing")]
+    EscrowSpeaks,
 }
 
 /// Proof that the judge accepted; only [`judge`] makes one, and only with one can a commit be merged.
@@ -108,6 +122,9 @@ fn standing(group: &GroupView) -> Result<(), Rule> {
     if group.charter.group() != group.group {
         return Err(Rule::Charter);
     }
+    if group.policy.is_some() != (group.charter.class == Class::Escrowed) {
+        return Err(Rule::Policy);
+    }
     match group.charter.class {
         Class::Personal => {
             if !group.state.roots.is_empty() || !group.state.guests.is_empty() {
@@ -117,18 +134,45 @@ fn standing(group: &GroupView) -> Result<(), Rule> {
                 return Err(Rule::PersonalOnly);
             }
         }
+        // The charter's root is always the first one that is trusted.
+        Class::Work | Class::Escrowed if group.state.roots.first() != group.charter.tenant.as_ref() => {
+            return Err(Rule::State);
+        }
         Class::Work => {
-            // The charter's root is always the first one that is trusted.
-            if group.state.roots.first() != group.charter.tenant.as_ref() {
-                return Err(Rule::State);
-            }
             if group.leaves.values().any(|leaf| leaf.identity.role() == Role::Escrow) {
                 return Err(Rule::EscrowInWork);
             }
         }
-        Class::Escrowed => return Err(Rule::EscrowedUnavailable),
+        Class::Escrowed => escrowed(group)?,
     }
     if group.leaves.values().all(|leaf| group.trusts(leaf)) { Ok(()) } else { Err(Rule::LeafRoot) }
+}
+
+/// mls.judge.18, mls.judge.19
+fn escrowed(group: &GroupView) -> Result<(), Rule> {
+    let signed = group.policy.as_ref().ok_or(Rule::Policy)?;
+    if Some(signed.policy().tenant) != group.charter.tenant {
+        return Err(Rule::Policy);
+    }
+    let mut escrow = group.leaves.values().filter(|leaf| leaf.identity.role() == Role::Escrow);
+    let holds = match (escrow.next(), escrow.next()) {
+        // Before the first commit there is the founder alone, and nobody can speak.
+        (None, None) => group.epoch == Epoch(0) && group.leaves.len() == 1,
+        (Some(leaf), None) => group.epoch > Epoch(0) && is_named(signed.policy(), leaf),
+        _ => false,
+    };
+    if holds { Ok(()) } else { Err(Rule::EscrowMember) }
+}
+
+fn is_named(policy: &EscrowPolicy, leaf: &LeafView) -> bool {
+    leaf.identity.account() == policy.escrow_account()
+        && leaf.identity.root() == policy.tenant
+        && escrow_key_hash(leaf.identity.public_key()) == policy.escrow_key
+}
+
+/// mls.judge.22: whether a leaf may send application messages.
+pub(super) fn may_speak(leaf: &LeafView) -> Result<(), Rule> {
+    if leaf.identity.role() == Role::Escrow { Err(Rule::EscrowSpeaks) } else { Ok(()) }
 }
 
 fn is_own_device(leaf: &LeafView) -> bool {
@@ -144,7 +188,18 @@ fn changing(before: &GroupView, commit: &CommitView, after: &GroupView) -> Resul
         return Err(Rule::Proposal);
     }
     let committer = commit.committer.and_then(|device| before.leaves.get(&device)).ok_or(Rule::NotAMember)?;
+    if committer.identity.role() == Role::Escrow
+        && !(commit.added.is_empty() && commit.removed.is_empty() && !commit.changes_context)
+    {
+        return Err(Rule::EscrowActs);
+    }
     let committer = committer.identity.account();
+    if let (Some(old), Some(next)) = (&before.policy, &after.policy)
+        && old.hash() != next.hash()
+        && !next.follows(old)
+    {
+        return Err(Rule::PolicyChain);
+    }
 
     let mut adds_account = false;
     for device in &commit.added {
@@ -162,7 +217,9 @@ fn changing(before: &GroupView, commit: &CommitView, after: &GroupView) -> Resul
         }
     }
     let administrators = &before.state.administrators;
-    let restricted = adds_account || before.state != after.state;
+    let changes_policy =
+        before.policy.as_ref().map(|policy| policy.hash()) != after.policy.as_ref().map(|policy| policy.hash());
+    let restricted = adds_account || before.state != after.state || changes_policy;
     // mls.roles.3: those who are named count whether they are in the group or not.
     if restricted && !administrators.is_empty() && !administrators.contains(&committer) {
         return Err(Rule::Administrators);

@@ -4,10 +4,14 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use crate::{
     identity::{CertificateAuthority, Chain, DeviceKey, PersonalRoot, Role, TenantRoot, certificate::At, verify_chain},
-    ids::{AccountId, DeviceId, GroupId, RootHash},
+    ids::{AccountId, DeviceId, Epoch, GroupId, RootHash},
     mls::{
         charter::{Charter, Class},
-        judge::{Rule, judge},
+        judge::{Rule, judge, may_speak},
+        policy::{
+            EscrowPolicy, SignedPolicy, escrow_key_hash,
+            tests::{next, sample, signed},
+        },
         state::GroupState,
         view::{CommitView, GroupView, LeafView},
     },
@@ -44,7 +48,7 @@ fn group(class: Class, tenant: Option<RootHash>, leaves: &[&Arc<LeafView>]) -> G
     let state = GroupState { name: "desk".to_owned(), roots: tenant.into_iter().collect(), ..GroupState::default() };
     let leaves: BTreeMap<DeviceId, Arc<LeafView>> =
         leaves.iter().map(|leaf| (leaf.identity.device(), Arc::clone(leaf))).collect();
-    GroupView { group: charter.group(), charter, state, leaves }
+    GroupView { group: charter.group(), charter, epoch: Epoch(7), state, policy: None, leaves }
 }
 
 fn with(group: &GroupView, leaf: &Arc<LeafView>) -> GroupView {
@@ -264,10 +268,186 @@ fn a_work_group_has_no_escrow_member() {
     assert_eq!(verdict(&desk, &adds(&ana, &escrow), &with(&desk, &escrow)), Err(Rule::EscrowInWork));
 }
 
-// proves mls.judge.16
+struct Escrowed {
+    acme: CertificateAuthority,
+    ana: Arc<LeafView>,
+    bo: Arc<LeafView>,
+    escrow: Arc<LeafView>,
+    policy: SignedPolicy,
+    desk: GroupView,
+}
+
+/// An escrowed group of two people and the escrow member `archive`.
+fn escrowed() -> Escrowed {
+    let Work { acme, ana, bo, .. } = work();
+    let escrow = tenant_leaf(&acme, "archive", 15, Role::Escrow);
+    let policy = signed(&key(1), 1, &sample(&key(1), "archive", key(15).public()));
+    let mut desk = group(Class::Escrowed, Some(acme.root()), &[&ana, &bo, &escrow]);
+    desk.policy = Some(Arc::new(policy.clone()));
+    Escrowed { acme, ana, bo, escrow, policy, desk }
+}
+
+fn by(leaf: &LeafView) -> CommitView {
+    CommitView { committer: Some(leaf.identity.device()), ..CommitView::default() }
+}
+
+/// The group with another policy, in a commit of this leaf.
+fn under(group: &GroupView, by_whom: &LeafView, policy: &SignedPolicy) -> (CommitView, GroupView) {
+    let mut after = group.clone();
+    after.policy = Some(Arc::new(policy.clone()));
+    (CommitView { changes_context: true, ..by(by_whom) }, after)
+}
+
+// proves mls.judge.18
 #[test]
-fn an_escrowed_group_is_refused_until_it_exists() {
-    let Work { acme, ana, .. } = work();
-    let escrowed = group(Class::Escrowed, Some(acme.root()), &[&ana]);
-    assert_eq!(judge(None, &escrowed).unwrap_err(), Rule::EscrowedUnavailable);
+fn an_escrowed_group_has_a_policy_of_its_organisation_and_no_other_group_has_any() {
+    let Escrowed { policy, desk, .. } = escrowed();
+    assert!(judge(None, &desk).is_ok());
+    let mut without = desk.clone();
+    without.policy = None;
+    assert_eq!(judge(None, &without).unwrap_err(), Rule::Policy);
+    let mut foreign = desk.clone();
+    foreign.policy = Some(Arc::new(signed(&key(21), 1, &sample(&key(21), "archive", key(15).public()))));
+    assert_eq!(judge(None, &foreign).unwrap_err(), Rule::Policy);
+    let mut plain = work().desk;
+    plain.policy = Some(Arc::new(policy.clone()));
+    assert_eq!(judge(None, &plain).unwrap_err(), Rule::Policy);
+    let mut family = group(Class::Personal, None, &[&personal_leaf(41, 42)]);
+    family.policy = Some(Arc::new(policy));
+    assert_eq!(judge(None, &family).unwrap_err(), Rule::Policy);
+}
+
+// proves mls.judge.13
+#[test]
+fn an_escrowed_group_trusts_its_own_organisation_first() {
+    let mut desk = escrowed().desk;
+    desk.state.roots.insert(0, RootHash([9; 32]));
+    assert_eq!(judge(None, &desk).unwrap_err(), Rule::State);
+}
+
+// proves mls.judge.19
+#[test]
+fn an_escrowed_group_has_exactly_the_escrow_member_that_its_policy_names() {
+    let Escrowed { acme, ana, bo, escrow, desk, .. } = escrowed();
+    // Not removed.
+    let mut without = desk.clone();
+    without.leaves.remove(&escrow.identity.device());
+    assert_eq!(judge(None, &without).unwrap_err(), Rule::EscrowMember);
+    let removal = CommitView { removed: vec![escrow.identity.device()], ..by(&ana) };
+    assert_eq!(verdict(&desk, &removal, &without), Err(Rule::EscrowMember));
+    // Not doubled.
+    let second = tenant_leaf(&acme, "vault", 16, Role::Escrow);
+    assert_eq!(verdict(&desk, &adds(&ana, &second), &with(&desk, &second)), Err(Rule::EscrowMember));
+    // Not swapped: another key, another account, another role.
+    for (handle, seed, role) in
+        [("archive", 16, Role::Escrow), ("vault", 15, Role::Escrow), ("archive", 15, Role::Service)]
+    {
+        let other = tenant_leaf(&acme, handle, seed, role);
+        let swap =
+            CommitView { added: vec![other.identity.device()], removed: vec![escrow.identity.device()], ..by(&ana) };
+        assert_eq!(verdict(&desk, &swap, &with(&without, &other)), Err(Rule::EscrowMember));
+    }
+    // Of the organisation itself.
+    let partner = authority(21);
+    let mut foreign = with(&without, &tenant_leaf(&partner, "archive", 15, Role::Escrow));
+    foreign.state.roots.push(partner.root());
+    assert_eq!(judge(None, &foreign).unwrap_err(), Rule::EscrowMember);
+    // Removed and added again with the same key it is healed, by anybody.
+    let heal = CommitView { added: vec![escrow.identity.device()], removed: vec![escrow.identity.device()], ..by(&bo) };
+    assert_eq!(verdict(&desk, &heal, &desk), Ok(()));
+}
+
+// proves mls.judge.19
+#[test]
+fn only_the_founder_alone_in_epoch_0_has_no_escrow_member_yet() {
+    let Escrowed { ana, bo, escrow, desk, .. } = escrowed();
+    let mut founding = desk.clone();
+    founding.epoch = Epoch(0);
+    founding.leaves.retain(|device, _| *device == ana.identity.device());
+    assert!(judge(None, &founding).is_ok());
+    let mut next = with(&founding, &escrow);
+    next.epoch = Epoch(1);
+    assert_eq!(verdict(&founding, &adds(&ana, &escrow), &next), Ok(()));
+    let mut bare = founding.clone();
+    bare.epoch = Epoch(1);
+    assert_eq!(verdict(&founding, &by(&ana), &bare), Err(Rule::EscrowMember));
+    let mut two = with(&founding, &bo);
+    assert_eq!(judge(None, &two).unwrap_err(), Rule::EscrowMember);
+    two.epoch = Epoch(1);
+    assert_eq!(verdict(&founding, &adds(&ana, &bo), &two), Err(Rule::EscrowMember));
+    let mut of_escrow = with(&founding, &escrow);
+    of_escrow.leaves.remove(&ana.identity.device());
+    assert_eq!(judge(None, &of_escrow).unwrap_err(), Rule::EscrowMember);
+}
+
+// proves mls.judge.20
+#[test]
+fn the_escrow_member_commits_its_own_keys_and_nothing_else() {
+    let Escrowed { acme, bo, escrow, policy, desk, .. } = escrowed();
+    assert_eq!(verdict(&desk, &by(&escrow), &desk), Ok(()));
+    let cy = tenant_leaf(&acme, "cy", 13, Role::Human);
+    assert_eq!(verdict(&desk, &adds(&escrow, &cy), &with(&desk, &cy)), Err(Rule::EscrowActs));
+    let mut without = desk.clone();
+    without.leaves.remove(&bo.identity.device());
+    let removal = CommitView { removed: vec![bo.identity.device()], ..by(&escrow) };
+    assert_eq!(verdict(&desk, &removal, &without), Err(Rule::EscrowActs));
+    let (commit, after) = under(&desk, &escrow, &signed(&key(1), 1, &next(&policy)));
+    assert_eq!(verdict(&desk, &commit, &after), Err(Rule::EscrowActs));
+}
+
+// proves mls.judge.21
+#[test]
+fn a_policy_is_followed_by_its_next_version() {
+    let Escrowed { ana, policy, desk, .. } = escrowed();
+    let second = signed(&key(1), 1, &next(&policy));
+    let (commit, after) = under(&desk, &ana, &second);
+    assert_eq!(verdict(&desk, &commit, &after), Ok(()));
+    // Back, beside and ahead of it there is nothing.
+    let (commit, back) = under(&after, &ana, &policy);
+    assert_eq!(verdict(&after, &commit, &back), Err(Rule::PolicyChain));
+    let other = EscrowPolicy { purpose: "Something else".to_owned(), ..policy.policy().clone() };
+    let (commit, beside) = under(&desk, &ana, &signed(&key(1), 1, &other));
+    assert_eq!(verdict(&desk, &commit, &beside), Err(Rule::PolicyChain));
+    let (commit, ahead) = under(&desk, &ana, &signed(&key(1), 1, &next(&second)));
+    assert_eq!(verdict(&desk, &commit, &ahead), Err(Rule::PolicyChain));
+    // It is not dropped.
+    let mut dropped = desk.clone();
+    dropped.policy = None;
+    let commit = CommitView { changes_context: true, ..by(&ana) };
+    assert_eq!(verdict(&desk, &commit, &dropped), Err(Rule::Policy));
+}
+
+// proves mls.judge.19, mls.judge.21
+#[test]
+fn another_escrow_key_comes_with_the_next_policy_in_the_same_commit() {
+    let Escrowed { acme, ana, escrow, policy, desk, .. } = escrowed();
+    let moved = tenant_leaf(&acme, "archive", 16, Role::Escrow);
+    let second = EscrowPolicy { escrow_key: escrow_key_hash(key(16).public()), ..next(&policy) };
+    let (mut commit, after) = under(&desk, &ana, &signed(&key(1), 1, &second));
+    assert_eq!(verdict(&desk, &commit, &after), Err(Rule::EscrowMember), "the policy alone");
+    let mut after = with(&after, &moved);
+    after.leaves.remove(&escrow.identity.device());
+    commit.added.push(moved.identity.device());
+    commit.removed.push(escrow.identity.device());
+    assert_eq!(verdict(&desk, &commit, &after), Ok(()));
+}
+
+// proves mls.judge.12
+#[test]
+fn where_administrators_are_named_only_they_change_the_policy() {
+    let Escrowed { ana, bo, policy, mut desk, .. } = escrowed();
+    desk.state.administrators = vec![account(&ana)];
+    let second = signed(&key(1), 1, &next(&policy));
+    for (leaf, expected) in [(&bo, Err(Rule::Administrators)), (&ana, Ok(()))] {
+        let (commit, after) = under(&desk, leaf, &second);
+        assert_eq!(verdict(&desk, &commit, &after), expected);
+    }
+}
+
+// proves mls.judge.22
+#[test]
+fn the_escrow_member_alone_may_not_speak() {
+    let Escrowed { ana, escrow, .. } = escrowed();
+    assert_eq!(may_speak(&ana), Ok(()));
+    assert_eq!(may_speak(&escrow), Err(Rule::EscrowSpeaks));
 }

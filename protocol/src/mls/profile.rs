@@ -33,7 +33,7 @@ use crate::{
 
 /// MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed25519 (mls.profile.1).
 pub const CIPHERSUITE: Ciphersuite = Ciphersuite::MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed25519;
-/// GroupContext extension type of the escrow policy; no class of this version may carry it.
+/// GroupContext extension type of the escrow policy.
 pub const POLICY_EXTENSION: u16 = 0xF0C1;
 
 /// Label of the exporter for access tokens (mls.token.1).
@@ -220,12 +220,16 @@ pub(super) fn create_config(extensions: Extensions<openmls::group::GroupContext>
         .build()
 }
 
-/// The GroupContext extensions of a group: required capabilities, charter, state (mls.profile.6).
-pub(super) fn context_extensions(charter: &[u8], state: Vec<u8>) -> Option<Extensions<openmls::group::GroupContext>> {
-    Extensions::from_vec(vec![
-        Extension::RequiredCapabilities(required_capabilities()),
-        Extension::Unknown(CHARTER_EXTENSION, UnknownExtension(charter.to_vec())),
-        Extension::Unknown(STATE_EXTENSION, UnknownExtension(state)),
-    ])
-    .ok()
+/// The GroupContext extensions of a group: required capabilities, charter, policy if there is one, state (mls.profile.6).
+pub(super) fn context_extensions(
+    charter: &[u8],
+    policy: Option<&[u8]>,
+    state: Vec<u8>,
+) -> Option<Extensions<openmls::group::GroupContext>> {
+    let unknown = |number, bytes: &[u8]| Extension::Unknown(number, UnknownExtension(bytes.to_vec()));
+    let mut extensions =
+        vec![Extension::RequiredCapabilities(required_capabilities()), unknown(CHARTER_EXTENSION, charter)];
+    extensions.extend(policy.map(|policy| unknown(POLICY_EXTENSION, policy)));
+    extensions.push(unknown(STATE_EXTENSION, &state));
+    Extensions::from_vec(extensions).ok()
 }

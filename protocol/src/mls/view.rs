@@ -14,12 +14,13 @@ use openmls::{
 
 use crate::{
     identity::{Authority, DeviceIdentity, certificate::At, verify_chain},
-    ids::{AccountId, DeviceId, GroupId},
+    ids::{AccountId, DeviceId, Epoch, GroupId},
     limits::GROUP_MEMBERS_MAX,
     mls::{
         charter::{CHARTER_EXTENSION, Charter},
         judge::Rule,
-        profile::{chain_of, required_capabilities},
+        policy::SignedPolicy,
+        profile::{POLICY_EXTENSION, chain_of, required_capabilities},
         state::{GroupState, STATE_EXTENSION},
     },
 };
@@ -53,21 +54,36 @@ pub struct GroupView {
     pub group: GroupId,
     /// Its charter.
     pub charter: Charter,
+    /// Its epoch.
+    pub epoch: Epoch,
     /// Its state.
     pub state: GroupState,
+    /// Its escrow policy.
+    pub policy: Option<Arc<SignedPolicy>>,
     /// Its leaves.
     pub leaves: BTreeMap<DeviceId, Arc<LeafView>>,
 }
 
 impl GroupView {
-    /// Reads a GroupContext; the leaves are the caller's.
-    pub(super) fn of(context: &GroupContext, leaves: BTreeMap<DeviceId, Arc<LeafView>>) -> Result<Self, Rule> {
+    /// Reads a GroupContext; the leaves are the caller's. A policy that is `known` is not verified again.
+    pub(super) fn of(
+        context: &GroupContext,
+        leaves: BTreeMap<DeviceId, Arc<LeafView>>,
+        known: Option<&Arc<SignedPolicy>>,
+    ) -> Result<Self, Rule> {
         let group = GroupId::from_slice(context.group_id().as_slice()).ok_or(Rule::Charter)?;
-        let (mut charter, mut state, mut required) = (None, None, false);
+        let epoch = Epoch(context.epoch().as_u64());
+        let (mut charter, mut policy, mut state, mut required) = (None, None, None, false);
         for extension in context.extensions().iter() {
             match extension {
                 Extension::Unknown(CHARTER_EXTENSION, bytes) if charter.is_none() => {
                     charter = Some(Charter::from_bytes(&bytes.0).map_err(|_| Rule::Charter)?);
+                }
+                Extension::Unknown(POLICY_EXTENSION, bytes) if policy.is_none() => {
+                    policy = Some(match known.filter(|known| known.bytes() == bytes.0) {
+                        Some(known) => Arc::clone(known),
+                        None => SignedPolicy::from_bytes(&bytes.0).map(Arc::new).map_err(|_| Rule::Policy)?,
+                    });
                 }
                 Extension::Unknown(STATE_EXTENSION, bytes) if state.is_none() => {
                     state = Some(GroupState::from_bytes(&bytes.0).map_err(|_| Rule::State)?);
@@ -82,7 +98,7 @@ impl GroupView {
             return Err(Rule::TooManyMembers);
         }
         match (charter, state, required) {
-            (Some(charter), Some(state), true) => Ok(Self { group, charter, state, leaves }),
+            (Some(charter), Some(state), true) => Ok(Self { group, charter, epoch, state, policy, leaves }),
             (None, _, _) => Err(Rule::Charter),
             (_, None, _) => Err(Rule::State),
             _ => Err(Rule::RequiredCapabilities),
@@ -172,5 +188,5 @@ pub(super) fn staged(
             leaves.insert(committer, Arc::new(leaf));
         }
     }
-    Ok((view, GroupView::of(staged.group_context(), leaves)?))
+    Ok((view, GroupView::of(staged.group_context(), leaves, before.policy.as_ref())?))
 }

@@ -92,7 +92,7 @@ impl Desk {
         let root = issuing.root();
         let charter = Charter { class: Class::Work, tenant: Some(root), predecessor: None, nonce: [7; 32] };
         let state = GroupState { name: "desk".to_owned(), roots: vec![root], ..GroupState::default() };
-        let mut at_ana = Group::found(&ana.core, &ana.key, &ana.chain, charter, &state)?;
+        let mut at_ana = Group::found(&ana.core, &ana.key, &ana.chain, charter, &state, None)?;
         let mut waiting = Vec::new();
         for number in 1..size - 1 {
             waiting.push(Device::new(issuing, number)?.package()?);

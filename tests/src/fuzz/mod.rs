@@ -17,6 +17,7 @@ pub mod merkle;
 pub mod mls_header;
 pub mod mls_intake;
 pub mod mutate;
+pub mod policy;
 pub mod relay_ops;
 pub mod store_recovery;
 pub mod ticket;
@@ -49,6 +50,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "merkle", run: merkle::run },
     Target { name: "mls_header", run: mls_header::run },
     Target { name: "mls_intake", run: mls_intake::run },
+    Target { name: "policy", run: policy::run },
     Target { name: "relay_ops", run: relay_ops::run },
     Target { name: "store_recovery", run: store_recovery::run },
     Target { name: "ticket", run: ticket::run },
@@ -70,6 +72,7 @@ pub fn seed_of(path: &str, vector: &Vector) -> Option<(String, Vec<u8>)> {
         "charter" => ("charter", hex("bytes")),
         "mls_header" => ("mls_header", hex("bytes")),
         "group_state" => ("group_state", hex("bytes")),
+        "policy" => ("policy", hex("bytes")),
         "envelope" => ("envelope", hex("padded")),
         "device_name" => ("device_name", text("uri").as_bytes().to_vec()),
         "ticket" => ("ticket", text("ticket").as_bytes().to_vec()),

@@ -10,6 +10,7 @@ mod log;
 mod merkle;
 mod mls;
 mod notice;
+mod policy;
 
 use std::collections::BTreeMap;
 
@@ -53,6 +54,7 @@ pub fn all() -> BTreeMap<String, Vector> {
     directory::add(&mut set);
     mls::add(&mut set);
     notice::add(&mut set);
+    policy::add(&mut set);
     identity::add(&mut set);
     set.vectors
 }

@@ -9,6 +9,7 @@ mod replay;
 mod replay_directory;
 mod replay_identity;
 mod replay_merkle;
+mod replay_policy;
 
 use std::collections::BTreeMap;
 
@@ -114,6 +115,7 @@ pub fn run(kind: &str, input: &Value) -> Result<Outcome, String> {
         "token" => replay::token(input),
         "charter" => replay::charter(input),
         "group_state" => replay::group_state(input),
+        "policy" => replay_policy::policy(input),
         "envelope" => replay::envelope(input),
         "mls_header" => replay::mls_header(input),
         "notice" => replay::notice(input),

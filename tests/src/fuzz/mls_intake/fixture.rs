@@ -80,7 +80,7 @@ fn make() -> Fixture {
     let charter = Charter { class: Class::Work, tenant: Some(acme.root()), predecessor: None, nonce: [7; 32] };
     let state = GroupState { name: "设计".to_owned(), roots: vec![acme.root()], ..GroupState::default() };
     let ana = honest(SEEDS[0]);
-    let mut desk = Group::found(&ana, &key(SEEDS[0]), &chains[0], charter, &state).unwrap();
+    let mut desk = Group::found(&ana, &key(SEEDS[0]), &chains[0], charter, &state, None).unwrap();
     desk.commit(&ana, &key(SEEDS[0]), &Change::default()).unwrap();
     desk.merge_pending(&ana).unwrap();
 

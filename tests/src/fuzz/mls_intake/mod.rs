@@ -77,6 +77,7 @@ fn change(fixture: &Fixture, insider: &Insider, choice: usize) -> Change {
             adds: vec![insider.offered(&fixture.package)],
             removes: vec![fixture.device(0)],
             state: Some(state),
+            policy: None,
         },
     }
 }

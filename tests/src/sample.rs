@@ -1,0 +1,70 @@
+//! An escrow policy that tests, vectors and fuzz bodies start from.
+
+use chancery_protocol::{
+    identity::DeviceKey,
+    mls::{
+        EscrowPolicy, PolicyCertificate, SignedPolicy,
+        policy::{PolicyMode, PolicyNotice, escrow_key_hash},
+    },
+    secret::Secret32,
+    time::Timestamp,
+};
+
+/// A key from a seed of one byte.
+///
+/// # Panics
+/// Never, but in a broken crypto library.
+#[must_use]
+pub fn key(byte: u8) -> DeviceKey {
+    DeviceKey::from_seed(Secret32::new([byte; 32])).unwrap()
+}
+
+/// The first version of a policy of the organisation with this root key; `escrow` is the escrow member's handle.
+///
+/// # Panics
+/// If that is no handle.
+#[must_use]
+pub fn policy(root: &DeviceKey, escrow: &str, escrow_key: &[u8; 32]) -> EscrowPolicy {
+    EscrowPolicy {
+        layout: EscrowPolicy::LAYOUT,
+        id: "acme-trading".to_owned(),
+        version: 1,
+        previous: None,
+        tenant: PolicyCertificate::issue(root, &[0; 32], 1).root(),
+        effective_from: Timestamp(1_800_000_000_000),
+        document_hash: [0x0d; 32],
+        document_url: "https://acme.example/archive-policy".to_owned(),
+        purpose: "Records of the trading desk, as the law demands".to_owned(),
+        retention_class: "trading-7y".to_owned(),
+        mode: PolicyMode::Required,
+        escrow: escrow.parse().unwrap(),
+        escrow_key: escrow_key_hash(escrow_key),
+        archive_key: [0x0a; 32],
+        archive_generation: 1,
+        quorum: 3,
+        seats: 5,
+        seats_hash: [0x05; 32],
+        log_origin: "acme.example/archive".to_owned(),
+        statement_url: "https://archive.acme.example/capture".to_owned(),
+        notices: vec![
+            PolicyNotice { language: "en".to_owned(), text: "What is said here is archived.".to_owned() },
+            PolicyNotice { language: "zh-Hans".to_owned(), text: "本群的内容会被存档。".to_owned() },
+        ],
+    }
+}
+
+/// The version after another one, which says the same.
+#[must_use]
+pub fn next(before: &SignedPolicy) -> EscrowPolicy {
+    EscrowPolicy { version: before.policy().version + 1, previous: Some(before.hash()), ..before.policy().clone() }
+}
+
+/// Signs with the policy key of a number, which the root certifies.
+///
+/// # Panics
+/// If a field is not what it must be.
+#[must_use]
+pub fn sign(root: &DeviceKey, number: u8, policy: &EscrowPolicy) -> SignedPolicy {
+    let policy_key = key(0xb0 + number);
+    policy.sign(&policy_key, &PolicyCertificate::issue(root, policy_key.public(), number.into())).unwrap()
+}
