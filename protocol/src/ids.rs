@@ -99,6 +99,16 @@ byte_ids! {
     PolicyHash, 32, "a policy hash";
     /// SHA-256 over a notice of escrow in one language, with its label.
     NoticeHash, 32, "a notice hash";
+    /// A segment of the archive: drawn at random when it is opened.
+    SegmentId, 16, "a segment id";
+    /// SHA-256 over the header of a segment, with its label.
+    HeaderHash, 32, "a header hash";
+    /// SHA-256 over a sealed record, with its label.
+    SealedHash, 32, "a sealed record's hash";
+    /// SHA-256 over a request to open parts of the archive, with its label.
+    OpeningHash, 32, "the hash of an opening request";
+    /// SHA-256 over an archive key with its shares, with its label.
+    ArchiveKeyHash, 32, "an archive key hash";
     /// What tells histories of a registrar's orders apart.
     OrderHash, 32, "an order hash";
     /// A message, chosen at random by its author.

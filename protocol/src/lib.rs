@@ -8,6 +8,7 @@
 
 pub mod client;
 pub mod error;
+pub mod escrow;
 pub mod identity;
 pub mod ids;
 pub mod limits;

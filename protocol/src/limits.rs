@@ -108,6 +108,19 @@ pub const APPEND_ID_DAYS: u64 = 7;
 /// Days that a relay keeps rows which tie a device to a moment.
 pub const TRACE_DAYS: u64 = 7;
 
+/// Most seats that hold a share of an archive key.
+pub const SEATS_MAX: u8 = 64;
+/// Longest name of a retention class, in bytes of UTF-8.
+pub const RETENTION_NAME_BYTES_MAX: usize = 64;
+/// Longest record of the archive before padding, in bytes.
+pub const RECORD_BYTES_MAX: usize = 1024 * 1024 - 4;
+/// Smallest padded record, in bytes; each further bucket is twice as large.
+pub const RECORD_BUCKET_MIN: usize = 256;
+/// Most members in one record of them.
+pub const RECORD_MEMBERS_MAX: usize = 1_000;
+/// Most records of a segment.
+pub const SEGMENT_RECORDS_MAX: u64 = 1 << 32;
+
 /// Most entries of a Merkle log: the tiles of C2SP tlog-tiles then have five levels.
 pub const LOG_SIZE_MAX: u64 = (1 << 40) - 1;
 /// Longest entry of a Merkle log, in bytes.

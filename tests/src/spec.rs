@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// The documents' short names, which begin every requirement ID.
-const AREAS: &[&str] = &["wire", "merkle", "identity", "directory", "mls", "policy", "relay"];
+const AREAS: &[&str] = &["wire", "merkle", "identity", "directory", "mls", "policy", "relay", "archive"];
 
 /// Folders whose code must cite every requirement.
 const CITING: &[&str] = &["protocol", "server", "client-sdk"];

@@ -10,7 +10,7 @@ use crate::{
     ids::{EnvelopeHash, MessageId},
     limits::{ENVELOPE_BUCKET_MIN, ENVELOPE_BYTES_MAX, TEXT_BYTES_MAX},
     time::Timestamp,
-    wire::{Blob, decode_exact, encode, relay::Head},
+    wire::{Blob, decode_exact, encode, padding::Padding, relay::Head},
 };
 
 /// One message of one device in one group. Its bytes are fixed at the first encryption.
@@ -110,22 +110,16 @@ pub fn envelope_hash(bytes: &[u8]) -> EnvelopeHash {
     EnvelopeHash(hash.finalize().into())
 }
 
-/// Length (u32, big-endian), the bytes, zeros up to the next bucket: 256 bytes, or a power of two above. (mls.envelope.1)
+/// Envelopes in their buckets. (mls.envelope.1)
+const PADDING: Padding =
+    Padding { what: "an envelope", bucket_min: ENVELOPE_BUCKET_MIN, bytes_max: ENVELOPE_BYTES_MAX };
+
+/// Pads to a bucket: 256 bytes, or a power of two above.
 ///
 /// # Errors
 /// `TooLong`.
 pub fn pad(bytes: &[u8]) -> Result<Vec<u8>, Malformed> {
-    let too_long = Malformed::TooLong { what: "an envelope", len: bytes.len(), max: ENVELOPE_BYTES_MAX };
-    let len = match u32::try_from(bytes.len()) {
-        Ok(len) if bytes.len() <= ENVELOPE_BYTES_MAX => len,
-        _ => return Err(too_long),
-    };
-    let bucket = (bytes.len() + 4).next_power_of_two().max(ENVELOPE_BUCKET_MIN);
-    let mut padded = Vec::with_capacity(bucket);
-    padded.extend_from_slice(&len.to_be_bytes());
-    padded.extend_from_slice(bytes);
-    padded.resize(bucket, 0);
-    Ok(padded)
+    PADDING.pad(bytes)
 }
 
 /// Undoes [`pad`] and refuses any other padding.
@@ -133,12 +127,5 @@ pub fn pad(bytes: &[u8]) -> Result<Vec<u8>, Malformed> {
 /// # Errors
 /// `Undecodable`.
 pub fn unpad(padded: &[u8]) -> Result<&[u8], Malformed> {
-    let refuse = Malformed::Undecodable { what: "envelope padding" };
-    let (len, rest) = padded.split_first_chunk::<4>().ok_or(refuse.clone())?;
-    let len = usize::try_from(u32::from_be_bytes(*len)).map_err(|_| refuse.clone())?;
-    let (bytes, zeros) = rest.split_at_checked(len).ok_or(refuse.clone())?;
-    let whole = len <= ENVELOPE_BYTES_MAX
-        && padded.len() == (len + 4).next_power_of_two().max(ENVELOPE_BUCKET_MIN)
-        && zeros.iter().all(|byte| *byte == 0);
-    if whole { Ok(bytes) } else { Err(refuse) }
+    PADDING.unpad(padded)
 }

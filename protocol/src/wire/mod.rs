@@ -8,6 +8,7 @@ pub mod envelope;
 pub mod frame;
 pub mod mls_header;
 pub mod notice;
+pub mod padding;
 pub mod registrar;
 pub mod relay;
 pub mod vector;

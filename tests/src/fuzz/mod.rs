@@ -3,6 +3,7 @@
 //! `fuzz/` wraps them for cargo-fuzz; `tests/it/fuzz.rs` runs them on the corpora and on seeded random input. No body
 //! keeps state between two calls.
 
+pub mod archive;
 pub mod chain;
 pub mod charter;
 pub mod checkpoint;
@@ -38,6 +39,7 @@ pub struct Target {
 
 /// Every target. `fuzz/fuzz_targets/` has one file for each, which a test checks.
 pub const TARGETS: &[Target] = &[
+    Target { name: "archive", run: archive::run },
     Target { name: "chain", run: chain::run },
     Target { name: "charter", run: charter::run },
     Target { name: "checkpoint", run: checkpoint::run },
@@ -81,6 +83,9 @@ pub fn seed_of(path: &str, vector: &Vector) -> Option<(String, Vec<u8>)> {
         "checkpoint" => ("checkpoint", text("note").as_bytes().to_vec()),
         "log_path" | "entry_bundle" | "merkle_inclusion" | "merkle_consistency" => {
             ("merkle", merkle::seed(&vector.kind, &vector.input))
+        }
+        "scope" | "segment_header" | "sealed_record" | "record" | "archive_key" | "partial" => {
+            ("archive", archive::seed(&vector.kind, &vector.input))
         }
         _ => return None,
     };

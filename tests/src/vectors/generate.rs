@@ -3,6 +3,7 @@
 //! This module does not compute expectations by itself: it states the layer that must answer and stores what the code
 //! gives. Stored files are then what later code is held to.
 
+mod archive;
 mod directory;
 mod frames;
 mod identity;
@@ -56,5 +57,6 @@ pub fn all() -> BTreeMap<String, Vector> {
     notice::add(&mut set);
     policy::add(&mut set);
     identity::add(&mut set);
+    archive::add(&mut set);
     set.vectors
 }

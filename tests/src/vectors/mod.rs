@@ -6,6 +6,7 @@ mod forge;
 pub mod generate;
 pub mod json;
 mod replay;
+mod replay_archive;
 mod replay_directory;
 mod replay_identity;
 mod replay_merkle;
@@ -134,6 +135,13 @@ pub fn run(kind: &str, input: &Value) -> Result<Outcome, String> {
         "entry_bundle" => replay_merkle::bundle(input),
         "directory_entry" => replay_directory::entry(input),
         "checkpoint" => replay_merkle::checkpoint(input),
+        "scope" => replay_archive::scope(input),
+        "segment_header" => replay_archive::segment_header(input),
+        "archive_key" => replay_archive::archive_key(input),
+        "partial" => replay_archive::partial(input),
+        "combine" => replay_archive::combine(input),
+        "sealed_record" => replay_archive::sealed_record(input),
+        "record" => replay_archive::record(input),
         _ => Err(format!("no vector is of kind {kind:?}")),
     }
 }

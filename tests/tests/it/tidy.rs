@@ -23,7 +23,7 @@ const LAYERS: &[&[&str]] = &[
     &["merkle"],
     &["wire"],
     &["identity"],
-    &["mls"],
+    &["mls", "escrow"],
     &["client", "relay"],
 ];
 
@@ -231,12 +231,15 @@ fn the_crypto_of_tests_is_in_nothing_that_ships() {
     }
 }
 
-/// A client without a judge is the simulator's alone: nothing else is built with it, and one function makes it.
+/// A client without a judge is the simulator's alone, and an archive key of one hand the tests': nothing else is built with
+/// them, and one function makes each.
 #[test]
-fn only_the_simulator_can_do_without_the_judge() {
+fn only_tests_can_do_without_the_judge_or_deal_archive_keys() {
     for file in manifests().into_iter().filter(|file| file.path != "tests/Cargo.toml") {
-        let switched_on = file.text.lines().any(|line| line.contains("features") && line.contains("seeded-bugs"));
-        assert!(!switched_on, "{} switches seeded bugs on", file.path);
+        for feature in ["seeded-bugs", "single-dealer"] {
+            let switched_on = file.text.lines().any(|line| line.contains("features") && line.contains(feature));
+            assert!(!switched_on, "{} switches {feature} on", file.path);
+        }
     }
     for file in sources().into_iter().filter(|file| !file.path.starts_with("tests/")) {
         let made = file.path == "protocol/src/mls/judge.rs";

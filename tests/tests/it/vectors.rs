@@ -61,6 +61,13 @@ fn every_frame_type_and_every_outcome_has_a_vector() {
         ("entry_bundle", "bundle"),
         ("directory_entry", "entry"),
         ("checkpoint", "size note origin signature"),
+        ("scope", "scope"),
+        ("segment_header", "size scope element proof"),
+        ("archive_key", "archive_key"),
+        ("partial", "element seat proof"),
+        ("combine", "key too_few header"),
+        ("sealed_record", "size commitment seal padding"),
+        ("record", "record"),
     ];
     for (kind, refusals) in layers {
         for layer in refusals.split(' ').chain(["ok"]) {
