@@ -424,7 +424,7 @@ impl Client {
         Ok(())
     }
 
-    async fn command(&self, command: Command) -> Result<Reply, Error> {
+    pub(crate) async fn command(&self, command: Command) -> Result<Reply, Error> {
         self.ask(|answer| Job::Command(command, answer)).await
     }
 
@@ -466,6 +466,6 @@ impl Client {
     }
 }
 
-fn unexpected(reply: &Reply) -> Error {
+pub(crate) fn unexpected(reply: &Reply) -> Error {
     Error::Internal(format!("unexpected reply {:?}", core::mem::discriminant(reply)))
 }

@@ -55,6 +55,8 @@ pub struct Device {
     pub label: String,
     /// Whether it is this one.
     pub own: bool,
+    /// Whether this device has been told of it; if not, it is the user's or an intruder.
+    pub known: bool,
     /// When it was enrolled.
     pub enrolled_at: Timestamp,
     /// Until when its newest certificate is valid.
@@ -94,8 +96,8 @@ impl Client {
         Ok(LinkCode { code: ticket.to_string(), expires_at: linkable.expires_at, known })
     }
 
-    /// Waits until another device has used the code, and returns it; cancel safe. Its KeyPackages may take a moment more:
-    /// [`Client::add_own_devices`] follows.
+    /// Waits until another device has used the code, and returns it; cancel safe. It is known to this device from then on. Its
+    /// KeyPackages may take a moment more: [`Client::add_own_devices`] follows.
     ///
     /// # Errors
     /// `Refused` with `TicketRefused` when the code has expired unused; as [`Client::devices`].
@@ -105,7 +107,9 @@ impl Client {
             let found = self.devices().await;
             match found {
                 Ok(devices) => {
-                    if let Some(device) = devices.into_iter().find(|device| !known.contains(&device.device)) {
+                    if let Some(mut device) = devices.into_iter().find(|device| !known.contains(&device.device)) {
+                        self.acknowledge_device(device.device).await?;
+                        device.known = true;
                         return Ok(device);
                     }
                 }
@@ -123,8 +127,9 @@ impl Client {
     /// all are members already nothing is done.
     ///
     /// # Errors
-    /// As [`Client::invite`]; `NotAllowed` also for a device that the organisation's directory does not show yet, which it
-    /// does within a second of its enrolment: try again.
+    /// As [`Client::invite`]; `NotAllowed` also if it is about a device that this one does not know
+    /// ([`Client::acknowledge_device`]), or that the organisation's directory does not show yet, which it does within a second
+    /// of its enrolment: try again.
     pub async fn add_own_devices(&self) -> Result<usize, Error> {
         let own = self.identity().ok_or(Error::NotEnrolled)?.account;
         let groups = self.groups().await?;
@@ -167,10 +172,12 @@ impl Client {
     async fn listed(&self, enrolment: &Enrolment, request: &Frame) -> Result<Vec<Device>, Error> {
         let own = enrolment.identity()?.device;
         let answer = self.ask_registrar(enrolment, request).await?;
+        let unknown = self.directory().await?.map(|directory| directory.unknown_devices).unwrap_or_default();
         let device = |listed: &ListedDevice| Device {
             device: listed.device,
             label: listed.label.clone(),
             own: listed.device == own,
+            known: !unknown.contains(&listed.device),
             enrolled_at: listed.enrolled_at,
             not_after: listed.not_after,
             revoked_at: listed.revoked_at,

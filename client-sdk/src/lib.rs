@@ -32,6 +32,7 @@
 mod client;
 mod config;
 mod devices;
+mod directory;
 mod driver;
 mod error;
 mod events;
@@ -42,9 +43,9 @@ mod renewal;
 mod store;
 
 pub use chancery_protocol::{
-    client::{AlarmKind, Event, GroupStatus, GroupSummary, MemberSummary, Message},
+    client::{AlarmKind, DirectorySummary, Event, GroupStatus, GroupSummary, MemberSummary, Message},
     error::Refusal,
-    identity::{Authority, Contact, ContactError, Handle, Role},
+    identity::{Authority, Contact, ContactError, Freshness, Handle, Role, directory::SplitEvidence},
     ids::{AccountId, DeviceId, EventId, GroupId, MessageId, RootHash, Seq},
     mls::charter::Class,
     secret::Secret32,

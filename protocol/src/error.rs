@@ -108,7 +108,7 @@ pub enum Refusal {
     #[error("the relay does not admit this organisation or personal account")]
     CertificateForeign,
     /// 19: the account was disabled.
-    #[error("the account is disabled")]
+    #[error("the account is disabled: ask whoever runs the organisation's registrar to enable it")]
     AccountDisabled,
     /// 20: the ticket is unknown, spent or expired.
     #[error("the ticket is unknown, spent or expired: ask for another one")]

@@ -129,6 +129,8 @@ pub const LOG_ENTRY_BYTES_MAX: usize = 1024;
 pub const DIRECTORY_ENTRIES_PER_LOOK_MAX: u64 = 4_000_000;
 /// Heads of a directory with which a client compares older ones.
 pub const DIRECTORY_HEADS_KEPT_MAX: usize = 256;
+/// Pairs of contradicting checkpoints of a directory that a client keeps as evidence.
+pub const DIRECTORY_SPLITS_KEPT_MAX: u8 = 16;
 /// Longest checkpoint, all its signatures included, in bytes.
 pub const CHECKPOINT_BYTES_MAX: usize = 16 * 1024;
 /// Most signature lines of a checkpoint.

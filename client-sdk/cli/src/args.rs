@@ -63,6 +63,12 @@ pub(crate) enum Verb {
         #[command(subcommand)]
         verb: DeviceVerb,
     },
+    /// The organisation's directory of certificates and of who is cut off
+    #[command(after_help = exit::HELP)]
+    Directory {
+        #[command(subcommand)]
+        verb: DirectoryVerb,
+    },
     /// Send one message; it is kept and sent later if the relay cannot be reached
     #[command(after_help = exit::HELP)]
     Send {
@@ -122,12 +128,29 @@ pub(crate) enum DeviceVerb {
         /// At most 64 bytes; empty takes the name away
         label: String,
     },
+    /// Say that a device is yours: compare its id with what `whoami` prints there
+    #[command(after_help = exit::HELP)]
+    Acknowledge {
+        /// 8 or more digits of its id
+        device: String,
+    },
     /// Cut another device of this account off, at once and for good
     #[command(after_help = exit::HELP)]
     Revoke {
         /// 8 or more digits of its id
         device: String,
     },
+}
+
+/// What to do with the directory.
+#[derive(Debug, Subcommand)]
+pub(crate) enum DirectoryVerb {
+    /// Print how far it was read, how old that is, and what two histories were seen
+    #[command(after_help = exit::HELP)]
+    Show,
+    /// Read it anew: somebody has cleared up which of two histories holds; the evidence is kept
+    #[command(after_help = exit::HELP)]
+    Clear,
 }
 
 /// What to do with groups.

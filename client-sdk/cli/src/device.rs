@@ -28,6 +28,11 @@ pub(crate) async fn obey(session: &Session, output: &Output, verb: &DeviceVerb) 
             let device = find(&client.devices().await?, device)?;
             output.devices(&client.rename_device(device, label).await?)
         }
+        DeviceVerb::Acknowledge { device } => {
+            let device = find(&client.devices().await?, device)?;
+            client.acknowledge_device(device).await?;
+            output.devices(&client.devices().await?)
+        }
         DeviceVerb::Revoke { device } => {
             let device = find(&client.devices().await?, device)?;
             output.devices(&client.revoke_device(device).await?)

@@ -8,8 +8,10 @@ mod args;
 mod chat;
 mod contact;
 mod device;
+mod directory;
 mod exit;
 mod group;
+mod people;
 mod read;
 mod session;
 mod show;
@@ -62,6 +64,7 @@ async fn obey(args: Args) -> Result<(), Failure> {
         Verb::Group { verb } => group::obey(&session, &output, verb).await,
         Verb::Contact { verb } => contact::obey(&session, &output, verb).await,
         Verb::Device { verb } => device::obey(&session, &output, verb).await,
+        Verb::Directory { verb } => directory::obey(&session, &output, verb).await,
         Verb::Send { group, text } => chat::send(&session, &output, group, text).await,
         Verb::Read { group, follow } => read::read(&session, &output, group.as_deref(), *follow).await,
         Verb::Chat { group } => chat::chat(&session, &output, group).await,

@@ -6,6 +6,7 @@ use chancery_client::{EventId, GroupId, HostEvent};
 
 use crate::{
     exit::Failure,
+    people::People,
     session::Session,
     show::{Output, group_of, is_news},
 };
@@ -40,13 +41,14 @@ pub(crate) struct Reader<'a> {
     output: &'a Output,
     only: Option<GroupId>,
     names: BTreeMap<GroupId, String>,
+    people: People,
     /// Behind the last event that was looked at.
     pub(crate) cursor: EventId,
 }
 
 impl<'a> Reader<'a> {
     pub(crate) fn new(session: &'a Session, output: &'a Output, only: Option<GroupId>) -> Self {
-        Self { session, output, only, names: BTreeMap::new(), cursor: EventId(0) }
+        Self { session, output, only, names: BTreeMap::new(), people: People::default(), cursor: EventId(0) }
     }
 
     /// Prints the events of the chosen group, or all, and acknowledges just these.
@@ -60,7 +62,8 @@ impl<'a> Reader<'a> {
             }
             if self.output.json || is_news(event) {
                 let name = self.group_name(group).await?;
-                self.output.event(event, &self.session.client, name.as_deref())?;
+                self.meet(event, group).await;
+                self.output.event(event, &self.session.client, &self.people, name.as_deref())?;
             }
             shown.push(event.id());
         }
@@ -69,6 +72,15 @@ impl<'a> Reader<'a> {
             self.session.client.ack_only(&shown).await?;
         }
         Ok(())
+    }
+
+    /// Whoever the event may name.
+    async fn meet(&mut self, event: &HostEvent, group: Option<GroupId>) {
+        self.people.hear(event);
+        if let (HostEvent::Other { .. }, Some(group)) = (event, group) {
+            // Of a group that this device is out of, what events have said is what is known.
+            self.people.meet(&self.session.client.members(group).await.unwrap_or_default());
+        }
     }
 
     /// The name to put before a line, if groups are mixed.

@@ -6,12 +6,12 @@
 use std::io::{self, Write};
 
 use chancery_client::{
-    AccountId, Authority, Body, Client, Contact, Device, Event, GroupId, GroupStatus, GroupSummary, Handle, HostEvent,
-    Identity, LinkCode, MemberSummary, Message, Role,
+    AccountId, Authority, Body, Client, Contact, Device, DirectorySummary, Event, Freshness, GroupId, GroupStatus,
+    GroupSummary, Handle, HostEvent, Identity, LinkCode, MemberSummary, Message, Role, SplitEvidence,
 };
 use serde_json::{Value, json};
 
-use crate::{exit::Failure, session::short};
+use crate::{exit::Failure, people::People, session::short};
 
 /// Where results go.
 pub(crate) struct Output {
@@ -55,13 +55,54 @@ impl Output {
         self.line(
             || {
                 let state = if device.revoked_at.is_some() { "revoked" } else { "active" };
-                let own = if device.own { "  (this device)" } else { "" };
+                let own = match (device.own, device.known) {
+                    (true, _) => "  (this device)",
+                    (false, true) => "",
+                    (false, false) => "  UNKNOWN here: acknowledge it if it is yours, else revoke it",
+                };
                 format!("{}  {state:<8}  {}{own}", short(&id), escape(&device.label))
             },
             || {
                 json!({
-                    "device": id, "label": device.label, "own": device.own, "enrolled_at_ms": device.enrolled_at.0,
+                    "device": id, "label": device.label, "own": device.own, "known": device.known, "enrolled_at_ms": device.enrolled_at.0,
                     "not_after_ms": device.not_after.0, "revoked_at_ms": device.revoked_at.map(|at| at.0),
+                })
+            },
+        )
+    }
+
+    /// What was read of the organisation's directory; evidence of two histories in full, so that it can be handed on.
+    pub(crate) fn directory(&self, directory: &DirectorySummary) -> Result<(), Failure> {
+        let age = match directory.freshness {
+            Freshness::Fresh => "fresh",
+            Freshness::Aging => "older than an hour",
+            Freshness::Stale => "older than a day: nothing is sent",
+        };
+        self.line(
+            || {
+                let mut text = format!("{} entries, {age}", directory.size);
+                if directory.split {
+                    text.push_str(
+                        "\nALARM: two histories. When it is cleared up which one holds: chancery directory clear",
+                    );
+                }
+                for device in &directory.unknown_devices {
+                    text.push_str(&format!("\nunknown device of this account: {device}"));
+                }
+                for seen in &directory.evidence {
+                    text.push_str(&format!(
+                        "\nevidence, followed here:\n{}contradicted by:\n{}",
+                        seen.ours, seen.theirs
+                    ));
+                }
+                text
+            },
+            || {
+                let evidence = |seen: &SplitEvidence| json!({ "ours": seen.ours, "theirs": seen.theirs });
+                json!({
+                    "entries": directory.size, "signed_at_ms": directory.signed_at.map(|at| at.0), "age": age,
+                    "split": directory.split, "evidence": directory.evidence.iter().map(evidence).collect::<Vec<_>>(),
+                    "unknown_devices": directory.unknown_devices.iter().map(ToString::to_string).collect::<Vec<_>>(),
                 })
             },
         )
@@ -195,7 +236,13 @@ impl Output {
     }
 
     /// An event; `group` is the group's name where a person needs it.
-    pub(crate) fn event(&self, event: &HostEvent, client: &Client, group: Option<&str>) -> Result<(), Failure> {
+    pub(crate) fn event(
+        &self,
+        event: &HostEvent,
+        client: &Client,
+        people: &People,
+        group: Option<&str>,
+    ) -> Result<(), Failure> {
         let prefix = || group.map_or_else(String::new, |group| format!("[{}] ", escape(group)));
         match event {
             HostEvent::Message { id, message } => self.line(
@@ -203,7 +250,7 @@ impl Output {
                 || message_object(id.0, message, client),
             ),
             HostEvent::Other { id, event } => self.line(
-                || format!("{}* {}", prefix(), escape(&sentence(event, client))),
+                || format!("{}* {}", prefix(), escape(&sentence(event, client, people))),
                 || event_object(id.0, event, client),
             ),
             _ => Ok(()),
@@ -294,37 +341,37 @@ pub(crate) fn is_news(event: &HostEvent) -> bool {
     }
 }
 
-fn sentence(event: &Event, client: &Client) -> String {
-    let who = |handle: &Option<Handle>, account: &AccountId| name(client, handle.as_ref(), *account);
+fn sentence(event: &Event, client: &Client, people: &People) -> String {
+    let who = |account: &AccountId| people.name(client, *account);
     match event {
         Event::Received { seq, .. } | Event::Sent { seq, .. } => format!("message {seq} is not in history"),
         Event::Joined { name, class, .. } => format!("you are in the group {name:?} ({class})"),
-        Event::MemberAdded { account, handle, .. } => format!("{} was added", who(handle, account)),
-        Event::DeviceAdded { account, handle, device, .. } => {
-            format!("{} has another device in the group: {}", who(handle, account), short(&device.to_string()))
+        Event::MemberAdded { account, .. } => format!("{} was added", who(account)),
+        Event::DeviceAdded { account, device, .. } => {
+            format!("{} has another device in the group: {}", who(account), short(&device.to_string()))
         }
-        Event::MemberRemoved { account, handle, .. } => format!("{} was removed", who(handle, account)),
-        Event::Leaving { account, .. } => format!("{} asks to leave", who(&None, account)),
+        Event::MemberRemoved { account, .. } => format!("{} was removed", who(account)),
+        Event::Leaving { account, .. } => format!("{} asks to leave", who(account)),
         Event::Left { .. } => "you have left the group".to_owned(),
         Event::Removed { .. } => "you were removed from the group".to_owned(),
         Event::Skipped { seq, reason, .. } => format!("entry {seq} was skipped: {reason}"),
         Event::Unsent { id, reason, .. } => format!("message {id} was not sent: {reason}"),
         Event::DeviceRolledBack { account, .. } => {
-            format!("a device of {} has lost what it knew: it may run from a restored copy", who(&None, account))
+            format!("a device of {} has lost what it knew: it may run from a restored copy", who(account))
         }
         Event::MemberStuck { account, .. } => {
-            format!("a device of {} cannot follow the group and will be added again", who(&None, account))
+            format!("a device of {} cannot follow the group and will be added again", who(account))
         }
         Event::Renamed { name, .. } => format!("the group is called {name} from here on"),
         Event::AdministratorsChanged { appointed, dismissed, .. } => {
             format!("administrators: {} appointed, {} dismissed", appointed.len(), dismissed.len())
         }
         Event::MemberReadded { account, by, .. } => {
-            format!("a device of {} was added again by {}", who(&None, account), who(&None, by))
+            format!("a device of {} was added again by {}", who(account), who(by))
         }
         Event::HelpOverdue { by, .. } => format!(
             "nobody has added this device again for an hour: found the group anew{}",
-            by.as_ref().map(|by| format!(", without {}", who(&None, by))).unwrap_or_default()
+            by.as_ref().map(|by| format!(", without {}", who(by))).unwrap_or_default()
         ),
         Event::Alarm { reason, .. } => format!("ALARM: {reason}"),
         Event::DirectoryAges { stops: false } => {
@@ -336,11 +383,14 @@ fn sentence(event: &Event, client: &Client) -> String {
         }
         Event::DirectoryFollowed => "the organisation's directory is followed again".to_owned(),
         Event::DirectorySplit { .. } => {
-            "ALARM: the organisation's directory has shown two histories: tell whoever answers for it".to_owned()
+            "ALARM: the organisation's directory has shown two histories: tell whoever answers for it, with what `chancery \
+             directory show` prints"
+                .to_owned()
         }
         Event::UnknownOwnDevice { device, .. } => {
             format!(
-                "ALARM: a device of your account was certified that you have not named: {device}. If it is not yours, have it revoked"
+                "ALARM: your account has a device that none of your others has told of: {device}. If it is yours: chancery device \
+                 acknowledge; else have it revoked"
             )
         }
         Event::InvitationRefused { reason } => format!("an invitation was refused: {reason}"),

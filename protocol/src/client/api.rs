@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     error::Refusal,
-    identity::{Authority, Handle, Role},
+    identity::{Authority, Freshness, Handle, Role, directory::SplitEvidence},
     ids::{AccountId, DeviceId, EventId, GroupId, MessageId, Seq},
     merkle::Resource,
     mls::charter::Class,
@@ -84,6 +84,16 @@ pub enum Command {
         /// The group.
         group: GroupId,
     },
+    /// What this device knows of its organisation's directory. Done with `Directory`.
+    Directory,
+    /// Says that a device of the own account is known: the user has compared its id, or has linked it here.
+    AcknowledgeDevice {
+        /// Which.
+        device: DeviceId,
+    },
+    /// Reads the organisation's directory anew after two histories were seen, when somebody has cleared up which one
+    /// holds. The evidence is kept.
+    FollowAnew,
     /// Done when nothing waits in outbox and intents and every group is read up to the head that the relay told.
     Flush,
 }
@@ -114,6 +124,25 @@ pub enum Reply {
     Groups(Vec<GroupSummary>),
     /// The members.
     Members(Vec<MemberSummary>),
+    /// The directory; none for a device that follows none.
+    Directory(Option<DirectorySummary>),
+}
+
+/// What a device knows of its organisation's directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DirectorySummary {
+    /// Entries that were read and verified.
+    pub size: u64,
+    /// When the newest checkpoint was signed, if one was seen.
+    pub signed_at: Option<Timestamp>,
+    /// How old the newest head is.
+    pub freshness: Freshness,
+    /// Whether two histories were seen, and nobody has cleared that up.
+    pub split: bool,
+    /// The contradicting checkpoints, the oldest first.
+    pub evidence: Vec<SplitEvidence>,
+    /// Devices of the own account of which nobody has told this one.
+    pub unknown_devices: Vec<DeviceId>,
 }
 
 /// A group as its list shows it.
@@ -424,7 +453,7 @@ pub enum Event {
         /// The one that contradicts it.
         theirs: String,
     },
-    /// Alarm: the organisation has certified a device of the own account of which nobody here has been told.
+    /// Alarm: the organisation has certified a device of the own account, and no device of the account has told of it.
     UnknownOwnDevice {
         /// Which.
         device: DeviceId,

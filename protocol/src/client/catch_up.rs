@@ -351,6 +351,7 @@ impl ClientMachine {
             let handle = handle(&merged.before, *account);
             self.tell(&Event::MemberRemoved { group: id, account: *account, handle, by });
         }
+        self.hear_of_devices(merged, &after);
         self.tell_state(id, merged, &after.state);
         self.readded(id, merged);
         self.forget_chains(id, &after.leaves.keys().copied().collect::<Vec<_>>());

@@ -107,6 +107,15 @@ impl ClientMachine {
         }
     }
 
+    /// Looks through the relay and at the registrar as soon as it can, whatever was looked at before.
+    pub(super) fn look_at_both(&mut self) {
+        if let Some(following) = &mut self.directory {
+            following.asked = true;
+            following.there_at = None;
+            following.out.clear();
+        }
+    }
+
     /// Looks for somebody who is to be added.
     pub(super) fn look_for_adding(&mut self) {
         if let Some(following) = &mut self.directory {
@@ -148,6 +157,7 @@ impl ClientMachine {
         }
         self.mind_registrar(now);
         self.tell_freshness(now);
+        self.raise_alarms(now);
     }
 
     /// directory.follow.3: the registrar is asked, too, so that a relay which holds back is noticed; and first of all where
@@ -179,7 +189,7 @@ impl ClientMachine {
             Step::Done(outcome) => {
                 let Some(following) = &mut self.directory else { return };
                 following.there = None;
-                self.take_news(outcome);
+                self.take_outcome(outcome);
             }
         }
     }
@@ -205,7 +215,7 @@ impl ClientMachine {
         let waits = following.there.is_some() || following.look.is_some() || following.asked;
         let there = following.there_at.filter(|_| self.online && !waits);
         let ages = following.view.ages_at(following.told);
-        [look, there, ages].into_iter().flatten().min()
+        [look, there, ages, following.view.alarm_at()].into_iter().flatten().min()
     }
 
     /// An answer of the relay, or none if it refused.
@@ -236,15 +246,18 @@ impl ClientMachine {
             let next = if core::mem::take(&mut following.adds) { now } else { next };
             following.there_at = following.there_at.map(|at| at.min(next));
         }
-        self.take_news(outcome);
+        self.take_outcome(outcome);
     }
 
-    fn take_news(&mut self, outcome: Outcome) {
-        let news = match outcome {
+    fn take_outcome(&mut self, outcome: Outcome) {
+        self.take_news(match outcome {
             Outcome::Followed(news) => news,
             Outcome::Split(alarm) => alarm.into_iter().collect(),
             Outcome::Behind | Outcome::Unusable(_) => Vec::new(),
-        };
+        });
+    }
+
+    pub(super) fn take_news(&mut self, news: Vec<DirectoryNews>) {
         for one in news {
             match one {
                 DirectoryNews::UnknownOwnDevice { device, at } => self.tell(&Event::UnknownOwnDevice { device, at }),
@@ -299,6 +312,10 @@ impl ClientMachine {
             return Err(
                 "the organisation's directory has shown two histories: nobody is added until that is cleared up",
             );
+        }
+        // directory.own.2: whoever can certify a device of this account is not let into its groups by it.
+        if following.view.is_strange(device) {
+            return Err("nobody has told this device of that one: acknowledge it if it is yours, else have it revoked");
         }
         match following.view.standing(device) {
             None | Some(Standing::Included) => Ok(()),

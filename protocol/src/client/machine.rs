@@ -383,6 +383,9 @@ impl ClientMachine {
             Command::FoundAnew { group, without } => self.found_anew(id, group, &without).map(|()| None),
             Command::Groups => Ok(Some(Reply::Groups(self.groups.iter().map(summary).collect()))),
             Command::Members { group } => self.members(group).map(|members| Some(Reply::Members(members))),
+            Command::Directory => Ok(Some(self.directory_summary(now))),
+            Command::AcknowledgeDevice { device } => self.acknowledge(device).map(Some),
+            Command::FollowAnew => self.follow_anew().map(Some),
             Command::Flush => {
                 self.flushes.push(id);
                 Ok(None)

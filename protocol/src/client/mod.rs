@@ -10,13 +10,14 @@ mod gate;
 mod healing;
 pub mod machine;
 mod outbox;
+mod own_devices;
 mod packages;
 mod record;
 mod roles;
 
 pub use api::{
-    AlarmKind, ClientFault, Command, CommandId, Event, GroupStatus, GroupSummary, Input, MemberSummary, Message,
-    Output, Reply, StateChange, message_key,
+    AlarmKind, ClientFault, Command, CommandId, DirectorySummary, Event, GroupStatus, GroupSummary, Input,
+    MemberSummary, Message, Output, Reply, StateChange, message_key,
 };
 pub use machine::ClientMachine;
 

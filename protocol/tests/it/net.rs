@@ -44,7 +44,7 @@ pub struct Node {
     rows: Rows,
     tap: Arc<dyn Tap>,
     machine: ClientMachine,
-    conn: Option<ConnId>,
+    pub conn: Option<ConnId>,
     /// Frames on their way to this client, by lane.
     lanes: BTreeMap<Lane, VecDeque<(u32, Frame)>>,
     up: VecDeque<(u32, Frame)>,
@@ -185,6 +185,25 @@ impl Net {
         }
     }
 
+    /// The operator disables an account: the relay is told, and what is signed about it is shown.
+    pub fn disable(&mut self, name: &str) {
+        let account = self.account(name);
+        self.admission.disabled.insert(account);
+        self.relay.handle(RelayInput::Admission(self.admission.clone()), self.now);
+        self.drain_relay();
+        self.log(DirectoryEvent::AccountDisabled { account });
+        self.show();
+    }
+
+    /// The operator lets an account in again.
+    pub fn enable(&mut self, name: &str) {
+        let account = self.account(name);
+        self.admission.disabled.remove(&account);
+        self.relay.handle(RelayInput::Admission(self.admission.clone()), self.now);
+        self.log(DirectoryEvent::AccountEnabled { account });
+        self.show();
+    }
+
     /// From here on the registrar shows another history than the relay has.
     pub fn fork_directory(&mut self) {
         let tenant = self.issuing.root();
@@ -198,6 +217,16 @@ impl Net {
         }
         fork.show(key.sign(&origin(tenant), fork.size(), fork.root(), self.now));
         *log = fork;
+    }
+
+    /// The relay begins its copy anew with what the registrar shows.
+    pub fn relay_takes_the_registrars_directory(&mut self) {
+        let tenant = self.issuing.root();
+        let (_, log) = self.directory.as_ref().unwrap();
+        let entries = log.entries_from(0).to_vec();
+        let update = DirectoryUpdate { tenant, from: 0, entries, checkpoint: log.checkpoint().cloned() };
+        self.relay.handle(RelayInput::Directory(update), self.now);
+        self.drain_relay();
     }
 
     /// Time goes by, an hour at a time.
@@ -224,7 +253,9 @@ impl Net {
         let seed = self.random.bytes();
         let key = DeviceKey::from_seed(Secret32::new(seed)).unwrap();
         let role = chancery_protocol::identity::Role::Human;
-        let chain = self.issuing.certify(&name.parse().unwrap(), key.public(), role, self.now).unwrap();
+        // What stands behind "#" tells the devices of one account apart.
+        let handle = name.split('#').next().unwrap().parse().unwrap();
+        let chain = self.issuing.certify(&handle, key.public(), role, self.now).unwrap();
         self.node(name, seed, chain, tap);
     }
 

@@ -319,13 +319,60 @@ fn a_device_of_the_own_account_that_nobody_named_raises_an_alarm_and_earlier_one
     tenant.enrol("ana", 6, NOW);
     let strange = tenant.enrol("ana", 7, NOW.plus(MINUTE));
     tenant.sign(NOW.plus(MINUTE));
-    let news = followed(look(&mut view, &mut tenant.log, NOW.plus(MINUTE)));
+    assert_eq!(followed(look(&mut view, &mut tenant.log, NOW.plus(MINUTE))), []);
+    // Another device of the account may tell of it, as long as a link code is good.
+    assert_eq!((view.strange_devices(), view.alarm_at()), (vec![strange.device()], Some(NOW.plus(11 * MINUTE))));
+    assert_eq!(view.alarms(NOW.plus(10 * MINUTE)), []);
+    let news = view.alarms(NOW.plus(11 * MINUTE));
     assert_eq!(news, [DirectoryNews::UnknownOwnDevice { device: strange.device(), at: NOW.plus(MINUTE) }]);
+    assert_eq!((view.alarms(NOW.plus(HOUR)), view.alarm_at()), (vec![], None), "it is raised once");
     // Its renewal is no second device.
     tenant.enrol("ana", 7, NOW.plus(HOUR));
     tenant.enrol("ana", 3, NOW.plus(HOUR));
     tenant.sign(NOW.plus(HOUR));
     assert_eq!(followed(look(&mut view, &mut tenant.log, NOW.plus(HOUR))), []);
+    assert_eq!((view.alarm_at(), view.strange_devices()), (None, vec![strange.device()]));
+    assert!(view.is_strange(&strange) && !view.is_strange(&first));
+    view.name_own_device(strange.device());
+    assert!(view.strange_devices().is_empty() && !view.is_strange(&strange));
+}
+
+// proves directory.split.1
+#[test]
+fn a_log_that_is_read_anew_makes_nobody_known_and_lets_nobody_in_again_by_being_silent() {
+    let mut tenant = Tenant::new();
+    let own = tenant.enrol("ana", 3, NOW);
+    let li = tenant.enrol("李雷", 4, NOW);
+    tenant.revoke(&li, NOW);
+    let zoe = tenant.enrol("zoë", 5, NOW);
+    tenant.log(DirectoryEvent::AccountDisabled { account: zoe.account() }, NOW);
+    tenant.sign(NOW);
+    let mut view = DirectoryView::new(&own, NOW).unwrap();
+    followed(look(&mut view, &mut tenant.log, NOW));
+    // Another history of the same key: a device of ana's before her own, and neither revocation nor disabling.
+    let mut other = Tenant::new();
+    let before = other.enrol("ana", 8, NOW);
+    other.enrol("ana", 3, NOW);
+    other.enrol("李雷", 4, NOW);
+    other.enrol("zoë", 5, NOW);
+    let bo = other.enrol("bo", 6, NOW);
+    other.sign(NOW.plus(MINUTE));
+    assert!(matches!(look(&mut view, &mut other.log, NOW.plus(MINUTE)), Outcome::Split(Some(_))));
+    assert!(view.is_split());
+    let evidence = view.evidence().to_vec();
+    assert_eq!(evidence.len(), 1);
+
+    view.begin_anew();
+    assert_eq!((view.size(), view.is_split(), view.evidence()), (0, false, evidence.as_slice()));
+    assert_eq!(view.standing(&own), Some(Standing::NotIncluded));
+    assert_eq!(followed(look(&mut view, &mut other.log, NOW.plus(MINUTE))), []);
+    assert_eq!(view.standing(&bo), Some(Standing::Included));
+    assert_eq!((view.standing(&li), view.standing(&zoe)), (Some(Standing::Revoked), Some(Standing::Revoked)));
+    assert!(view.is_strange(&before), "a history cannot put a device before the own one");
+    other.log(DirectoryEvent::AccountEnabled { account: zoe.account() }, NOW.plus(MINUTE));
+    other.sign(NOW.plus(HOUR));
+    followed(look(&mut view, &mut other.log, NOW.plus(HOUR)));
+    assert_eq!((view.standing(&li), view.standing(&zoe)), (Some(Standing::Revoked), Some(Standing::Included)));
 }
 
 // proves directory.entry.2

@@ -9,7 +9,7 @@ pub mod view;
 
 pub use entry::{DirectoryEntry, DirectoryEvent};
 pub use follow::{Follow, Outcome, Step};
-pub use view::{DirectoryNews, DirectoryView, Freshness, Standing};
+pub use view::{DirectoryNews, DirectoryView, Freshness, SplitEvidence, Standing};
 
 use crate::{ids::RootHash, merkle::Origin};
 

@@ -14,7 +14,7 @@ use crate::{
         directory::{DirectoryEntry, DirectoryEvent, origin},
     },
     ids::{AccountId, CertificateHash, DeviceId, MerkleHash, RootHash},
-    limits::DIRECTORY_HEADS_KEPT_MAX,
+    limits::{DIRECTORY_HEADS_KEPT_MAX, DIRECTORY_SPLITS_KEPT_MAX, LINK_MINUTES},
     merkle::{Checkpoint, CheckpointError, Frontier},
     rows::{RowWrite, Space},
     time::Timestamp,
@@ -64,7 +64,7 @@ pub enum DirectoryNews {
         /// Which.
         account: AccountId,
     },
-    /// Alarm: a certificate was issued for a device of the own account that nobody here has named. (directory.alarm.2)
+    /// Alarm: a certificate was issued for a device of the own account that nobody has named. (directory.alarm.2)
     UnknownOwnDevice {
         /// Which.
         device: DeviceId,
@@ -100,8 +100,28 @@ struct Head {
     is_split: bool,
     /// Whether the own certificate has been met: devices after it are news.
     has_met_own: bool,
-    /// Devices of the own account that this device has been told of.
+    /// Devices of the own account that this device has been told of, those included that were there before it.
     named: Vec<DeviceId>,
+    /// Those that it has not been told of.
+    strange: Vec<Strange>,
+}
+
+/// A device of the own account of which nobody has told this one yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Strange {
+    device: DeviceId,
+    at: Timestamp,
+    /// When the alarm is raised if nobody tells until then; none once it has been.
+    alarm_at: Option<Timestamp>,
+}
+
+/// Two checkpoints of one log of which neither is the beginning of the other. They are kept for whoever looks into it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SplitEvidence {
+    /// The checkpoint that this client followed; empty if it had none yet.
+    pub ours: String,
+    /// The one that contradicts it.
+    pub theirs: String,
 }
 
 /// A client's view of its own tenant's directory.
@@ -116,13 +136,18 @@ pub struct DirectoryView {
     certificates: BTreeMap<CertificateHash, Known>,
     revoked: BTreeMap<DeviceId, Timestamp>,
     disabled: BTreeMap<AccountId, Timestamp>,
+    evidence: Vec<SplitEvidence>,
     writes: Vec<RowWrite>,
 }
+
+/// How long an account's devices may take to tell one another of a new one: as long as a link code is good.
+const TELLING: Duration = Duration::from_secs(LINK_MINUTES * 60);
 
 const HEAD: u8 = 0;
 const CERTIFICATE: u8 = 1;
 const REVOKED: u8 = 2;
 const DISABLED: u8 = 3;
+const EVIDENCE: u8 = 4;
 
 fn key(table: u8, id: &[u8]) -> Vec<u8> {
     [&[table], id].concat()
@@ -144,6 +169,7 @@ impl DirectoryView {
             certificates: BTreeMap::new(),
             revoked: BTreeMap::new(),
             disabled: BTreeMap::new(),
+            evidence: Vec::new(),
             writes: Vec::new(),
         };
         view.write_head();
@@ -159,12 +185,14 @@ impl DirectoryView {
         rows: impl IntoIterator<Item = (Vec<u8>, Vec<u8>)>,
     ) -> Option<Self> {
         let mut view = Self::new(own, now)?;
-        let empty = view.clone();
+        let mut empty = view.clone();
         let mut whole = true;
         let mut stored = None;
         for (key, value) in rows {
             whole &= view.load_row(&key, &value, &mut stored).is_some();
         }
+        // Evidence outlives every view.
+        empty.evidence.clone_from(&view.evidence);
         let Some(head) = stored.filter(|_| whole) else { return Some(empty) };
         let newest = head
             .note
@@ -198,6 +226,7 @@ impl DirectoryView {
             DISABLED => {
                 self.disabled.insert(AccountId::from_slice(id)?, decode_exact(WHAT, value).ok()?);
             }
+            EVIDENCE => self.evidence.push(decode_exact(WHAT, value).ok()?),
             _ => return None,
         }
         Some(())
@@ -280,12 +309,72 @@ impl DirectoryView {
         devices
     }
 
-    /// Says that a device of the own account is known here: its certificate raises no alarm.
+    /// Says that a device of the own account is known here: its certificate raises no alarm. (directory.own.1)
     pub fn name_own_device(&mut self, device: DeviceId) {
-        if !self.head.named.contains(&device) {
+        if !self.knows_own(device) {
             self.head.named.push(device);
+            self.head.strange.retain(|strange| strange.device != device);
             self.write_head();
         }
+    }
+
+    /// Whether a device of the own account is this one, was there before it, or was named.
+    #[must_use]
+    pub fn knows_own(&self, device: DeviceId) -> bool {
+        device == self.device || self.head.named.contains(&device)
+    }
+
+    /// Whether a device is of the own account, and nobody has told of it. (directory.own.2)
+    #[must_use]
+    pub fn is_strange(&self, device: &DeviceIdentity) -> bool {
+        device.account() == self.account && !self.knows_own(device.device())
+    }
+
+    /// Devices of the own account of which nobody has told this one, in the order of the log.
+    #[must_use]
+    pub fn strange_devices(&self) -> Vec<DeviceId> {
+        self.head.strange.iter().map(|strange| strange.device).collect()
+    }
+
+    /// When the next alarm about a device of the own account is raised, if nobody tells of it before.
+    #[must_use]
+    pub fn alarm_at(&self) -> Option<Timestamp> {
+        self.head.strange.iter().filter_map(|strange| strange.alarm_at).min()
+    }
+
+    /// Alarms that are due; each is given once. (directory.alarm.2)
+    pub fn alarms(&mut self, now: Timestamp) -> Vec<DirectoryNews> {
+        let mut due = Vec::new();
+        for strange in self.head.strange.iter_mut().filter(|strange| strange.alarm_at.is_some_and(|at| at <= now)) {
+            strange.alarm_at = None;
+            due.push(DirectoryNews::UnknownOwnDevice { device: strange.device, at: strange.at });
+        }
+        if !due.is_empty() {
+            self.write_head();
+        }
+        due
+    }
+
+    /// What was seen of two histories, the oldest first; it stays when the alarm is cleared up.
+    #[must_use]
+    pub fn evidence(&self) -> &[SplitEvidence] {
+        &self.evidence
+    }
+
+    /// Reads the log anew, as one of which nothing is known: somebody has cleared up which history holds. Who is out here
+    /// stays out until the log lets it in, no device of the own account becomes known by it, and the evidence is kept.
+    /// (directory.split.1)
+    pub fn begin_anew(&mut self) {
+        let gone = core::mem::take(&mut self.certificates);
+        for certificate in gone.keys() {
+            self.writes.push(RowWrite { space: Space::Directory, key: key(CERTIFICATE, &certificate.0), value: None });
+        }
+        self.newest = None;
+        self.head.note = None;
+        self.head.frontier = Frontier::default();
+        self.head.past.clear();
+        self.head.is_split = false;
+        self.write_head();
     }
 
     /// Rows to write since the last call. They are durable before anything is done that follows from the view.
@@ -349,11 +438,7 @@ impl DirectoryView {
         match entry.event {
             DirectoryEvent::CertificateIssued(issued) => {
                 if issued.account == self.account {
-                    let is_new = self.head.has_met_own && !self.head.named.contains(&issued.device);
-                    self.head.has_met_own |= issued.device == self.device;
-                    if is_new && issued.device != self.device && !self.has_certificate(issued.device) {
-                        news.push(DirectoryNews::UnknownOwnDevice { device: issued.device, at: entry.at });
-                    }
+                    self.meet_own(issued.device, entry.at, now);
                 }
                 // An expired certificate opens nothing: a long history costs a new client little.
                 if issued.not_after >= now || issued.account == self.account {
@@ -381,8 +466,17 @@ impl DirectoryView {
         }
     }
 
-    fn has_certificate(&self, device: DeviceId) -> bool {
-        self.certificates.values().any(|known| known.account == self.account && known.device == device)
+    /// Who was there before this device is known to it; of others somebody has to tell.
+    fn meet_own(&mut self, device: DeviceId, at: Timestamp, now: Timestamp) {
+        self.head.has_met_own |= device == self.device;
+        if self.knows_own(device) || self.head.strange.iter().any(|strange| strange.device == device) {
+            return;
+        }
+        if self.head.has_met_own {
+            self.head.strange.push(Strange { device, at, alarm_at: Some(now.plus(TELLING)) });
+        } else {
+            self.head.named.push(device);
+        }
     }
 
     /// Records that the log has two histories. News the first time.
@@ -392,6 +486,11 @@ impl DirectoryView {
         }
         self.write_head();
         let ours = self.newest.as_ref().map(|ours| ours.note().to_owned()).unwrap_or_default();
+        let seen = SplitEvidence { ours: ours.clone(), theirs: theirs.note().to_owned() };
+        if let Some(place) = u8::try_from(self.evidence.len()).ok().filter(|place| *place < DIRECTORY_SPLITS_KEPT_MAX) {
+            self.write(EVIDENCE, &[place], &seen);
+            self.evidence.push(seen);
+        }
         Some(DirectoryNews::SplitView { ours, theirs: theirs.note().to_owned() })
     }
 

@@ -39,6 +39,25 @@ async fn a_second_device_is_linked_by_a_code_comes_into_the_groups_and_is_revoke
     assert_eq!(within(ana.add_own_devices()).await.unwrap(), 1);
     assert_eq!(bo.invite(desk, identity.account).await.unwrap_err().code(), "not_allowed");
 
+    assert!(ana.devices().await.unwrap().iter().all(|device| device.known), "what was linked here is known here");
+    // A device that the operator's ticket has made is nobody's until the user says so.
+    let ticket = deployment.admin().ticket(&"ana".parse().unwrap()).unwrap();
+    let tablet = deployment.open("ana-tablet").await.unwrap();
+    let third = tablet.enroll(&ticket.to_string()).await.unwrap().device;
+    within(tablet.flush()).await.unwrap();
+    let unknown = async {
+        while ana.devices().await.unwrap().iter().all(|device| device.known) {
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    };
+    within(unknown).await;
+    assert_eq!(ana.directory().await.unwrap().unwrap().unknown_devices, [third]);
+    assert_eq!(within(ana.add_own_devices()).await.unwrap_err().code(), "not_allowed");
+    assert_eq!(ana.follow_directory_anew().await.unwrap_err().code(), "not_allowed", "no two histories were seen");
+    ana.acknowledge_device(third).await.unwrap();
+    assert_eq!(within(ana.add_own_devices()).await.unwrap(), 1);
+    assert_eq!(group_named(&tablet, "desk 🦊").await, desk);
+
     let named = ana.rename_device(identity.device, "手机").await.unwrap();
     assert!(named.iter().any(|device| device.label == "手机" && !device.own));
     ana.revoke_device(identity.device).await.unwrap();
@@ -65,6 +84,7 @@ async fn a_personal_account_comes_to_a_second_device_by_a_code_and_goes_on_there
     let deployment = Deployment::start().await;
     let (zoe, omar) = (deployment.personal("zoë").await, deployment.personal("omar").await);
     let own = zoe.identity().unwrap();
+    assert_eq!(zoe.directory().await.unwrap(), None, "a personal account is in no directory");
     // What is shown is what is invited.
     let contact = omar.identity().unwrap().contact.unwrap().to_string();
     let friends = within(zoe.create_group(Class::Personal, "朋友")).await.unwrap();

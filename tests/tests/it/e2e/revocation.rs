@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use chancery_client::{Class, Client, Event, GroupId, HostEvent};
+use chancery_client::{Class, Client, Error, Event, GroupId, HostEvent, Refusal};
 
 use super::deployment::{Deployment, group_named, texts, texts_when, within};
 
@@ -65,4 +65,52 @@ async fn who_comes_back_after_the_revocation_removes_before_it_speaks() {
     assert!(texts(&bo, desk).await.is_empty());
     let removed = |event: &HostEvent| matches!(event, HostEvent::Other { event: Event::MemberRemoved { .. }, .. });
     super::deployment::until(&ana, removed).await;
+}
+
+// proves identity.renew.2
+#[tokio::test(flavor = "multi_thread")]
+async fn an_account_that_is_enabled_again_comes_back_and_a_revoked_device_is_replaced() {
+    let deployment = Deployment::start().await;
+    let (ana, bo) = (deployment.tenant("ana").await, deployment.tenant("bo").await);
+    let account = bo.identity().unwrap().account;
+    let desk = within(ana.create_group(Class::Work, "desk")).await.unwrap();
+    within(ana.invite(desk, account)).await.unwrap();
+    group_named(&bo, "desk").await;
+
+    deployment.admin().disable(&"bo".parse().unwrap()).unwrap();
+    until_alone(&ana, desk, 1).await;
+    // The registrar gives it nothing either, and says what to do.
+    let refused = bo.link_code().await.unwrap_err();
+    assert_eq!(refused, Error::Refused(Refusal::AccountDisabled));
+    assert!(refused.to_string().contains("enable"), "{refused}");
+    ana.send(desk, "while bo was out").await.unwrap();
+
+    deployment.admin().enable(&"bo".parse().unwrap()).unwrap();
+    let back = async {
+        loop {
+            bo.resume().await;
+            if bo.wait_online().await.is_ok() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    within(back).await;
+    assert!(within(ana.invite(desk, account)).await.is_ok());
+    ana.send(desk, "welcome back").await.unwrap();
+    assert_eq!(texts_when(&bo, desk, 1).await, ["welcome back"]);
+
+    // Its device is revoked: a ticket makes another one, which does not count the old one among its account's.
+    deployment.admin().revoke(bo.identity().unwrap().device).unwrap();
+    until_alone(&ana, desk, 1).await;
+    assert_eq!(bo.link_code().await.unwrap_err(), Error::Refused(Refusal::DeviceRevoked));
+    let anew = deployment.open("bo-anew").await.unwrap();
+    let ticket = deployment.admin().ticket(&"bo".parse().unwrap()).unwrap();
+    assert_eq!(anew.enroll(&ticket.to_string()).await.unwrap().account, account);
+    within(anew.flush()).await.unwrap();
+    within(ana.invite(desk, account)).await.unwrap();
+    assert_eq!(group_named(&anew, "desk").await, desk);
+    ana.send(desk, "to the new device").await.unwrap();
+    assert_eq!(texts_when(&anew, desk, 1).await, ["to the new device"]);
+    assert_eq!(texts(&bo, desk).await, ["welcome back"]);
 }

@@ -138,6 +138,17 @@ fn two_terminals_talk_through_a_relay_and_survive_its_death() {
     ok(&["chancery", "--state", &ana, "group", "new", "desk", "--class", "work"]);
     ok(&["chancery", "--state", &ana, "group", "invite", "desk", "李雷"]);
 
+    // Sentences name people as they are addressed.
+    ok(&["chancery", "--state", &ana, "group", "new", "short-lived", "--class", "work"]);
+    ok(&["chancery", "--state", &ana, "group", "invite", "short-lived", "李雷"]);
+    ok(&["chancery", "--state", &li, "group", "leave", "short-lived"]);
+    let read = ok(&["chancery", "--state", &ana, "read", "short-lived"]);
+    assert!(read.contains("李雷 asks to leave") && read.contains("李雷 was removed"), "{read}");
+    let shown = ok(&["chancery", "--state", &ana, "directory", "show"]);
+    assert!(shown.contains("2 entries, fresh"), "{shown}");
+    let clear = run(&["chancery", "--state", &ana, "directory", "clear"]);
+    assert!(String::from_utf8_lossy(&clear.stderr).contains("nothing to clear up"), "{clear:?}");
+
     let mut left = Terminal::start(&["chancery", "--state", &ana, "chat", "desk"]);
     left.type_line("你好 from ana");
     // The invitation is read when the invited one comes online.
