@@ -12,7 +12,10 @@ use std::{
     time::Duration,
 };
 
-use chancery_client::{Body, Client, Config, Event, EventId, FileKey, GroupStatus, HostEvent, Message};
+use chancery_client::{
+    Body, Client, Config, ConnectionState, DeviceId, Event, EventId, FileKey, GroupStatus, HostEvent, Message,
+    OfflineReason,
+};
 use tokio::{sync::mpsc, task::JoinHandle, time::sleep};
 
 use crate::{
@@ -22,6 +25,7 @@ use crate::{
 
 const EVENTS_PER_BATCH: usize = 512;
 const RETRY_AFTER: Duration = Duration::from_millis(200);
+const ADD_ATTEMPTS: usize = 50;
 /// A relay on this machine comes back within a second; a long pause would only make the demo slow.
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
 
@@ -124,6 +128,18 @@ async fn once(client: &Client, order: &What) -> Result<Answer, chancery_client::
             Answer::Done
         }
         What::Send { group, text } => Answer::Message(client.send(*group, text).await?),
+        What::LinkCode => Answer::Code(client.link_code().await?.code),
+        What::Device => Answer::Device(client.identity().ok_or(chancery_client::Error::NotEnrolled)?.device),
+        What::AddDevice { device } => {
+            add_device(client, *device).await?;
+            Answer::Done
+        }
+        What::AwaitCut => Answer::Cut(refusal(client).await),
+        What::GoOn { group, text } => {
+            client.resume().await;
+            refusal(client).await;
+            Answer::Message(client.send(*group, text).await?)
+        }
         What::Flush => {
             client.flush().await?;
             Answer::Done
@@ -139,6 +155,32 @@ async fn once(client: &Client, order: &What) -> Result<Answer, chancery_client::
         }
         What::Stop => Answer::Done,
     })
+}
+
+/// Personal accounts are in no directory: there is nobody whom one would have to tell.
+async fn add_device(client: &Client, device: DeviceId) -> Result<(), chancery_client::Error> {
+    if client.directory().await?.is_some() {
+        client.acknowledge_device(device).await?;
+    }
+    // The directory, as this client has read it, may be a moment behind the registrar.
+    for _ in 1..ADD_ATTEMPTS {
+        match client.add_own_devices().await {
+            Err(chancery_client::Error::NotAllowed(_)) => sleep(RETRY_AFTER).await,
+            outcome => return outcome.map(|_| ()),
+        }
+    }
+    client.add_own_devices().await.map(|_| ())
+}
+
+/// Why the relay does not let this device in, once it does not.
+async fn refusal(client: &Client) -> String {
+    loop {
+        let state = client.connection();
+        if let ConnectionState::Offline { why: OfflineReason::Refused(refusal) } = &state {
+            return refusal.to_string();
+        }
+        client.connection_changed(&state).await;
+    }
 }
 
 async fn keep_book(client: Client, mut book: Book, mouth: Mouth) -> Result<(), ChildError> {
@@ -196,6 +238,10 @@ fn of_event(event: &Event) -> Option<Happened> {
         Event::Skipped { group, reason, .. } => Some(Happened::Skipped { group: *group, reason: reason.clone() }),
         Event::Alarm { reason, .. } | Event::InvitationRefused { reason } => {
             Some(Happened::Alarm { reason: reason.clone() })
+        }
+        Event::DirectorySplit { .. } => Some(Happened::Alarm { reason: "the directory has two histories".to_owned() }),
+        Event::UnknownOwnDevice { device, .. } => {
+            Some(Happened::Alarm { reason: format!("the account has a device that it does not know: {device}") })
         }
         _ => None,
     }

@@ -12,7 +12,7 @@ use std::{
     thread,
 };
 
-use chancery_protocol::identity::Handle;
+use chancery_protocol::{identity::Handle, ids::AccountId};
 use chancery_server::{Admin, AdminError, Config, InitError, InitOptions, config::ConfigError};
 
 const CONFIG: &str = "config.toml";
@@ -71,6 +71,17 @@ impl Registrar {
             Err(AdminError::Exists(_)) => self.account("", index + 1_000),
             ticket => Ok(ticket?.to_string()),
         }
+    }
+
+    /// Disables an account of the organisation, as `chancery-relay account disable` does, while the relay serves.
+    ///
+    /// # Errors
+    /// There is no such account.
+    pub fn disable(&mut self, account: AccountId) -> Result<(), RelayError> {
+        let rows = self.0.list()?;
+        let handle = rows.into_iter().find(|row| row.account == account).and_then(|row| row.handle);
+        let handle = handle.ok_or_else(|| AdminError::Unknown(account.to_string()))?;
+        Ok(self.0.disable(&handle)?)
     }
 
     /// A ticket with which this relay admits a personal account.

@@ -15,7 +15,7 @@ use crate::{
     faults, leak,
     ledger::Ledger,
     plaintext::{Findings, Search},
-    plan::{Plan, PlannedMessage},
+    plan::{Home, Plan, PlannedMessage},
     play,
     progress::Progress,
     report::{Figures, Summary},
@@ -68,6 +68,12 @@ pub async fn run(plan: &Plan, keep: bool, mut progress: Progress) -> Result<Summ
         epochs,
         plaintext_hits: found.hits() as u64,
         wall_ms: u64::try_from(progress.elapsed().as_millis()).unwrap_or(u64::MAX),
+        devices_linked: verdict.tally.linked,
+        personal_accounts: plan.accounts(Home::Personal) as u64,
+        accounts_disabled: verdict.tally.disabled,
+        cut_off_ms: verdict.tally.cut_off_ms,
+        removed_ms: verdict.tally.removed_ms,
+        delivered_after_disable: verdict.tally.after_disable,
     };
     let mut summary = Summary {
         figures,

@@ -10,9 +10,10 @@ mod tests;
 mod verdict;
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     fmt::Display,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use chancery_protocol::ids::{AccountId, GroupId, MessageId, Seq};
@@ -40,7 +41,8 @@ struct Inner {
 
 #[derive(Debug, Default)]
 struct Books {
-    accounts: HashMap<AccountId, Arc<Person>>,
+    /// Each with its devices.
+    accounts: HashMap<AccountId, Vec<Arc<Person>>>,
     groups: HashMap<GroupId, GroupAccount>,
     messages: HashMap<MessageId, MessageAccount>,
     /// Receipts of messages whose id the sender has not told yet.
@@ -50,6 +52,12 @@ struct Books {
     tally: Tally,
     broken: Vec<String>,
     notes: Vec<String>,
+    /// Who is to go, and where: only then may it be put out.
+    going: BTreeSet<(GroupId, usize)>,
+    /// Who is disabled, by index.
+    disabled: BTreeSet<usize>,
+    /// What was said by who is disabled, and by whom: it may reach nobody.
+    forbidden: HashMap<MessageId, Arc<Person>>,
     over: bool,
     changes: u64,
 }
@@ -93,7 +101,7 @@ impl Ledger {
     /// A person has an account.
     pub fn enrolled(&self, person: &Arc<Person>, account: AccountId) {
         self.change(|books| {
-            books.accounts.insert(account, Arc::clone(person));
+            books.accounts.entry(account).or_default().push(Arc::clone(person));
         });
     }
 
@@ -101,7 +109,8 @@ impl Ledger {
     #[must_use]
     pub fn account(&self, person: &Person) -> Option<AccountId> {
         let books = self.books();
-        books.accounts.iter().find(|(_, owner)| owner.index == person.index).map(|(account, _)| *account)
+        let owns = |owners: &[Arc<Person>]| owners.iter().any(|owner| owner.is_same_account(person));
+        books.accounts.iter().find(|(_, owners)| owns(owners)).map(|(account, _)| *account)
     }
 
     /// A planned group has its id. It may be founded again after everybody left; each founding is a group.
@@ -185,15 +194,75 @@ impl Ledger {
         self.until_in(group, |account| account.inside.contains(&person.index) == inside).await;
     }
 
-    /// A person is about to leave a group; from now on the others are watched for having seen it.
-    pub fn leaving(&self, group: GroupId, who: &Person) {
+    /// An account is about to leave a group; from now on the others are watched for having seen it.
+    pub fn leaving(&self, group: GroupId, who: &[Arc<Person>]) {
         self.change(|books| {
-            let account = books.groups.entry(group).or_default();
-            let others = account.inside.iter().filter(|other| **other != who.index);
-            for other in others {
-                *account.unaware.entry((*other, who.index)).or_default() += 1;
+            books.groups.entry(group).or_default().goes(who);
+            books.going.extend(who.iter().map(|device| (group, device.index)));
+        });
+    }
+
+    /// An account is about to be disabled: it is out of all its groups, and the others are watched for having seen it.
+    pub fn disabling(&self, who: &[Arc<Person>]) {
+        self.change(|books| {
+            let indexes: Vec<usize> = who.iter().map(|device| device.index).collect();
+            books.disabled.extend(&indexes);
+            for account in books.groups.values_mut() {
+                if indexes.iter().any(|index| account.inside.contains(index)) {
+                    account.goes(who);
+                    account.inside.retain(|index| !indexes.contains(index));
+                }
             }
         });
+    }
+
+    /// Waits until everybody, in every group, has seen that somebody is out.
+    pub async fn all_aware(&self, other: &Person) {
+        let seen = |account: &GroupAccount| {
+            account.unaware.iter().all(|((_, gone), times)| *gone != other.index || *times == 0)
+        };
+        self.until(|books| books.groups.values().all(seen)).await;
+    }
+
+    /// A disabled account was cut off, and removed from its groups, so long after the operator's command.
+    pub fn cut_off(&self, cut: Duration, removed: Duration) {
+        let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        self.change(|books| {
+            books.tally.disabled += 1;
+            books.tally.cut_off_ms = books.tally.cut_off_ms.max(Some(ms(cut)));
+            books.tally.removed_ms = books.tally.removed_ms.max(Some(ms(removed)));
+        });
+    }
+
+    /// Somebody who is disabled has said something all the same.
+    pub fn forbid(&self, id: MessageId, who: &Arc<Person>) {
+        self.change(|books| {
+            books.forbidden.insert(id, Arc::clone(who));
+            for (reader, happened) in books.early.remove(&id).unwrap_or_default() {
+                books.message(&reader, happened);
+            }
+        });
+    }
+
+    /// Whether a device's account is disabled.
+    #[must_use]
+    pub fn is_disabled(&self, person: &Person) -> bool {
+        self.books().disabled.contains(&person.index)
+    }
+
+    /// Another device was linked.
+    pub fn linked(&self) {
+        self.change(|books| books.tally.linked += 1);
+    }
+
+    /// The group that a planned group is at this point.
+    #[must_use]
+    pub fn current(&self, planned: usize) -> Option<GroupId> {
+        let books = self.books();
+        let is_it = |account: &GroupAccount| {
+            account.current && account.planned.as_ref().is_some_and(|group| group.index == planned)
+        };
+        books.groups.iter().find(|(_, account)| is_it(account)).map(|(group, _)| *group)
     }
 
     /// Waits until a member has seen that another is out. Until then it would take an invitation for a mistake.

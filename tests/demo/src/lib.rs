@@ -5,6 +5,7 @@
 //! who should have it, once, and that the relay has kept none of it in the clear. This crate has no cryptography and no
 //! protocol of its own: the clients use the public SDK, the relay is the server as it ships.
 
+mod accounts;
 mod canary;
 mod child_client;
 mod child_relay;

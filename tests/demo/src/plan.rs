@@ -3,7 +3,7 @@
 //! This module starts nothing and knows no process; it refuses what cannot be played, by line number.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
 };
 
@@ -40,7 +40,7 @@ pub enum Home {
     Personal,
 }
 
-/// One identity: an account, a device, a process.
+/// One device of an account, and its process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Person {
     /// From 0, in order of appearance.
@@ -49,18 +49,28 @@ pub struct Person {
     pub name: String,
     /// Tenant account or personal one.
     pub home: Home,
+    /// Which of the account's devices, from 1.
+    pub device: usize,
 }
 
 impl Person {
-    /// The name, marked if the account is a personal one.
+    /// The name, marked if the account is a personal one, or the device not its first.
     #[must_use]
     pub fn label(&self) -> String {
-        match self.home {
-            Home::Tenant => self.name.clone(),
-            Home::Personal => format!("{} (personal)", self.name),
-        }
+        let home = if self.home == Home::Personal { " (personal)" } else { "" };
+        let device = if self.device > 1 { format!(" (device {})", self.device) } else { String::new() };
+        format!("{}{home}{device}", self.name)
+    }
+
+    /// Whether both are devices of one account.
+    #[must_use]
+    pub fn is_same_account(&self, other: &Self) -> bool {
+        self.home == other.home && self.name == other.name
     }
 }
+
+/// Devices of one account, the first one first.
+pub type Devices = Arc<[Arc<Person>]>;
 
 /// One group of the transcript.
 #[derive(Debug, PartialEq, Eq)]
@@ -107,20 +117,36 @@ pub enum Deed {
     },
     /// Add somebody, when all that was sent before is placed.
     Join {
-        /// Whom.
-        who: Arc<Person>,
+        /// Whom; of the own account, the devices that are not members yet.
+        who: Devices,
         /// By a member; members take turns.
         by: Arc<Person>,
     },
     /// Let somebody go, when all that was sent before is placed.
     Leave {
-        /// Who.
-        who: Arc<Person>,
+        /// Who; the first device asks.
+        who: Devices,
         /// Nobody stays: the group is over, and there is nobody to commit a removal.
         last: bool,
     },
     /// Send a text.
     Say(Arc<PlannedMessage>),
+    /// Link another device by a code, and add it to the account's groups. Everything before is placed.
+    Link {
+        /// The one that shows the code.
+        by: Arc<Person>,
+        /// The other one.
+        device: Arc<Person>,
+        /// The groups, by index.
+        groups: Vec<usize>,
+    },
+    /// Disable an account. Everything before has arrived.
+    Disable {
+        /// Its devices.
+        who: Devices,
+        /// The groups that it is in, by index.
+        groups: Vec<usize>,
+    },
 }
 
 /// A deed and where it belongs.
@@ -128,8 +154,8 @@ pub enum Deed {
 pub struct Step {
     /// Line in the transcript.
     pub line: usize,
-    /// In which group.
-    pub group: Arc<PlannedGroup>,
+    /// In which group; none if it is about an account, in all of its groups.
+    pub group: Option<Arc<PlannedGroup>>,
     /// What.
     pub deed: Deed,
 }
@@ -193,6 +219,12 @@ impl Plan {
         })
     }
 
+    /// How many accounts are at home there.
+    #[must_use]
+    pub fn accounts(&self, home: Home) -> usize {
+        self.people.iter().filter(|person| person.home == home && person.device == 1).count()
+    }
+
     /// Who is in the most groups.
     #[must_use]
     pub fn busiest(&self) -> Option<&Arc<Person>> {
@@ -206,12 +238,34 @@ struct GroupState {
     members: Arc<[Arc<Person>]>,
     ever: Vec<usize>,
     invitations: usize,
+    texts: usize,
+}
+
+impl GroupState {
+    fn devices(&self, name: &str, home: Home) -> Devices {
+        self.members.iter().filter(|member| member.name == name && member.home == home).cloned().collect()
+    }
+
+    fn come_in(&mut self, who: &[Arc<Person>]) {
+        self.members = self.members.iter().chain(who).cloned().collect();
+        for index in who.iter().map(|person| person.index) {
+            if !self.ever.contains(&index) {
+                self.ever.push(index);
+            }
+        }
+    }
+
+    fn go(&mut self, who: &[Arc<Person>]) {
+        let stays = |member: &&Arc<Person>| who.iter().all(|person| person.index != member.index);
+        self.members = self.members.iter().filter(stays).cloned().collect();
+    }
 }
 
 #[derive(Default)]
 struct Planner {
     people: Vec<Arc<Person>>,
-    known: HashMap<(Home, String), usize>,
+    known: HashMap<(Home, String), Devices>,
+    disabled: HashSet<(Home, String)>,
     groups: Vec<GroupState>,
     names: BTreeMap<String, usize>,
     steps: Vec<Step>,
@@ -231,23 +285,33 @@ impl Planner {
         if self.lines > LINES_MAX {
             return Err(too_many("lines", LINES_MAX).into());
         }
+        if let Act::Link(who) = &line.act {
+            return self.link(number, who).map_err(|problem| at(problem).into());
+        }
+        if let Act::Disable(who) = &line.act {
+            return self.disable(number, who).map_err(|problem| at(problem).into());
+        }
         let group = self.group(&line)?;
         let (name, text) = match line.act {
-            Act::Leave(who) => {
+            Act::Join(who) => (who, None),
+            Act::Say { from, text } => (from, Some(text)),
+            Act::Leave(who) | Act::Link(who) | Act::Disable(who) => {
                 self.change(group, true).map_err(at)?;
                 return self.leave(number, group, &who).map_err(|problem| at(problem).into());
             }
-            Act::Join(who) => (who, None),
-            Act::Say { from, text } => (from, Some(text)),
         };
-        let person = self.person(group, name).map_err(at)?;
-        let joined = self.enter(number, group, &person);
+        let who = self.person(group, name, line.personal).map_err(at)?;
+        let joined = self.enter(number, group, &who).map_err(at)?;
         self.change(group, joined).map_err(at)?;
-        let Some(state) = self.groups.get(group) else { return Ok(()) };
+        let Some(state) = self.groups.get_mut(group) else { return Ok(()) };
+        // The devices of an account speak in turn.
+        let turn = state.texts.checked_rem(who.len()).and_then(|turn| who.get(turn));
+        let Some(person) = turn.cloned() else { return Ok(()) };
         let Some(text) = text else {
             let problem = Problem::AlreadyMember { person: person.name.clone(), group: state.planned.name.clone() };
             return if joined { Ok(()) } else { Err(at(problem).into()) };
         };
+        state.texts += 1;
         self.text += text.len();
         if self.text > TEXT_TOTAL_MAX {
             return Err(too_many("bytes of text", TEXT_TOTAL_MAX).into());
@@ -268,58 +332,117 @@ impl Planner {
             text: canary::pad(&text)?,
             members: Arc::clone(&state.members),
         });
-        self.steps.push(Step { line: number, group: Arc::clone(&state.planned), deed: Deed::Say(message) });
+        self.steps.push(Step { line: number, group: Some(Arc::clone(&state.planned)), deed: Deed::Say(message) });
         Ok(())
     }
 
     /// The group of a line, made if it is the first.
     fn group(&mut self, line: &Line) -> Result<usize, PlanError> {
         let at = |problem| TranscriptError { line: line.number, problem };
-        if let Some(index) = self.names.get(&line.group) {
+        let name = line.group.clone().unwrap_or_default();
+        if let Some(index) = self.names.get(&name) {
             let was = self.groups.get(*index).map(|state| state.planned.class);
             return match (was, line.class) {
                 (Some(was), Some(given)) if was != given => {
-                    Err(at(Problem::ClassChanged { group: line.group.clone(), was, given }).into())
+                    Err(at(Problem::ClassChanged { group: name, was, given }).into())
                 }
                 _ => Ok(*index),
             };
         }
-        let class = line.class.ok_or_else(|| at(Problem::ClassMissing(line.group.clone())))?;
+        let class = line.class.ok_or_else(|| at(Problem::ClassMissing(name.clone())))?;
         if let Act::Leave(who) = &line.act {
-            return Err(at(Problem::NotMember { person: who.clone(), group: line.group.clone() }).into());
+            return Err(at(Problem::NotMember { person: who.clone(), group: name }).into());
         }
         let index = self.groups.len();
         if index >= GROUPS_MAX {
             return Err(at(Problem::TooMany { what: "groups", max: GROUPS_MAX }).into());
         }
-        let planned =
-            Arc::new(PlannedGroup { index, name: line.group.clone(), title: canary::pad(&line.group)?, class });
-        self.groups.push(GroupState { planned, members: Arc::from([]), ever: Vec::new(), invitations: 0 });
-        self.names.insert(line.group.clone(), index);
+        let planned = Arc::new(PlannedGroup { index, name: name.clone(), title: canary::pad(&name)?, class });
+        let members = Arc::from([]);
+        self.groups.push(GroupState { planned, members, ever: Vec::new(), invitations: 0, texts: 0 });
+        self.names.insert(name, index);
         Ok(index)
     }
 
-    fn home(&self, group: usize) -> Home {
-        match self.groups.get(group).map(|state| state.planned.class) {
-            Some(Class::Personal) => Home::Personal,
-            _ => Home::Tenant,
+    /// Where whoever is called so in a group is at home: a member as it came in, else at the organisation.
+    fn home(&self, group: usize, name: &str, personal: bool) -> Home {
+        let Some(state) = self.groups.get(group) else { return Home::Tenant };
+        let is_guest = state.devices(name, Home::Tenant).is_empty() && !state.devices(name, Home::Personal).is_empty();
+        if state.planned.class == Class::Personal || personal || is_guest { Home::Personal } else { Home::Tenant }
+    }
+
+    /// All devices of whoever is called so in a group.
+    fn person(&mut self, group: usize, name: String, personal: bool) -> Result<Devices, Problem> {
+        let key = (self.home(group, &name, personal), name);
+        if self.disabled.contains(&key) {
+            return Err(Problem::Disabled(key.1));
+        }
+        match self.known.get(&key) {
+            Some(devices) => Ok(Arc::clone(devices)),
+            None => self.another_device(key).map(|person| [person].into()),
         }
     }
 
-    fn person(&mut self, group: usize, name: String) -> Result<Arc<Person>, Problem> {
-        let home = self.home(group);
-        let key = (home, name);
-        if let Some(person) = self.known.get(&key).and_then(|index| self.people.get(*index)) {
-            return Ok(Arc::clone(person));
-        }
+    fn another_device(&mut self, key: (Home, String)) -> Result<Arc<Person>, Problem> {
         let index = self.people.len();
         if index >= PEOPLE_MAX {
             return Err(Problem::TooMany { what: "people", max: PEOPLE_MAX });
         }
-        let person = Arc::new(Person { index, name: key.1.clone(), home });
+        let devices = self.known.entry(key.clone()).or_insert_with(|| Arc::from([]));
+        let person = Arc::new(Person { index, name: key.1, home: key.0, device: devices.len() + 1 });
+        *devices = devices.iter().chain([&person]).cloned().collect();
         self.people.push(Arc::clone(&person));
-        self.known.insert(key, index);
         Ok(person)
+    }
+
+    /// The account of a name that needs no group to be found: the one at the organisation, if there are two.
+    fn account(&self, name: &str) -> Result<Devices, Problem> {
+        let of = |home| self.known.get(&(home, name.to_owned()));
+        let devices = of(Home::Tenant).or_else(|| of(Home::Personal));
+        let devices = devices.ok_or_else(|| Problem::Unknown(name.to_owned()))?;
+        match devices.iter().any(|person| self.disabled.contains(&(person.home, person.name.clone()))) {
+            true => Err(Problem::Disabled(name.to_owned())),
+            false => Ok(Arc::clone(devices)),
+        }
+    }
+
+    fn groups_of(&self, who: &[Arc<Person>]) -> Vec<usize> {
+        let is_in = |state: &&GroupState| {
+            state.members.iter().any(|member| who.iter().any(|person| person.index == member.index))
+        };
+        self.groups.iter().filter(is_in).map(|state| state.planned.index).collect()
+    }
+
+    fn link(&mut self, line: usize, name: &str) -> Result<(), Problem> {
+        let who = self.account(name)?;
+        let Some(by) = who.first().cloned() else { return Ok(()) };
+        let groups = self.groups_of(&who);
+        let device = self.another_device((by.home, by.name.clone()))?;
+        for group in &groups {
+            self.change(*group, true)?;
+            if let Some(state) = self.groups.get_mut(*group) {
+                state.come_in(&[Arc::clone(&device)]);
+            }
+        }
+        self.steps.push(Step { line, group: None, deed: Deed::Link { by, device, groups } });
+        Ok(())
+    }
+
+    fn disable(&mut self, line: usize, name: &str) -> Result<(), Problem> {
+        let who = self.account(name)?;
+        if who.iter().any(|person| person.home == Home::Personal) {
+            return Err(Problem::NotOfOrganisation(name.to_owned()));
+        }
+        let groups = self.groups_of(&who);
+        for group in &groups {
+            self.change(*group, true)?;
+            if let Some(state) = self.groups.get_mut(*group) {
+                state.go(&who);
+            }
+        }
+        self.disabled.insert((Home::Tenant, name.to_owned()));
+        self.steps.push(Step { line, group: None, deed: Deed::Disable { who, groups } });
+        Ok(())
     }
 
     /// Counts who sees somebody come or go.
@@ -333,37 +456,47 @@ impl Planner {
         Ok(())
     }
 
-    /// Makes a person a member; `false` if it is one already.
-    fn enter(&mut self, line: usize, group: usize, who: &Arc<Person>) -> bool {
-        let Some(state) = self.groups.get_mut(group) else { return false };
-        if state.members.iter().any(|member| member.index == who.index) {
-            return false;
+    /// Makes an account a member; `false` if it is one already.
+    fn enter(&mut self, line: usize, group: usize, who: &Devices) -> Result<bool, Problem> {
+        let (Some(state), Some(first)) = (self.groups.get_mut(group), who.first()) else { return Ok(false) };
+        if state.members.iter().any(|member| member.is_same_account(first)) {
+            return Ok(false);
         }
-        // Members invite in turn: a relay may limit how many people one account adds.
-        let inviter = state.invitations.checked_rem(state.members.len()).and_then(|turn| state.members.get(turn));
-        let deed = match inviter {
-            None => Deed::Found { by: Arc::clone(who) },
-            Some(by) => {
-                state.invitations += 1;
-                Deed::Join { who: Arc::clone(who), by: Arc::clone(by) }
+        let planned = Some(Arc::clone(&state.planned));
+        if state.members.is_empty() {
+            if first.home == Home::Personal && state.planned.class != Class::Personal {
+                return Err(Problem::GuestFounds(state.planned.name.clone()));
             }
-        };
-        state.members = state.members.iter().chain([who]).cloned().collect();
-        if !state.ever.contains(&who.index) {
-            state.ever.push(who.index);
+            self.steps.push(Step { line, group: planned.clone(), deed: Deed::Found { by: Arc::clone(first) } });
+            let others: Devices = who.iter().skip(1).cloned().collect();
+            if !others.is_empty() {
+                let deed = Deed::Join { who: others, by: Arc::clone(first) };
+                self.steps.push(Step { line, group: planned, deed });
+            }
+        } else {
+            // Members invite in turn: a relay may limit how many people one account adds. Guests invite nobody.
+            let guest = |member: &Person| member.home == Home::Personal && state.planned.class != Class::Personal;
+            let hosts: Vec<&Arc<Person>> =
+                state.members.iter().filter(|member| member.device == 1 && !guest(member)).collect();
+            let by = state.invitations.checked_rem(hosts.len()).and_then(|turn| hosts.get(turn).copied());
+            let Some(by) = by.cloned() else { return Err(Problem::GuestFounds(state.planned.name.clone())) };
+            state.invitations += 1;
+            self.steps.push(Step { line, group: planned, deed: Deed::Join { who: Arc::clone(who), by } });
         }
-        self.steps.push(Step { line, group: Arc::clone(&state.planned), deed });
-        true
+        state.come_in(who);
+        Ok(true)
     }
 
     fn leave(&mut self, line: usize, group: usize, name: &str) -> Result<(), Problem> {
+        let home = self.home(group, name, false);
         let Some(state) = self.groups.get_mut(group) else { return Ok(()) };
-        let Some(who) = state.members.iter().find(|member| member.name == name).cloned() else {
+        let who = state.devices(name, home);
+        if who.is_empty() {
             return Err(Problem::NotMember { person: name.to_owned(), group: state.planned.name.clone() });
-        };
-        state.members = state.members.iter().filter(|member| member.index != who.index).cloned().collect();
+        }
+        state.go(&who);
         let deed = Deed::Leave { who, last: state.members.is_empty() };
-        self.steps.push(Step { line, group: Arc::clone(&state.planned), deed });
+        self.steps.push(Step { line, group: Some(Arc::clone(&state.planned)), deed });
         Ok(())
     }
 }
@@ -384,11 +517,17 @@ mod tests {
         }
     }
 
+    fn labels(who: &Devices) -> String {
+        who.iter().map(|person| person.label()).collect::<Vec<_>>().join("+")
+    }
+
     fn deeds(plan: &Plan) -> Vec<String> {
         let word = |step: &Step| match &step.deed {
             Deed::Found { by } => format!("{} founds", by.label()),
-            Deed::Join { who, by } => format!("{} adds {}", by.label(), who.label()),
-            Deed::Leave { who, last } => format!("{} leaves{}", who.label(), if *last { ", last" } else { "" }),
+            Deed::Join { who, by } => format!("{} adds {}", by.label(), labels(who)),
+            Deed::Leave { who, last } => format!("{} leaves{}", labels(who), if *last { ", last" } else { "" }),
+            Deed::Link { by, device, groups } => format!("{} links {} in {groups:?}", by.label(), device.label()),
+            Deed::Disable { who, groups } => format!("{} disabled in {groups:?}", labels(who)),
             Deed::Say(message) => {
                 let readers: Vec<String> = message.readers().map(|person| person.label()).collect();
                 format!("{} to {}", message.from.label(), readers.join("+"))
@@ -434,6 +573,76 @@ mod tests {
         let plan = plan(&[DESK, r#"{"group":"home","class":"personal","join":"ana"}"#]);
         assert_eq!(deeds(&plan), ["ana founds", "ana to ", "ana (personal) founds"]);
         assert_eq!(plan.people.len(), 2);
+    }
+
+    #[test]
+    fn a_second_device_is_in_all_groups_of_its_account_and_speaks_in_turn() {
+        let plan = plan(&[
+            DESK,
+            r#"{"group":"desk","join":"li"}"#,
+            r#"{"link":"ana"}"#,
+            r#"{"group":"desk","from":"ana","text":"from the other device"}"#,
+            r#"{"group":"lab","class":"work","from":"li","text":"a group behind the link"}"#,
+            r#"{"group":"lab","join":"ana"}"#,
+            r#"{"group":"lab","leave":"ana"}"#,
+            r#"{"group":"den","class":"work","join":"ana"}"#,
+        ]);
+        let expected = [
+            "ana founds",
+            "ana to ",
+            "ana adds li",
+            "ana links ana (device 2) in [0]",
+            "ana (device 2) to ana+li",
+            "li founds",
+            "li to ",
+            "li adds ana+ana (device 2)",
+            "ana+ana (device 2) leaves",
+            "ana founds",
+            "ana adds ana (device 2)",
+        ];
+        assert_eq!(deeds(&plan), expected);
+        let stranger = refused(&[DESK, r#"{"link":"bo"}"#]);
+        assert!(matches!(stranger, TranscriptError { line: 2, problem: Problem::Unknown(_) }));
+    }
+
+    #[test]
+    fn a_customer_comes_with_a_personal_account_and_founds_and_invites_nothing_of_the_organisation() {
+        let plan = plan(&[
+            DESK,
+            r#"{"group":"desk","join":"noor","personal":true}"#,
+            r#"{"group":"desk","from":"noor","text":"hello from outside"}"#,
+            r#"{"group":"desk","join":"li"}"#,
+            r#"{"group":"desk","leave":"noor"}"#,
+        ]);
+        let expected = [
+            "ana founds",
+            "ana to ",
+            "ana adds noor (personal)",
+            "noor (personal) to ana",
+            "ana adds li",
+            "noor (personal) leaves",
+        ];
+        assert_eq!(deeds(&plan), expected);
+        let founds = refused(&[r#"{"group":"g","class":"work","join":"noor","personal":true}"#]);
+        assert!(matches!(founds.problem, Problem::GuestFounds(_)));
+    }
+
+    #[test]
+    fn who_is_disabled_is_out_of_all_groups_and_does_nothing_more() {
+        let lines = [
+            DESK,
+            r#"{"group":"desk","join":"bo"}"#,
+            r#"{"group":"lab","class":"work","from":"bo","text":"alone in the lab"}"#,
+            r#"{"disable":"bo"}"#,
+            r#"{"group":"desk","from":"ana","text":"only for who is left"}"#,
+        ];
+        let disabled = plan(&lines);
+        assert_eq!(deeds(&disabled).last().unwrap(), "ana to ");
+        assert!(deeds(&disabled).contains(&"bo disabled in [0, 1]".to_owned()));
+        let again = refused(&[&lines[..], &[r#"{"group":"desk","from":"bo","text":"still here?"}"#]].concat());
+        assert!(matches!(again, TranscriptError { line: 6, problem: Problem::Disabled(_) }));
+        let personal = refused(&[r#"{"group":"home","class":"personal","join":"bo"}"#, r#"{"disable":"bo"}"#]);
+        assert!(matches!(personal.problem, Problem::NotOfOrganisation(_)));
     }
 
     #[test]

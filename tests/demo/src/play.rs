@@ -3,7 +3,7 @@
 //! Texts are not waited for one by one; a join or a leave waits until every text before it in its group has its place.
 //! This module does not judge what arrives, and kills nobody.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
 use chancery_protocol::ids::GroupId;
 use tokio::{
@@ -12,9 +12,11 @@ use tokio::{
 };
 
 use crate::{
+    accounts,
+    child_relay::RelayError,
     client_process::{ClientFault, ClientProcess},
     ledger::Ledger,
-    plan::{Deed, Person, Plan, PlannedGroup, PlannedMessage, Step},
+    plan::{Deed, Devices, Person, Plan, PlannedGroup, PlannedMessage, Step},
     talk::{Answer, What},
 };
 
@@ -31,6 +33,8 @@ pub struct Cast {
     pub clients: BTreeMap<usize, Arc<ClientProcess>>,
     /// What was promised and what came.
     pub ledger: Ledger,
+    /// The deployment's folder, for what its operator does.
+    pub deployment: PathBuf,
 }
 
 /// The play cannot go on.
@@ -44,6 +48,14 @@ pub enum PlayError {
         /// What it did.
         fault: ClientFault,
     },
+    /// The operator's command failed.
+    #[error("line {line}: {fault}")]
+    Operator {
+        /// Line in the transcript.
+        line: usize,
+        /// What it says.
+        fault: RelayError,
+    },
     /// A fault of the demo itself.
     #[error("line {line}: {what}")]
     Demo {
@@ -55,7 +67,7 @@ pub enum PlayError {
 }
 
 impl Cast {
-    fn client(&self, line: usize, person: &Person) -> Result<&Arc<ClientProcess>, PlayError> {
+    pub(crate) fn client(&self, line: usize, person: &Person) -> Result<&Arc<ClientProcess>, PlayError> {
         self.clients.get(&person.index).ok_or(PlayError::Demo { line, what: "this person has no client" })
     }
 }
@@ -65,12 +77,20 @@ impl Cast {
 /// # Errors
 /// A client refuses, or is gone.
 pub async fn play(cast: &Arc<Cast>, plan: &Plan) -> Result<(), PlayError> {
-    let window = Arc::new(Semaphore::new((plan.steps.len() / 8).clamp(WINDOW_MIN, WINDOW_MAX)));
+    let size = (plan.steps.len() / 8).clamp(WINDOW_MIN, WINDOW_MAX);
+    let window = Arc::new(Semaphore::new(size));
     let mut queues: BTreeMap<usize, mpsc::UnboundedSender<(Step, OwnedSemaphorePermit)>> = BTreeMap::new();
     let mut groups = JoinSet::new();
     for step in &plan.steps {
+        let Some(group) = &step.group else {
+            // What is about an account waits until nothing is under way in any group.
+            let everything = u32::try_from(size).unwrap_or(u32::MAX);
+            let Ok(_all) = Arc::clone(&window).acquire_many_owned(everything).await else { break };
+            accounts::play(cast, step).await?;
+            continue;
+        };
         let Ok(permit) = Arc::clone(&window).acquire_owned().await else { break };
-        let queue = queues.entry(step.group.index).or_insert_with(|| {
+        let queue = queues.entry(group.index).or_insert_with(|| {
             let (queue, steps) = mpsc::unbounded_channel();
             groups.spawn(play_group(Arc::clone(cast), steps));
             queue
@@ -95,11 +115,17 @@ async fn play_group(
         let line = step.line;
         let group = || founded.ok_or(PlayError::Demo { line, what: "the group is not founded" });
         match step.deed {
-            Deed::Found { by } => founded = Some(found(&cast, line, &step.group, &by).await?),
+            Deed::Found { by } => {
+                let planned = step.group.ok_or(PlayError::Demo { line, what: "a founding without a group" })?;
+                founded = Some(found(&cast, line, &planned, &by).await?);
+            }
             Deed::Join { who, by } => join(&cast, line, group()?, &who, &by).await?,
             Deed::Leave { who, last: false } => leave(&cast, line, group()?, &who).await?,
             Deed::Leave { last: true, .. } => cast.ledger.placed(group()?).await,
             Deed::Say(message) => say(&cast, group()?, message, permit).await?,
+            Deed::Link { .. } | Deed::Disable { .. } => {
+                return Err(PlayError::Demo { line, what: "what is about an account is played apart from groups" });
+            }
         }
     }
     Ok(())
@@ -116,20 +142,26 @@ async fn found(cast: &Cast, line: usize, planned: &Arc<PlannedGroup>, by: &Perso
     }
 }
 
-async fn join(cast: &Cast, line: usize, group: GroupId, who: &Person, by: &Person) -> Result<(), PlayError> {
+async fn join(cast: &Cast, line: usize, group: GroupId, who: &Devices, by: &Person) -> Result<(), PlayError> {
     cast.ledger.placed(group).await;
-    let account = cast.ledger.account(who).ok_or(PlayError::Demo { line, what: "this person has no account" })?;
-    cast.ledger.aware(group, by, who).await;
+    let first = who.first().ok_or(PlayError::Demo { line, what: "nobody is added" })?;
+    let account = cast.ledger.account(first).ok_or(PlayError::Demo { line, what: "this person has no account" })?;
+    cast.ledger.aware(group, by, first).await;
     change(cast, line, by, What::Invite { group, account }).await?;
-    cast.ledger.presence(group, who, true).await;
+    for device in who.iter() {
+        cast.ledger.presence(group, device, true).await;
+    }
     Ok(())
 }
 
-async fn leave(cast: &Cast, line: usize, group: GroupId, who: &Person) -> Result<(), PlayError> {
+async fn leave(cast: &Cast, line: usize, group: GroupId, who: &Devices) -> Result<(), PlayError> {
     cast.ledger.placed(group).await;
+    let first = who.first().ok_or(PlayError::Demo { line, what: "nobody leaves" })?;
     cast.ledger.leaving(group, who);
-    change(cast, line, who, What::Leave { group }).await?;
-    cast.ledger.presence(group, who, false).await;
+    change(cast, line, first, What::Leave { group }).await?;
+    for device in who.iter() {
+        cast.ledger.presence(group, device, false).await;
+    }
     Ok(())
 }
 
@@ -153,6 +185,6 @@ async fn say(
     Ok(())
 }
 
-async fn change(cast: &Cast, line: usize, who: &Person, what: What) -> Result<Answer, PlayError> {
+pub(crate) async fn change(cast: &Cast, line: usize, who: &Person, what: What) -> Result<Answer, PlayError> {
     cast.client(line, who)?.change(what).await.map_err(|fault| PlayError::Client { line, fault })
 }

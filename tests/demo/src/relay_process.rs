@@ -77,17 +77,19 @@ impl RelayProcess {
         &self.folder
     }
 
-    /// One ticket for each person. Call it before [`Self::start`].
+    /// One ticket for each account, for its first device. Call it before [`Self::start`].
     ///
     /// # Errors
     /// The registrar refuses.
-    pub fn tickets<'a>(&self, people: impl Iterator<Item = &'a Person>) -> Result<Vec<String>, RelayFault> {
+    pub fn tickets<'a>(&self, people: impl Iterator<Item = &'a Person>) -> Result<Vec<Option<String>>, RelayFault> {
         let mut registrar = child_relay::Registrar::open(&self.state())?;
         let mut ticket = |person: &Person| match person.home {
             Home::Tenant => registrar.account(&person.name, person.index),
             Home::Personal => registrar.personal(),
         };
-        people.map(|person| ticket(person).map_err(RelayFault::from)).collect()
+        let first =
+            |person: &Person| (person.device == 1).then(|| ticket(person).map_err(RelayFault::from)).transpose();
+        people.map(first).collect()
     }
 
     /// Starts the process, and waits until it listens.
@@ -161,7 +163,9 @@ impl RelayProcess {
         }
     }
 
-    fn state(&self) -> PathBuf {
+    /// The deployment's folder, as its operator uses it.
+    #[must_use]
+    pub fn state(&self) -> PathBuf {
         self.folder.join("state")
     }
 

@@ -28,6 +28,18 @@ pub struct Figures {
     pub plaintext_hits: u64,
     /// From the start of the process to the end.
     pub wall_ms: u64,
+    /// Devices that were linked to an account.
+    pub devices_linked: u64,
+    /// Personal accounts among the people.
+    pub personal_accounts: u64,
+    /// Accounts that the operator has disabled.
+    pub accounts_disabled: u64,
+    /// From the end of the operator's command until the account's last device was cut off; the worst, if there is any.
+    pub cut_off_ms: Option<u64>,
+    /// The same, until every other member of its groups had removed it.
+    pub removed_ms: Option<u64>,
+    /// Deliveries to an account that is disabled, or of what it said then.
+    pub delivered_after_disable: u64,
 }
 
 /// Everything that the summary tells.
@@ -61,12 +73,13 @@ impl Summary {
             && self.figures.lost == 0
             && self.figures.doubled == 0
             && self.figures.plaintext_hits == 0
+            && self.figures.delivered_after_disable == 0
     }
 
     /// One line of JSON.
     #[must_use]
     pub fn json(&self) -> String {
-        // Seven numbers can always be written.
+        // Numbers can always be written.
         serde_json::to_string(&self.figures).unwrap_or_default()
     }
 
@@ -83,7 +96,20 @@ impl Summary {
         }
         line(&mut out, "");
         let mut row = |name: &str, value: &str| line(&mut out, &format!("  {name:<16} {value}"));
-        row("people", &format!("{}, each with a process and a state folder of its own", self.people));
+        row("devices", &format!("{}, each with a process and a state folder of its own", self.people));
+        if figures.personal_accounts > 0 {
+            row("personal", &format!("{} accounts that no organisation vouches for", figures.personal_accounts));
+        }
+        if figures.devices_linked > 0 {
+            row("linked", &format!("{} devices, each by a code that another one showed", figures.devices_linked));
+        }
+        if let (Some(cut), Some(removed)) = (figures.cut_off_ms, figures.removed_ms) {
+            let text = format!(
+                "{} account: cut off after {cut} ms, out of its groups after {removed} ms, {} texts to or from it since",
+                figures.accounts_disabled, figures.delivered_after_disable
+            );
+            row("disabled", &text);
+        }
         row("groups", &self.groups.to_string());
         row("sent", &figures.sent.to_string());
         row("delivered", &format!("{} of {}, each reader counted", figures.delivered, tally.expected));
@@ -148,6 +174,12 @@ mod tests {
                 epochs: 4,
                 plaintext_hits: 0,
                 wall_ms: 1_200,
+                devices_linked: 1,
+                personal_accounts: 2,
+                accounts_disabled: 1,
+                cut_off_ms: Some(210),
+                removed_ms: Some(320),
+                delivered_after_disable: 0,
             },
             people: 3,
             groups: 1,
@@ -162,8 +194,10 @@ mod tests {
 
     #[test]
     fn the_last_line_of_json_is_exactly_what_is_promised() {
-        let expected = r#"{"sent":3,"delivered":6,"lost":0,"doubled":0,"epochs":4,"plaintext_hits":0,"wall_ms":1200}"#;
-        assert_eq!(summary().json(), expected);
+        let first = r#"{"sent":3,"delivered":6,"lost":0,"doubled":0,"epochs":4,"plaintext_hits":0,"wall_ms":1200,"#;
+        let then =
+            r#""devices_linked":1,"personal_accounts":2,"accounts_disabled":1,"cut_off_ms":210,"removed_ms":320,"#;
+        assert_eq!(summary().json(), [first, then, r#""delivered_after_disable":0}"#].concat());
     }
 
     #[test]
@@ -173,6 +207,7 @@ mod tests {
             |s: &mut Summary| s.figures.lost = 1,
             |s: &mut Summary| s.figures.doubled = 1,
             |s: &mut Summary| s.figures.plaintext_hits = 1,
+            |s: &mut Summary| s.figures.delivered_after_disable = 1,
             |s: &mut Summary| s.verdict.broken.push("the detector is blind".into()),
         ] {
             let mut summary = summary();

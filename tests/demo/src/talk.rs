@@ -3,7 +3,7 @@
 //! This module does not send; [`crate::client_process`] and [`crate::child_client`] do.
 
 use chancery_protocol::{
-    ids::{AccountId, GroupId, MessageId},
+    ids::{AccountId, DeviceId, GroupId, MessageId},
     mls::charter::Class,
 };
 use serde::{Deserialize, Serialize};
@@ -49,6 +49,24 @@ pub enum What {
     },
     /// Say something.
     Send {
+        /// Where.
+        group: GroupId,
+        /// What.
+        text: String,
+    },
+    /// Ask for a code that makes another device one of this account.
+    LinkCode,
+    /// Tell the device's id, as its user reads it there.
+    Device,
+    /// Say that a device is one of this account, and add it to the groups.
+    AddDevice {
+        /// Which.
+        device: DeviceId,
+    },
+    /// Wait until the relay has refused this device, and say why.
+    AwaitCut,
+    /// Being cut off, try all the same: connect again, and say something.
+    GoOn {
         /// Where.
         group: GroupId,
         /// What.
@@ -106,6 +124,12 @@ pub enum Answer {
     Group(GroupId),
     /// Safe in the outbox.
     Message(MessageId),
+    /// A link code.
+    Code(String),
+    /// A device's id.
+    Device(DeviceId),
+    /// What the relay has refused this device for.
+    Cut(String),
     /// The groups.
     Groups(Vec<GroupReport>),
 }

@@ -28,6 +28,10 @@ pub enum Act {
     Join(String),
     /// Goes.
     Leave(String),
+    /// Links another device of the own account.
+    Link(String),
+    /// Is disabled by whoever runs the organisation's registrar.
+    Disable(String),
 }
 
 /// A line that is well formed.
@@ -35,10 +39,12 @@ pub enum Act {
 pub struct Line {
     /// Its number, from 1.
     pub number: usize,
-    /// The group.
-    pub group: String,
+    /// The group; none if what happens is about an account.
+    pub group: Option<String>,
     /// The group's class, if the line names it.
     pub class: Option<Class>,
+    /// Whether the line says that the person comes with a personal account, as a customer does into a work group.
+    pub personal: bool,
     /// What happens.
     pub act: Act,
 }
@@ -63,8 +69,14 @@ pub enum Problem {
     #[error("{0}")]
     Malformed(String),
     /// Not exactly one act.
-    #[error("a line has either \"from\" and \"text\", or \"join\", or \"leave\"")]
+    #[error("a line has either \"from\" and \"text\", or \"join\", \"leave\", \"link\" or \"disable\"")]
     NotOneAct,
+    /// Without a group.
+    #[error("a line with \"from\", \"join\" or \"leave\" names its group")]
+    GroupMissing,
+    /// With one.
+    #[error("\"link\" and \"disable\" are about a person, in all groups: the line names nothing else")]
+    GroupNamed,
     /// A name without a letter.
     #[error("the name in {0:?} is empty")]
     NameEmpty(&'static str),
@@ -113,6 +125,18 @@ pub enum Problem {
         /// Where.
         group: String,
     },
+    /// Nobody of this name.
+    #[error("{0:?} has no account yet: let somebody of this name speak or join first")]
+    Unknown(String),
+    /// Has been disabled.
+    #[error("the account of {0:?} is disabled: nobody can be somebody who is cut off")]
+    Disabled(String),
+    /// A personal account is no organisation's.
+    #[error("{0:?} has a personal account: no organisation can disable it")]
+    NotOfOrganisation(String),
+    /// An organisation's group begins with its own people.
+    #[error("the group {0:?} is the organisation's: one of its own people founds it")]
+    GuestFounds(String),
     /// Nothing to play.
     #[error("the transcript is empty")]
     Empty,
@@ -129,12 +153,16 @@ pub enum Problem {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RawLine {
-    group: String,
+    group: Option<String>,
     class: Option<String>,
+    #[serde(default)]
+    personal: bool,
     from: Option<String>,
     text: Option<String>,
     join: Option<String>,
     leave: Option<String>,
+    link: Option<String>,
+    disable: Option<String>,
 }
 
 /// The lines of a transcript, in order. Lines of white space are passed over; they count.
@@ -151,7 +179,21 @@ pub fn lines(transcript: &[u8]) -> impl Iterator<Item = Result<Line, TranscriptE
 fn parse(number: usize, bytes: &[u8]) -> Result<Line, Problem> {
     let text = std::str::from_utf8(bytes).map_err(|_| Problem::NotText)?;
     let raw: RawLine = serde_json::from_str(text).map_err(|error| Problem::Malformed(without_line(&error)))?;
-    name("group", &raw.group, GROUP_NAME_BYTES_MAX)?;
+    if let Some(group) = &raw.group {
+        name("group", group, GROUP_NAME_BYTES_MAX)?;
+    }
+    if let (Some(who), None) | (None, Some(who)) = (&raw.link, &raw.disable) {
+        let others = [&raw.group, &raw.class, &raw.from, &raw.text, &raw.join, &raw.leave];
+        if raw.personal || others.iter().any(|other| other.is_some()) {
+            return Err(Problem::GroupNamed);
+        }
+        name(if raw.link.is_some() { "link" } else { "disable" }, who, NAME_BYTES_MAX)?;
+        let act = if raw.link.is_some() { Act::Link(who.clone()) } else { Act::Disable(who.clone()) };
+        return Ok(Line { number, group: None, class: None, personal: false, act });
+    }
+    if raw.link.is_some() {
+        return Err(Problem::NotOneAct);
+    }
     let class = raw.class.map(class).transpose()?;
     let act = match (raw.from, raw.text, raw.join, raw.leave) {
         (Some(from), Some(text), None, None) => {
@@ -171,7 +213,10 @@ fn parse(number: usize, bytes: &[u8]) -> Result<Line, Problem> {
         }
         _ => return Err(Problem::NotOneAct),
     };
-    Ok(Line { number, group: raw.group, class, act })
+    if raw.group.is_none() {
+        return Err(Problem::GroupMissing);
+    }
+    Ok(Line { number, group: raw.group, class, personal: raw.personal, act })
 }
 
 fn name(key: &'static str, name: &str, max: usize) -> Result<(), Problem> {
@@ -231,7 +276,21 @@ mod tests {
         assert!(matches!(problem(r#"{"group":"g","join":"li","join":"bo"}"#), Problem::Malformed(_)));
         assert!(matches!(problem(r#"["group"]"#), Problem::Malformed(_)));
         assert!(matches!(problem(r#"{"group":"g","join":7}"#), Problem::Malformed(_)));
-        assert!(matches!(problem(r#"{"join":"li"}"#), Problem::Malformed(_)));
+        assert_eq!(problem(r#"{"join":"li"}"#), Problem::GroupMissing);
+    }
+
+    #[test]
+    fn what_is_about_an_account_names_no_group() {
+        let text = "{\"link\":\"ana\"}\n{\"disable\":\"bo\"}\n{\"group\":\"g\",\"join\":\"Noor\",\"personal\":true}";
+        let lines: Vec<Line> = lines(text.as_bytes()).map(Result::unwrap).collect();
+        let [link, disable, join] = lines.as_slice() else { panic!("{lines:?}") };
+        assert_eq!((&link.act, &link.group), (&Act::Link("ana".into()), &None));
+        assert_eq!((&disable.act, &disable.group), (&Act::Disable("bo".into()), &None));
+        assert!(join.personal && !link.personal);
+        assert_eq!(problem(r#"{"group":"g","link":"ana"}"#), Problem::GroupNamed);
+        assert_eq!(problem(r#"{"disable":"ana","from":"ana","text":"x"}"#), Problem::GroupNamed);
+        assert_eq!(problem(r#"{"disable":"ana","link":"ana"}"#), Problem::NotOneAct);
+        assert_eq!(problem(r#"{"disable":""}"#), Problem::NameEmpty("disable"));
     }
 
     #[test]

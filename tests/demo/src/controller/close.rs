@@ -23,7 +23,12 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Waits until no client has anything to send or to read.
 pub(super) async fn flush(cast: &Cast) {
-    for (_, outcome) in everybody(cast, |client| async move { client.ask(What::Flush).await }).await {
+    let flushed = |client: Arc<ClientProcess>| {
+        // Who is disabled has said something that never goes out.
+        let is_disabled = cast.ledger.is_disabled(client.person());
+        async move { if is_disabled { Ok(Answer::Done) } else { client.ask(What::Flush).await } }
+    };
+    for (_, outcome) in everybody(cast, flushed).await {
         cast.ledger.unless(outcome);
     }
 }
@@ -37,6 +42,8 @@ pub(super) async fn reports(stage: &Stage, plan: &Plan) -> u64 {
     let mut seen: BTreeMap<GroupId, Vec<(Arc<Person>, GroupReport)>> = BTreeMap::new();
     for (client, outcome) in everybody(cast, |client| async move { client.ask(What::Groups).await }).await {
         match outcome {
+            // Who is disabled still stands where it was cut off.
+            Ok(Answer::Groups(_)) if ledger.is_disabled(client.person()) => {}
             Ok(Answer::Groups(groups)) => {
                 for group in groups {
                     seen.entry(group.group).or_default().push((Arc::clone(client.person()), group));

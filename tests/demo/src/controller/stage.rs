@@ -60,7 +60,7 @@ impl Stage {
         let mut folder = tempfile::Builder::new().prefix("chancery-demo-").tempdir()?;
         // Kept unless the start succeeds: its logs say why it did not.
         folder.disable_cleanup(true);
-        progress.say(&format!("a relay and {} people move into {}", plan.people.len(), folder.path().display()));
+        progress.say(&format!("a relay and {} devices move into {}", plan.people.len(), folder.path().display()));
         let mut relay = RelayProcess::found(&folder.path().join("relay"))?;
         let tickets = relay.tickets(plan.people.iter().map(Arc::as_ref))?;
         relay.start().await?;
@@ -69,7 +69,8 @@ impl Stage {
         let clients = clients.await.map_err(|_| StartError::Late)??;
         progress.say("everybody is enrolled");
         folder.disable_cleanup(false);
-        Ok(Self { folder, relay, cast: Arc::new(Cast { clients, ledger }) })
+        let cast = Arc::new(Cast { clients, ledger, deployment: relay.state() });
+        Ok(Self { folder, relay, cast })
     }
 
     /// Leaves the folder where it is.
@@ -81,7 +82,7 @@ impl Stage {
 
 async fn enrol(
     plan: &Plan,
-    tickets: Vec<String>,
+    tickets: Vec<Option<String>>,
     folder: &Path,
     ledger: &Ledger,
 ) -> Result<BTreeMap<usize, Arc<ClientProcess>>, StartError> {
@@ -107,12 +108,14 @@ async fn enrol(
 
 async fn begin(
     person: &Arc<Person>,
-    ticket: String,
+    ticket: Option<String>,
     people: &Path,
     logs: &Path,
     ledger: &Ledger,
 ) -> Result<Arc<ClientProcess>, ClientFault> {
     let client = ClientProcess::start(person, people, logs, ledger).await?;
+    // Another device of an account waits until it is linked.
+    let Some(ticket) = ticket else { return Ok(client) };
     ledger.enrolled(person, client.enroll(ticket).await?);
     // Only then has it left at the relay what others need to invite it.
     client.ask(What::Flush).await?;

@@ -33,6 +33,17 @@ pub(super) struct GroupAccount {
     pub(super) bell: Arc<Notify>,
 }
 
+impl GroupAccount {
+    /// The devices of an account are to go, which each other member sees once.
+    pub(super) fn goes(&mut self, who: &[Arc<Person>]) {
+        let Some(first) = who.first() else { return };
+        let others = self.inside.iter().filter(|other| who.iter().all(|device| device.index != **other));
+        for other in others {
+            *self.unaware.entry((*other, first.index)).or_default() += 1;
+        }
+    }
+}
+
 /// What is known of a message.
 #[derive(Debug)]
 pub(super) struct MessageAccount {
@@ -75,13 +86,15 @@ impl Books {
                 let account = self.groups.entry(*group).or_default();
                 account.inside.remove(&person.index);
                 account.unaware.retain(|(viewer, _), _| *viewer != person.index);
-                if !by_choice {
+                let goes = self.going.remove(&(*group, person.index));
+                if !by_choice && !goes {
                     self.broken.push(format!("{} was put out of a group without asking to go", person.label()));
                 }
                 *group
             }
             Happened::MemberOut { group, account } => {
-                if let (Some(other), Some(view)) = (self.accounts.get(account), self.groups.get_mut(group)) {
+                let first = self.accounts.get(account).and_then(|devices| devices.first());
+                if let (Some(other), Some(view)) = (first, self.groups.get_mut(group)) {
                     // One who left, came back and left again is seen to go twice.
                     let times = view.unaware.entry((person.index, other.index)).or_default();
                     *times = times.saturating_sub(1);
@@ -108,6 +121,11 @@ impl Books {
     /// A receipt that names a message; kept for later if its sender has not told the id yet.
     pub(super) fn message(&mut self, person: &Arc<Person>, happened: Happened) {
         match happened {
+            Happened::Received { id, .. } | Happened::Sent { id, .. } if self.forbidden.contains_key(&id) => {
+                self.tally.after_disable += 1;
+                let from = self.forbidden.get(&id).map(|from| from.label()).unwrap_or_default();
+                self.broken.push(format!("what {from} said after it was disabled has reached {}", person.label()));
+            }
             Happened::Received { group, id, from, text, seq, continuous } if self.messages.contains_key(&id) => {
                 self.received(person, group, id, from, text, seq);
                 if !continuous {
@@ -155,10 +173,12 @@ impl Books {
         if account.fingerprint != text {
             self.broken.push(format!("line {line}: {name} got another text"));
         }
-        if self.accounts.get(&from).is_none_or(|author| author.index != message.from.index) {
+        let is_of = |devices: &Vec<Arc<Person>>| devices.iter().any(|device| device.index == message.from.index);
+        if !self.accounts.get(&from).is_some_and(is_of) {
             self.broken.push(format!("line {line}: {name} saw it under another name"));
         }
         if !message.readers().any(|reader| reader.index == person.index) {
+            self.tally.after_disable += u64::from(self.disabled.contains(&person.index));
             self.broken.push(format!("line {line}: {name} got it and is not one of its readers"));
             return;
         }

@@ -63,6 +63,14 @@ impl Scene {
         self.ledger.receipt(&self.plan.people[person], happened);
     }
 
+    /// A text of somebody who is disabled.
+    fn gets_forbidden(&self, person: usize, number: usize) {
+        let (text, seq) = (Fingerprint::of("is anybody still listening to me?"), Seq(90));
+        let (group, id, from) = (GROUP, id(number), account(2));
+        let happened = Happened::Received { group, id, from, text, seq, continuous: true };
+        self.ledger.receipt(&self.plan.people[person], happened);
+    }
+
     /// Everything is delivered as it should be.
     fn delivered() -> Self {
         let scene = Self::new();
@@ -172,7 +180,7 @@ async fn barriers_open_when_everything_is_placed_and_seen() {
     for person in people {
         ledger.receipt(person, Happened::Joined { group: GROUP, name });
     }
-    ledger.leaving(GROUP, &people[2]);
+    ledger.leaving(GROUP, &people[2..3]);
     ledger.receipt(&people[2], Happened::Out { group: GROUP, by_choice: true });
     ledger.presence(GROUP, &people[2], false).await;
     let waits = async {
@@ -183,4 +191,77 @@ async fn barriers_open_when_everything_is_placed_and_seen() {
     };
     tokio::join!(waits, tells);
     assert!(ledger.verdict().broken.is_empty(), "{}", scene.broken());
+}
+
+#[tokio::test]
+async fn who_is_disabled_is_watched_until_all_have_seen_it_and_may_neither_read_nor_be_read() {
+    let scene = Scene::delivered();
+    let (ledger, people) = (&scene.ledger, &scene.plan.people);
+    let name = Fingerprint::of(&scene.plan.groups[0].title);
+    for person in people {
+        ledger.receipt(person, Happened::Joined { group: GROUP, name });
+    }
+    ledger.disabling(&people[2..3]);
+    assert!(ledger.is_disabled(&people[2]) && !ledger.is_disabled(&people[0]));
+    ledger.receipt(&people[0], Happened::MemberOut { group: GROUP, account: account(2) });
+    let waits = async { ledger.all_aware(&people[2]).await };
+    let tells = async { ledger.receipt(&people[1], Happened::MemberOut { group: GROUP, account: account(2) }) };
+    tokio::join!(waits, tells);
+    ledger.cut_off(Duration::from_millis(210), Duration::from_millis(320));
+    let tally = ledger.tally();
+    assert_eq!((tally.disabled, tally.cut_off_ms, tally.removed_ms), (1, Some(210), Some(320)));
+    assert!(ledger.verdict().broken.is_empty(), "{}", scene.broken());
+    // It reads what is said afterwards.
+    scene.gets(2, 1);
+    assert_eq!(ledger.tally().after_disable, 1);
+    assert!(scene.broken().contains("bo got it and is not one of its readers"));
+    // What it says has its place, and somebody reads it: told before or after the id is known.
+    ledger.receipt(&people[2], Happened::Sent { group: GROUP, id: id(7) });
+    ledger.forbid(id(7), &people[2]);
+    scene.gets_forbidden(0, 7);
+    assert_eq!(ledger.tally().after_disable, 3);
+    assert!(scene.broken().contains("what bo said after it was disabled has reached ana"), "{}", scene.broken());
+}
+
+#[test]
+fn devices_of_one_account_go_together_and_are_authors_alike() {
+    let lines = [
+        r#"{"group":"desk","class":"work","join":"ana"}"#,
+        r#"{"group":"desk","join":"li"}"#,
+        r#"{"link":"ana"}"#,
+        r#"{"group":"desk","from":"ana","text":"from the first of two devices"}"#,
+        r#"{"group":"desk","from":"ana","text":"from the second of two devices"}"#,
+    ];
+    let plan = Plan::read(lines.join("\n").as_bytes()).unwrap();
+    let ledger = Ledger::default();
+    let of = |person: &Person| account(if person.name == "ana" { 0 } else { 1 });
+    for person in &plan.people {
+        ledger.enrolled(person, of(person));
+    }
+    ledger.founded(&plan.groups[0], GROUP);
+    assert_eq!((ledger.current(0), ledger.current(1)), (Some(GROUP), None));
+    assert_eq!(ledger.account(&plan.people[2]), Some(account(0)));
+    let permits = Arc::new(Semaphore::new(9));
+    for (number, message) in plan.messages().enumerate() {
+        ledger.issued(GROUP);
+        ledger.safe(GROUP, id(number), Arc::clone(message), Arc::clone(&permits).try_acquire_owned().unwrap());
+        ledger.receipt(&message.from, Happened::Sent { group: GROUP, id: id(number) });
+        for reader in message.readers() {
+            let (text, seq) = (Fingerprint::of(&message.text), Seq(number as u64));
+            let (group, id, from) = (GROUP, id(number), of(&message.from));
+            ledger.receipt(reader, Happened::Received { group, id, from, text, seq, continuous: true });
+        }
+    }
+    let name = Fingerprint::of(&plan.groups[0].title);
+    for person in &plan.people {
+        ledger.receipt(person, Happened::Joined { group: GROUP, name });
+    }
+    // The other device of whoever leaves is put out, and that is as it should be; nobody else may be.
+    ledger.leaving(GROUP, &[Arc::clone(&plan.people[0]), Arc::clone(&plan.people[2])]);
+    ledger.receipt(&plan.people[0], Happened::Out { group: GROUP, by_choice: true });
+    ledger.receipt(&plan.people[2], Happened::Out { group: GROUP, by_choice: false });
+    assert!(ledger.verdict().broken.is_empty(), "{:?}", ledger.verdict().broken);
+    assert_eq!(ledger.tally().delivered, 4);
+    ledger.receipt(&plan.people[1], Happened::Out { group: GROUP, by_choice: false });
+    assert!(ledger.verdict().broken.join("").contains("li was put out of a group"));
 }

@@ -23,6 +23,16 @@ pub struct Tally {
     pub doubled: u64,
     /// Entries that clients skipped.
     pub skipped: u64,
+    /// Devices that were linked.
+    pub linked: u64,
+    /// Accounts that were disabled.
+    pub disabled: u64,
+    /// From the operator's command until the last of such an account's devices was cut off, the worst.
+    pub cut_off_ms: Option<u64>,
+    /// The same, until every member of its groups had removed it.
+    pub removed_ms: Option<u64>,
+    /// Deliveries to a disabled account, or of what it said.
+    pub after_disable: u64,
 }
 
 /// What is to be said at the end.
