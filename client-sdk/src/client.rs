@@ -9,10 +9,11 @@ use std::sync::{
 };
 
 use chancery_protocol::{
-    client::{Command, GroupSummary, MemberSummary, Message, Reply, StateChange},
+    client::{Command, GroupSummary, MemberSummary, Message, PolicySummary, Reply, StateChange},
     identity::Ticket,
-    ids::{AccountId, EventId, GroupId, MessageId, Seq},
-    mls::charter::Class,
+    ids::{AccountId, EventId, GroupId, MessageId, NoticeHash, Seq},
+    mls::{PolicyError, SignedPolicy, charter::Class},
+    wire::Blob,
 };
 use tokio::{
     runtime::Handle,
@@ -163,18 +164,59 @@ impl Client {
     /// Founds a group and returns when the relay has placed its first commit.
     ///
     /// # Errors
-    /// `NotAllowed` for class `escrowed`, which this version does not have, and for a class that is not for this kind of
-    /// account; `Invalid` for a name that is empty or too long; `NotEnrolled`, `Refused`, `Storage`, `StorageFull`.
+    /// `NotAllowed` for a class that is not for this kind of account, and for class `escrowed`, which
+    /// [`Client::create_escrowed_group`] founds; `Invalid` for a name that is empty or too long; `NotEnrolled`, `Refused`,
+    /// `Storage`, `StorageFull`.
     pub async fn create_group(&self, class: Class, name: &str) -> Result<GroupId, Error> {
-        if class == Class::Escrowed {
-            return Err(Error::NotAllowed(
-                "groups with escrow are not available yet: choose the class work or personal".to_owned(),
-            ));
-        }
         match self.command_at_relay(Command::CreateGroup { class, name: name.to_owned() }).await? {
             Reply::Group(group) => Ok(group),
             other => Err(unexpected(&other)),
         }
+    }
+
+    /// Founds a group that is archived under a signed policy, the text that `chancery-escrow policy sign` writes, and
+    /// returns when the relay has placed its first commit, with the escrow member in it. The founder, too, acknowledges the
+    /// notice ([`Client::acknowledge`]) before anything else.
+    ///
+    /// # Errors
+    /// As [`Client::create_group`]; `Invalid` if it is no signed policy; `NotAllowed` if it is of another organisation, takes
+    /// effect later, or its escrow member cannot be added.
+    pub async fn create_escrowed_group(&self, name: &str, policy: &str) -> Result<GroupId, Error> {
+        let command = Command::FoundEscrowed { name: name.to_owned(), policy: signed(policy)? };
+        match self.command_at_relay(command).await? {
+            Reply::Group(group) => Ok(group),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// The policy under which a group is archived.
+    ///
+    /// # Errors
+    /// `UnknownGroup`; `NotAllowed` if the group is not archived, or this device is not a member; `NotEnrolled`, `Storage`.
+    pub async fn policy(&self, group: GroupId) -> Result<PolicySummary, Error> {
+        match self.command(Command::Policy { group }).await? {
+            Reply::Policy(policy) => Ok(*policy),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Says in an archived group that the user has read its notice: the hash of the one that was shown. Returns when that is
+    /// durable in the outbox. Until then nothing can be sent there; leaving always can.
+    ///
+    /// # Errors
+    /// `UnknownGroup`; `Invalid` if the policy has no such notice; `NotAllowed` if the group is not archived;
+    /// `NotEnrolled`, `Storage`, `StorageFull`.
+    pub async fn acknowledge(&self, group: GroupId, notice: NoticeHash) -> Result<(), Error> {
+        self.command(Command::Acknowledge { group, notice }).await.map(|_| ())
+    }
+
+    /// Brings the next version of its policy into an archived group and returns when it holds there.
+    ///
+    /// # Errors
+    /// `UnknownGroup`; `Invalid` if it is no signed policy; `NotAllowed` if it is not the next version, takes effect later,
+    /// or the group has administrators and this account is none; `Refused`, `NotEnrolled`, `Storage`, `StorageFull`.
+    pub async fn set_policy(&self, group: GroupId, policy: &str) -> Result<(), Error> {
+        self.command_at_relay(Command::SetPolicy { group, policy: signed(policy)? }).await.map(|_| ())
     }
 
     /// The groups that this device knows, also those that it has left.
@@ -464,6 +506,11 @@ impl Client {
             Error::Internal("the client's thread has ended".to_owned())
         }
     }
+}
+
+fn signed(policy: &str) -> Result<Blob, Error> {
+    let policy: SignedPolicy = policy.trim().parse().map_err(|error: PolicyError| Error::Invalid(error.to_string()))?;
+    Ok(Blob(policy.bytes().to_vec()))
 }
 
 pub(crate) fn unexpected(reply: &Reply) -> Error {

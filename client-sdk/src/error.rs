@@ -100,7 +100,10 @@ impl From<ClientFault> for Error {
     fn from(fault: ClientFault) -> Self {
         match fault {
             ClientFault::UnknownGroup => Self::UnknownGroup,
-            ClientFault::TooLarge { .. } | ClientFault::NameEmpty => Self::Invalid(fault.to_string()),
+            ClientFault::TooLarge { .. }
+            | ClientFault::NameEmpty
+            | ClientFault::NoSuchNotice
+            | ClientFault::Policy(_) => Self::Invalid(fault.to_string()),
             ClientFault::Refused(refusal) => Self::Refused(refusal),
             ClientFault::Internal(what) => Self::Internal(what),
             _ => Self::NotAllowed(fault.to_string()),

@@ -43,11 +43,15 @@ mod renewal;
 mod store;
 
 pub use chancery_protocol::{
-    client::{AlarmKind, DirectorySummary, Event, GroupStatus, GroupSummary, MemberSummary, Message},
+    client::{AlarmKind, DirectorySummary, Event, GroupStatus, GroupSummary, MemberSummary, Message, PolicySummary},
     error::Refusal,
     identity::{Authority, Contact, ContactError, Freshness, Handle, Role, directory::SplitEvidence},
-    ids::{AccountId, DeviceId, EventId, GroupId, MessageId, RootHash, Seq},
-    mls::charter::Class,
+    ids::{AccountId, DeviceId, EventId, GroupId, MessageId, NoticeHash, RootHash, Seq},
+    mls::{
+        EscrowPolicy,
+        charter::Class,
+        policy::{PolicyMode, PolicyNotice},
+    },
     secret::Secret32,
     time::Timestamp,
     wire::{Blob, envelope::Body},

@@ -1,6 +1,7 @@
 //! The escrow node: the one listening member of an escrowed group, and the sealed archive of what it hears.
 //!
-//! This crate holds its place and its contract; it captures nothing yet.
+//! What is built: policies as people write them ([`policy`]), and the command that checks, signs and shows them. It captures
+//! nothing yet.
 //!
 //! # What it will do
 //!
@@ -27,3 +28,8 @@
 //!   batch: no message is ever decrypted and lost.
 //!
 //! `spec/threat-model.md` says what no such node can do.
+
+mod cli;
+pub mod policy;
+
+pub use cli::run_cli;

@@ -12,6 +12,7 @@ use chancery_protocol::{
     identity::{DeviceKey, IssueError, TenantRoot, issue::server_certificate},
     ids::{RootHash, SpkiPin},
     merkle::LogKey,
+    mls::PolicyCertificate,
     secret::Secret32,
     time::Timestamp,
 };
@@ -171,6 +172,9 @@ impl Maker {
         make_folder(&dir.join("offline"))?;
         maker.write(&dir.join("offline/tenant-root.key"), "tenant-root", &root_seed, ROOT_ADVICE)?;
         maker.write(&dir.join("offline/policy.key"), "policy", &policy_seed, POLICY_ADVICE)?;
+        let (root, policy) = (signing_key(root_seed)?, signing_key(policy_seed)?);
+        let certified = PolicyCertificate::issue(&root, policy.public(), 1);
+        keys::write_new(&dir.join("offline/policy.cert"), format!("{certified}\n").as_bytes())?;
         let certificate = maker.root.certificate().cloned().into_iter().collect::<Vec<_>>();
         keys::write_new(&dir.join("tenant-root.pem"), keys::to_pem(&certificate).as_bytes())?;
         Ok(maker)
@@ -196,7 +200,7 @@ impl Maker {
     fn server_key(&mut self, path: &Path, advice: &'static str) -> Result<(DeviceKey, SpkiPin), InitError> {
         let seed = draw()?;
         self.write(path, "server", &seed, advice)?;
-        let key = DeviceKey::from_seed(seed).map_err(|error| InitError::Random(error.to_string()))?;
+        let key = signing_key(seed)?;
         let (_, pin) = server_certificate(&key, self.now)?;
         Ok((key, pin))
     }
@@ -208,13 +212,18 @@ impl Maker {
     }
 }
 
+fn signing_key(seed: Secret32) -> Result<DeviceKey, InitError> {
+    DeviceKey::from_seed(seed).map_err(|error| InitError::Random(error.to_string()))
+}
+
 fn draw() -> Result<Secret32, InitError> {
     keys::draw().map_err(|error| InitError::Random(error.to_string()))
 }
 
 const ROOT_ADVICE: &str = "root of the organisation: move it to offline media now, with a second copy elsewhere. It is \
      needed again only to replace the issuing key. Who has it can be anybody in the organisation";
-const POLICY_ADVICE: &str = "signs escrow policies: move it to whoever answers for them, away from this machine";
+const POLICY_ADVICE: &str = "signs escrow policies: move it, with policy.cert beside it, to whoever answers for them, away \
+     from this machine";
 const ISSUING_ADVICE: &str = "signs device certificates: stays here, in the registrar's folder. Back it up; if it leaks, \
      replace it with the root";
 const DIRECTORY_ADVICE: &str = "signs the directory of certificates and revocations: stays here, in the registrar's folder. \
@@ -282,6 +291,11 @@ mod tests {
         for (path, _) in &report.keys {
             assert!(path.exists());
         }
+        let certificate = fs::read_to_string(dir.join("offline/policy.cert")).unwrap();
+        let certificate: PolicyCertificate = certificate.trim().parse().unwrap();
+        let policy = keys::read_key(&dir.join("offline/policy.key"), "policy").unwrap();
+        assert!(certificate.is_valid());
+        assert_eq!((certificate.root(), &certificate.policy_key), (report.tenant, policy.public()));
         assert!(matches!(init(&dir, &options), Err(InitError::NotEmpty(_))));
     }
 

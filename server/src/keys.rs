@@ -8,10 +8,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use chancery_protocol::{identity::DeviceKey, secret::Secret32, wire::Blob};
-use data_encoding::{BASE64, HEXLOWER};
+use chancery_protocol::{
+    identity::{DeviceKey, key_file},
+    secret::Secret32,
+    wire::Blob,
+};
+use data_encoding::BASE64;
 
-const KEY_MARK: &str = "chancery-key-1";
 const PEM_BEGIN: &str = "-----BEGIN CERTIFICATE-----";
 const PEM_END: &str = "-----END CERTIFICATE-----";
 
@@ -71,7 +74,7 @@ pub fn write_new(path: &Path, bytes: &[u8]) -> Result<(), KeyFileError> {
 /// # Errors
 /// As [`write_new`].
 pub fn write_seed(path: &Path, purpose: &str, seed: &Secret32) -> Result<(), KeyFileError> {
-    write_new(path, format!("{KEY_MARK} {purpose} {}\n", HEXLOWER.encode(seed.expose())).as_bytes())
+    write_new(path, key_file::format(purpose, seed).as_bytes())
 }
 
 /// Reads a key file of this purpose.
@@ -80,12 +83,7 @@ pub fn write_seed(path: &Path, purpose: &str, seed: &Secret32) -> Result<(), Key
 /// See [`KeyFileError`].
 pub fn read_seed(path: &Path, purpose: &str) -> Result<Secret32, KeyFileError> {
     let text = fs::read_to_string(path).map_err(|source| KeyFileError::Io { path: path.to_owned(), source })?;
-    let words: Vec<&str> = text.split_whitespace().collect();
-    let seed = match words.as_slice() {
-        [KEY_MARK, found, seed] if *found == purpose => HEXLOWER.decode(seed.as_bytes()).ok(),
-        _ => None,
-    };
-    seed.and_then(|seed| Secret32::from_slice(&seed))
+    key_file::parse(&text, purpose)
         .ok_or_else(|| KeyFileError::Wrong { path: path.to_owned(), what: format!("{purpose} key") })
 }
 

@@ -13,7 +13,7 @@ use crate::{
 const AREAS: &[&str] = &["wire", "merkle", "identity", "directory", "mls", "policy", "relay", "archive"];
 
 /// Folders whose code must cite every requirement.
-const CITING: &[&str] = &["protocol", "server", "client-sdk"];
+const CITING: &[&str] = &["protocol", "server", "client-sdk", "escrow"];
 
 /// A paragraph of the specification.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -161,9 +161,30 @@ pub(crate) enum GroupVerb {
     New {
         /// Its name, seen by members only
         name: String,
-        /// For life: personal (people among themselves) or work (of the own organisation)
-        #[arg(long, value_name = "personal|work")]
+        /// For life: personal (people among themselves), work (of the own organisation), escrowed (work, archived)
+        #[arg(long, value_name = "personal|work|escrowed")]
         class: Class,
+        /// The signed escrow policy, for class escrowed
+        #[arg(long, value_name = "FILE")]
+        policy: Option<PathBuf>,
+    },
+    /// Show under which policy a group is archived, or bring the policy's next version into it
+    #[command(after_help = exit::HELP)]
+    Policy {
+        /// Name of the group, or 8 or more digits of its id
+        group: String,
+        /// The next version, signed
+        #[arg(long, value_name = "FILE")]
+        set: Option<PathBuf>,
+    },
+    /// Say that you have read the notice of an archived group: before that nothing can be sent
+    #[command(after_help = exit::HELP)]
+    Acknowledge {
+        /// Name of the group, or 8 or more digits of its id
+        group: String,
+        /// The language of the notice that you have read [default: the first]
+        #[arg(long, value_name = "TAG")]
+        language: Option<String>,
     },
     /// List the groups of this device
     #[command(after_help = exit::HELP)]
@@ -316,8 +337,7 @@ mod tests {
         assert!(parse(&["group", "new", "x"]).is_err());
         let unknown = parse(&["group", "new", "x", "--class", "secret"]).unwrap_err();
         assert_eq!(unknown.exit_code(), 2);
-        // It parses, so that the refusal can say that it is not available yet.
-        let args = parse(&["group", "new", "x", "--class", "escrowed"]).unwrap();
+        let args = parse(&["group", "new", "x", "--class", "escrowed", "--policy", "desk.policy"]).unwrap();
         assert!(matches!(args.verb, Verb::Group { verb: GroupVerb::New { class: Class::Escrowed, .. } }));
     }
 

@@ -1,6 +1,8 @@
 //! `chancery group ...`
 
-use chancery_client::{AccountId, GroupId};
+use std::{fs, path::Path};
+
+use chancery_client::{AccountId, Class, GroupId};
 
 use crate::{
     args::GroupVerb,
@@ -16,9 +18,41 @@ const KEPT: &str = "the change is kept and made when the relay is reached";
 pub(crate) async fn obey(session: &Session, output: &Output, verb: &GroupVerb) -> Result<(), Failure> {
     let client = &session.client;
     match verb {
-        GroupVerb::New { name, class } => {
-            let group = session.within(KEPT, client.create_group(*class, name)).await?;
+        GroupVerb::New { name, class, policy } => {
+            let group = match (class, policy) {
+                (Class::Escrowed, Some(path)) => {
+                    let policy = read(path)?;
+                    session.within(KEPT, client.create_escrowed_group(name, &policy)).await?
+                }
+                (Class::Escrowed, None) => {
+                    return Err(Failure::usage("an escrowed group needs --policy FILE: a signed escrow policy"));
+                }
+                (_, Some(_)) => return Err(Failure::usage("--policy is for --class escrowed alone")),
+                (class, None) => session.within(KEPT, client.create_group(*class, name)).await?,
+            };
             changed(output, "created", group, None)
+        }
+        GroupVerb::Policy { group, set } => {
+            let group = session.group(group).await?;
+            if let Some(path) = set {
+                let policy = read(path)?;
+                session.within(KEPT, client.set_policy(group, &policy)).await?;
+            }
+            output.policy(group, &client.policy(group).await?)
+        }
+        GroupVerb::Acknowledge { group, language } => {
+            let group = session.group(group).await?;
+            let policy = client.policy(group).await?.policy;
+            let chosen =
+                policy.notices.iter().find(|notice| language.as_ref().is_none_or(|tag| *tag == notice.language));
+            let Some(notice) = chosen else {
+                let tags: Vec<&str> = policy.notices.iter().map(|notice| notice.language.as_str()).collect();
+                return Err(Failure::usage(format!("the notice is there in: {}", tags.join(", "))));
+            };
+            client.acknowledge(group, notice.hash()).await?;
+            let kept = "the acknowledgement is kept and sent when the relay is reached";
+            session.within(kept, client.flush()).await?;
+            changed(output, "acknowledged", group, None)
         }
         GroupVerb::List => {
             session.glance().await;
@@ -82,6 +116,10 @@ pub(crate) async fn obey(session: &Session, output: &Output, verb: &GroupVerb) -
             changed(output, "leaving", group, None)
         }
     }
+}
+
+fn read(path: &Path) -> Result<String, Failure> {
+    fs::read_to_string(path).map_err(|error| Failure::usage(format!("{}: {error}", path.display())))
 }
 
 /// A member by the address that `group members` prints; it may be of another organisation, which no name alone finds.

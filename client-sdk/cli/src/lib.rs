@@ -12,6 +12,7 @@ mod directory;
 mod exit;
 mod group;
 mod people;
+mod policy;
 mod read;
 mod session;
 mod show;

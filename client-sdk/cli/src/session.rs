@@ -191,6 +191,7 @@ mod tests {
             alarm: None,
             stuck_by: None,
             predecessor: None,
+            notice_due: false,
         }
     }
 

@@ -11,7 +11,7 @@ use chancery_client::{
 };
 use serde_json::{Value, json};
 
-use crate::{exit::Failure, people::People, session::short};
+use crate::{exit::Failure, people::People, policy, session::short};
 
 /// Where results go.
 pub(crate) struct Output {
@@ -178,14 +178,19 @@ impl Output {
                     waiting => format!("  ({waiting} to send)"),
                 };
                 let (class, people) = (group.class.word(), group.accounts);
-                format!("{}  {class:<8}  {status:<8}  {people:>4}  {}{waiting}{alarm}", short(&id), escape(&group.name))
+                let notice = if group.notice_due { "  (notice to acknowledge)" } else { "" };
+                format!(
+                    "{}  {class:<8}  {status:<8}  {people:>4}  {}{waiting}{notice}{alarm}",
+                    short(&id),
+                    escape(&group.name)
+                )
             },
             || {
                 json!({
                     "group": id, "name": group.name, "class": group.class.word(), "status": status,
                     "epoch": group.epoch, "accounts": group.accounts, "waiting": group.waiting,
                     "alarm": group.alarm.map(chancery_client::AlarmKind::word),
-                    "stuck_by": group.stuck_by.map(|by| by.to_string()),
+                    "stuck_by": group.stuck_by.map(|by| by.to_string()), "notice_due": group.notice_due,
                 })
             },
         )
@@ -280,6 +285,7 @@ fn message_line(message: &Message, client: &Client) -> String {
     match &message.body {
         Body::Text(text) => format!("{name}: {}", escape(text)),
         Body::Leave => format!("* {name} asks to leave"),
+        Body::Acknowledge(_) => format!("* {name} has read the notice that this group is archived"),
         _ => format!("* {name} sent something that this version does not show"),
     }
 }
@@ -288,6 +294,7 @@ fn message_object(event: u64, message: &Message, client: &Client) -> Value {
     let (body, text) = match &message.body {
         Body::Text(text) => ("text", Some(text)),
         Body::Leave => ("leave", None),
+        Body::Acknowledge(_) => ("acknowledge", None),
         _ => ("unknown", None),
     };
     json!({
@@ -313,6 +320,7 @@ fn group_of_event(event: &Event) -> Option<GroupId> {
         Event::Received { group, .. }
         | Event::Sent { group, .. }
         | Event::Joined { group, .. }
+        | Event::Archived { group, .. }
         | Event::MemberAdded { group, .. }
         | Event::DeviceAdded { group, .. }
         | Event::MemberRemoved { group, .. }
@@ -346,6 +354,7 @@ fn sentence(event: &Event, client: &Client, people: &People) -> String {
     match event {
         Event::Received { seq, .. } | Event::Sent { seq, .. } => format!("message {seq} is not in history"),
         Event::Joined { name, class, .. } => format!("you are in the group {name:?} ({class})"),
+        Event::Archived { policy, notice_due, .. } => policy::sentence(policy, *notice_due),
         Event::MemberAdded { account, .. } => format!("{} was added", who(account)),
         Event::DeviceAdded { account, device, .. } => {
             format!("{} has another device in the group: {}", who(account), short(&device.to_string()))
@@ -404,6 +413,10 @@ fn event_object(number: u64, event: &Event, client: &Client) -> Value {
         Event::Received { seq, .. } => ("received", json!({ "seq": seq.0 })),
         Event::Sent { seq, id, .. } => ("sent", json!({ "seq": seq.0, "message": id.to_string() })),
         Event::Joined { name, class, .. } => ("joined", json!({ "name": name, "class": class.word() })),
+        Event::Archived { policy, notice_due, by, .. } => {
+            let by = by.map(|by| by.to_string());
+            ("archived", json!({ "policy": policy::object(policy), "notice_due": notice_due, "by": by }))
+        }
         Event::MemberAdded { account, handle, by, .. } => (
             "member_added",
             json!({ "member": who(handle, account), "account": account.to_string(), "by": by.to_string() }),

@@ -7,12 +7,12 @@ use serde::{Deserialize, Serialize};
 use crate::{
     error::Refusal,
     identity::{Authority, Freshness, Handle, Role, directory::SplitEvidence},
-    ids::{AccountId, DeviceId, EventId, GroupId, MessageId, Seq},
+    ids::{AccountId, DeviceId, EventId, GroupId, MessageId, NoticeHash, PolicyHash, Seq},
     merkle::Resource,
-    mls::charter::Class,
+    mls::{Class, EscrowPolicy, PolicyError},
     rows::RowWrite,
     time::Timestamp,
-    wire::{Frame, envelope::Body},
+    wire::{Blob, Frame, envelope::Body},
 };
 
 /// Key of a message in [`crate::rows::Space::Message`]: history of a group is a range of keys, in order of place.
@@ -35,6 +35,32 @@ pub enum Command {
         class: Class,
         /// Shown to members only.
         name: String,
+    },
+    /// Founds a group of class escrowed under a signed policy, with the escrow member that it names. Done with `Group`.
+    FoundEscrowed {
+        /// Shown to members only.
+        name: String,
+        /// The signed policy: the content of the policy extension.
+        policy: Blob,
+    },
+    /// Brings the next version of its policy into an escrowed group. Done when the commit is merged.
+    SetPolicy {
+        /// The group.
+        group: GroupId,
+        /// The signed policy.
+        policy: Blob,
+    },
+    /// Says in an escrowed group that the user has read the notice of its policy. Done when it is safe in the outbox.
+    Acknowledge {
+        /// The group.
+        group: GroupId,
+        /// Hash of the notice, in the language that was shown.
+        notice: NoticeHash,
+    },
+    /// Shows the policy of an escrowed group. Done with `Policy`.
+    Policy {
+        /// The group.
+        group: GroupId,
     },
     /// Adds all devices of an account; of the own one those that are not members yet. Done when the commit is merged.
     Invite {
@@ -126,6 +152,19 @@ pub enum Reply {
     Members(Vec<MemberSummary>),
     /// The directory; none for a device that follows none.
     Directory(Option<DirectorySummary>),
+    /// The policy.
+    Policy(Box<PolicySummary>),
+}
+
+/// The policy of an escrowed group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PolicySummary {
+    /// What it says.
+    pub policy: EscrowPolicy,
+    /// Its hash.
+    pub hash: PolicyHash,
+    /// Whether its notice waits to be acknowledged on this device.
+    pub notice_due: bool,
 }
 
 /// What a device knows of its organisation's directory.
@@ -169,6 +208,8 @@ pub struct GroupSummary {
     pub stuck_by: Option<AccountId>,
     /// The group that this one replaces, by what its founder says.
     pub predecessor: Option<GroupId>,
+    /// Whether the notice of escrow waits to be acknowledged: until then nothing is sent.
+    pub notice_due: bool,
 }
 
 /// What this device is in a group.
@@ -313,6 +354,17 @@ pub enum Event {
         name: String,
         /// Its class.
         class: Class,
+    },
+    /// The group is archived under this policy: told when this device comes in, and whenever the policy changes.
+    Archived {
+        /// The group.
+        group: GroupId,
+        /// What it says.
+        policy: Box<EscrowPolicy>,
+        /// Whether its notice is to be acknowledged before anything is sent.
+        notice_due: bool,
+        /// Who changed it; none if this device has just come in.
+        by: Option<AccountId>,
     },
     /// An account was added.
     MemberAdded {
@@ -522,6 +574,27 @@ pub enum ClientFault {
     /// The organisation's directory could not be read for a day: whom to trust is not known any more.
     #[error("the organisation's directory could not be read for a day: nothing is sent until it can be read again")]
     DirectoryStale,
+    /// The notice of escrow waits to be read and acknowledged.
+    #[error("this group is archived: read its notice and acknowledge it first")]
+    NoticeDue,
+    /// The policy of the group has no such notice.
+    #[error("the group's policy has no such notice: show the policy again")]
+    NoSuchNotice,
+    /// The group is not an escrowed one.
+    #[error("the group is not archived: it has no escrow policy")]
+    NotEscrowed,
+    /// An escrowed group without a policy.
+    #[error("an escrowed group is founded under a signed escrow policy: name one")]
+    PolicyMissing,
+    /// The bytes are not a signed policy.
+    #[error("{0}")]
+    Policy(PolicyError),
+    /// The policy is announced for later.
+    #[error("the policy takes effect later: no client brings it into a group before that")]
+    NotEffective {
+        /// When it may be brought into a group.
+        from: Timestamp,
+    },
     /// The name is empty.
     #[error("the name is empty")]
     NameEmpty,

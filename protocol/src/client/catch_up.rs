@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use crate::{
     client::{
         api::{AlarmKind, Event, GroupStatus, Message, message_key},
+        escrow::is_alone,
         machine::{ClientMachine, Opening, RETRY_AFTER, Request},
         record::{ChainRecord, Follow},
     },
@@ -353,11 +354,12 @@ impl ClientMachine {
         }
         self.hear_of_devices(merged, &after);
         self.tell_state(id, merged, &after.state);
+        self.tell_policy(id, Some(merged));
         self.readded(id, merged);
         self.forget_chains(id, &after.leaves.keys().copied().collect::<Vec<_>>());
         // Alone at last: nobody is left who could remove this account.
         let alone =
-            accounts.len() == 1 && self.groups.get(&id).is_some_and(|slot| slot.record.status == GroupStatus::Leaving);
+            is_alone(&after) && self.groups.get(&id).is_some_and(|slot| slot.record.status == GroupStatus::Leaving);
         if merged.removed || alone {
             self.out(id);
         } else {

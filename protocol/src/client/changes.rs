@@ -11,14 +11,19 @@ use sha2::{Digest, Sha256};
 use crate::{
     client::{
         api::{AlarmKind, ClientFault, CommandId, Event, GroupStatus, Reply},
+        escrow::is_alone,
+        gate,
         machine::{ClientMachine, GroupSlot, Opening, RETRY_AFTER, Request},
         record::{GroupRecord, Intent, IntentKind, PendingCommit},
     },
     error::Refusal,
-    identity::Authority,
+    identity::{Authority, Role},
     ids::{AccountId, DeviceId, EnvelopeHash, GroupId, RequestId, RootHash, Seq},
     limits::GROUP_NAME_BYTES_MAX,
-    mls::{Change, Charter, Class, CommitError, Group, GroupState, LeafView, OfferedPackage, Prepared, ProcessError},
+    mls::{
+        Change, Charter, Class, CommitError, Group, GroupState, LeafView, OfferedPackage, Prepared, ProcessError, Rule,
+        SignedPolicy,
+    },
     time::Timestamp,
     wire::{
         Blob, Frame,
@@ -70,7 +75,8 @@ impl ClientMachine {
         named(&name)?;
         let tenant = match (class, self.identity.authority()) {
             (Class::Personal, Authority::Personal) => None,
-            (Class::Work | Class::Escrowed, Authority::Tenant(root)) => Some(root),
+            (Class::Work, Authority::Tenant(root)) => Some(root),
+            (Class::Escrowed, _) => return Err(ClientFault::PolicyMissing),
             (Class::Personal, _) => {
                 return Err(ClientFault::Forbidden("a personal group is founded by a personal account".to_owned()));
             }
@@ -79,16 +85,31 @@ impl ClientMachine {
         let nonce = self.core.random().map_err(internal)?;
         let charter = Charter { class, tenant, predecessor: None, nonce };
         let state = GroupState { name, roots: tenant.into_iter().collect(), ..GroupState::default() };
-        self.found(id, charter, state).map(|_| ())
+        self.found(id, charter, state, None).map(|_| ())
     }
 
     /// Founds a group and sends its first commit; the command is done when that has its place.
-    pub(super) fn found(&mut self, id: CommandId, charter: Charter, state: GroupState) -> Result<GroupId, ClientFault> {
-        let policy: Option<crate::mls::SignedPolicy> = None;
+    pub(super) fn found(
+        &mut self,
+        id: CommandId,
+        charter: Charter,
+        state: GroupState,
+        policy: Option<SignedPolicy>,
+    ) -> Result<GroupId, ClientFault> {
+        // A device that only listens founds nothing.
+        gate::may_send(&self.identity).map_err(ClientFault::Forbidden)?;
         let (class, name, predecessor) = (charter.class, state.name.clone(), charter.predecessor);
         let mut group =
             Group::found(&self.core, &self.key, &self.chain, charter, &state, policy.as_ref()).map_err(commit_fault)?;
-        let prepared = group.commit(&self.core, &self.key, &Change::default()).map_err(commit_fault)?;
+        // With a policy, the first commit waits for the KeyPackage of the escrow member.
+        let pending = match policy {
+            Some(_) => None,
+            None => {
+                let prepared = group.commit(&self.core, &self.key, &Change::default()).map_err(commit_fault)?;
+                Some(pending(prepared, Seq(0), None))
+            }
+        };
+        let request = self.core.random().map(RequestId).map_err(internal)?;
         let group_id = group.id();
         let record = GroupRecord {
             status: GroupStatus::Founding,
@@ -109,18 +130,23 @@ impl ClientMachine {
             stuck_members: Vec::new(),
             spoiled: None,
             renewed_at: None,
-            pending: Some(pending(prepared, Seq(0), None)),
+            acknowledged: None,
+            pending,
         };
         let mut slot = GroupSlot::new(group_id, Some(group), record);
         slot.dirty = true;
         slot.founding = Some(id);
         self.groups.insert(group_id, slot);
+        if policy.is_some() {
+            self.intend(group_id, IntentKind::Found { request }, None);
+        }
         Ok(group_id)
     }
 
     pub(super) fn invite(&mut self, id: CommandId, group: GroupId, account: AccountId) -> Result<(), ClientFault> {
         // Devices of its own are what an account adds to groups that it is in. (mls.judge.10)
         let own = account == self.identity.account();
+        self.may_act(group)?;
         if active(self.groups.get(&group))?.view().accounts().contains(&account) && !own {
             return Err(ClientFault::AlreadyMember);
         }
@@ -133,6 +159,7 @@ impl ClientMachine {
         if account == self.identity.account() {
             return Err(ClientFault::RemoveSelf);
         }
+        self.may_act(group)?;
         if !active(self.groups.get(&group))?.view().accounts().contains(&account) {
             return Err(ClientFault::NoSuchMember);
         }
@@ -146,7 +173,8 @@ impl ClientMachine {
         group: GroupId,
         now: Timestamp,
     ) -> Result<Option<Reply>, ClientFault> {
-        let alone = active(self.groups.get(&group))?.view().accounts().len() == 1;
+        gate::may_send(&self.identity).map_err(ClientFault::Forbidden)?;
+        let alone = is_alone(active(self.groups.get(&group))?.view());
         if alone {
             // Nobody is left who could remove this account: the group ends with it.
             if let Some(slot) = self.groups.get_mut(&group) {
@@ -175,9 +203,12 @@ impl ClientMachine {
         self.write_intent(id, order, Some(&intent));
     }
 
-    fn drop_intent(&mut self, id: GroupId, order: u64, outcome: Result<Reply, ClientFault>) {
+    pub(super) fn drop_intent(&mut self, id: GroupId, order: u64, outcome: Result<Reply, ClientFault>) {
         let Some(intent) = self.groups.get_mut(&id).and_then(|slot| slot.intents.remove(&order)) else { return };
         self.write_intent(id, order, None);
+        if let (IntentKind::Found { .. }, Err(fault)) = (&intent.what, &outcome) {
+            return self.founding_failed(id, fault.clone());
+        }
         self.finish_command(intent.command, outcome);
     }
 
@@ -229,10 +260,14 @@ impl ClientMachine {
             hash.update(device);
             hash.finalize().into()
         };
+        // mls.escrow.6: the escrow member changes nothing for others.
+        if self.identity.role() == Role::Escrow {
+            return None;
+        }
         let own = rank(self.key.device().as_bytes());
         let leaves = &slot.group.as_ref()?.view().leaves;
         let (mut ahead, mut all) = (0_u32, 0_u32);
-        for leaf in leaves.values().filter(|leaf| !concerned(leaf)) {
+        for leaf in leaves.values().filter(|leaf| !concerned(leaf) && leaf.identity.role() != Role::Escrow) {
             all = all.saturating_add(1);
             ahead = ahead.saturating_add(u32::from(rank(leaf.identity.device().as_bytes()) < own));
         }
@@ -263,34 +298,55 @@ impl ClientMachine {
 
     /// Carries out the oldest intent; true if messages must wait for it.
     pub(super) fn change(&mut self, id: GroupId, now: Timestamp) -> bool {
-        let looking = self.is_looking();
         let Some(slot) = self.groups.get_mut(&id) else { return false };
-        let Some((order, intent)) = slot.intents.first_key_value() else { return false };
+        let due = slot.notice_due() && slot.record.status != GroupStatus::Founding;
+        let Some((order, intent)) = slot.intents.iter().find(|(_, intent)| !due || !intent.what.is_wish()) else {
+            return false;
+        };
         let order = *order;
         match intent.what {
-            IntentKind::Add { account, request } | IntentKind::Readd { account, request, .. } => {
-                if slot.taken.as_ref().is_some_and(|(taken, _)| *taken == order) {
-                    // Whoever was certified a moment ago is in the directory that is being read.
-                    if looking {
-                        return false;
-                    }
-                    if slot.sent.is_empty() {
-                        let packages = slot.taken.take().map(|(_, packages)| packages).unwrap_or_default();
-                        let device = match intent.what {
-                            IntentKind::Readd { device, .. } => Some(device),
-                            _ => None,
-                        };
-                        self.add(id, order, account, device, &packages, now);
+            IntentKind::Found { request } => {
+                let policy = slot.group.as_ref().and_then(|group| group.view().policy.as_ref());
+                let Some(account) = policy.map(|signed| signed.policy().escrow_account()) else { return false };
+                if let Taking::Taken(packages) = self.take(id, order, account, request) {
+                    self.add_escrow(id, order, None, &packages, now);
+                }
+                true
+            }
+            IntentKind::Policy { ref policy, request } => {
+                let policy = policy.clone();
+                let Some((next, moves)) = self.intended_policy(id, &policy) else {
+                    self.drop_intent(id, order, Err(ClientFault::Forbidden(Rule::Policy.to_string())));
+                    return false;
+                };
+                if !moves {
+                    if slot_is_quiet(self.groups.get(&id)) {
+                        self.make_commit(id, order, &Change { policy: Some(next), ..Change::default() });
                     }
                     return true;
                 }
-                // Messages go on while the relay looks for KeyPackages.
-                if slot.taking != Some(order) {
-                    slot.taking = Some(order);
-                    let frame = Frame::TakeKeyPackages(TakeKeyPackages { request, account });
-                    self.request(Request::Take(id, order), frame);
+                match self.take(id, order, next.policy().escrow_account(), request) {
+                    Taking::Asked => false,
+                    Taking::InFlight => true,
+                    Taking::Taken(packages) => {
+                        self.add_escrow(id, order, Some(next), &packages, now);
+                        true
+                    }
                 }
-                false
+            }
+            IntentKind::Add { account, request } | IntentKind::Readd { account, request, .. } => {
+                let device = match intent.what {
+                    IntentKind::Readd { device, .. } => Some(device),
+                    _ => None,
+                };
+                match self.take(id, order, account, request) {
+                    Taking::Asked => false,
+                    Taking::InFlight => true,
+                    Taking::Taken(packages) => {
+                        self.add(id, order, account, device, &packages, now);
+                        true
+                    }
+                }
             }
             IntentKind::Renew => {
                 if slot.sent.is_empty() {
@@ -328,6 +384,29 @@ impl ClientMachine {
                 true
             }
         }
+    }
+
+    /// KeyPackages of an account for an intent: asked for once, and given out when no message is in flight any more.
+    fn take(&mut self, id: GroupId, order: u64, account: AccountId, request: RequestId) -> Taking {
+        let looking = self.is_looking();
+        let Some(slot) = self.groups.get_mut(&id) else { return Taking::Asked };
+        if slot.taken.as_ref().is_some_and(|(taken, _)| *taken == order) {
+            // Whoever was certified a moment ago is in the directory that is being read.
+            if looking {
+                return Taking::Asked;
+            }
+            if !slot.sent.is_empty() {
+                return Taking::InFlight;
+            }
+            return Taking::Taken(slot.taken.take().map(|(_, packages)| packages).unwrap_or_default());
+        }
+        // Messages go on while the relay looks for KeyPackages.
+        if slot.taking != Some(order) {
+            slot.taking = Some(order);
+            let frame = Frame::TakeKeyPackages(TakeKeyPackages { request, account });
+            self.request(Request::Take(id, order), frame);
+        }
+        Taking::Asked
     }
 
     pub(super) fn packages_taken(&mut self, id: GroupId, order: u64, taken: Vec<TakenPackage>) {
@@ -398,7 +477,7 @@ impl ClientMachine {
         Some(state)
     }
 
-    fn make_commit(&mut self, id: GroupId, order: u64, change: &Change) {
+    pub(super) fn make_commit(&mut self, id: GroupId, order: u64, change: &Change) {
         let Some(slot) = self.groups.get_mut(&id) else { return };
         let Some(group) = slot.group.as_mut() else { return };
         match group.commit(&self.core, &self.key, change) {
@@ -457,7 +536,11 @@ impl ClientMachine {
         slot.dirty = true;
         let command = slot.founding.take();
         let (name, class) = (slot.record.name.clone(), slot.record.class);
+        if let Some(order) = pending.intent {
+            self.drop_intent(id, order, Ok(Reply::Done));
+        }
         self.tell(&Event::Joined { group: id, name, class });
+        self.tell_policy(id, None);
         self.finish_command(command, Ok(Reply::Group(id)));
         self.pump(id, now);
     }
@@ -486,10 +569,7 @@ impl ClientMachine {
             let _ = group.clear_pending();
         }
         if slot.record.status == GroupStatus::Founding {
-            let command = slot.founding.take();
-            slot.record.status = GroupStatus::Left;
-            self.end(id);
-            return self.finish_command(command, Err(ClientFault::Refused(refusal)));
+            return self.founding_failed(id, ClientFault::Refused(refusal));
         }
         match refusal {
             Refusal::Conflict { newest_commit } => {
@@ -512,7 +592,10 @@ impl ClientMachine {
         let (Some(order), Ok(fresh)) = (order, self.core.random().map(RequestId)) else { return };
         let Some(slot) = self.groups.get_mut(&id) else { return };
         let Some(intent) = slot.intents.get_mut(&order) else { return };
-        if let IntentKind::Add { request, .. } | IntentKind::Readd { request, .. } = &mut intent.what {
+        if let IntentKind::Add { request, .. }
+        | IntentKind::Readd { request, .. }
+        | IntentKind::Policy { request, .. } = &mut intent.what
+        {
             *request = fresh;
         }
         let intent = intent.clone();
@@ -563,6 +646,10 @@ impl ClientMachine {
                 // Any commit begins an epoch with keys of its own.
                 IntentKind::Renew => true,
                 IntentKind::Expel => nobody_out,
+                IntentKind::Found { .. } => false,
+                IntentKind::Policy { policy, .. } => {
+                    group.view().policy.as_ref().is_some_and(|current| current.bytes() == policy.0)
+                }
             })
             .map(|(order, _)| *order)
             .collect();
@@ -615,6 +702,20 @@ impl ClientMachine {
             self.finish_command(command, Ok(Reply::Done));
         }
     }
+}
+
+/// How far the KeyPackages for an intent are.
+enum Taking {
+    /// They are on their way, or a directory is read first; messages go on.
+    Asked,
+    /// They are here, and messages are in flight.
+    InFlight,
+    /// Here they are.
+    Taken(Vec<TakenPackage>),
+}
+
+fn slot_is_quiet(slot: Option<&GroupSlot>) -> bool {
+    slot.is_some_and(|slot| slot.sent.is_empty())
 }
 
 fn pending(prepared: Prepared, after: Seq, intent: Option<u64>) -> PendingCommit {

@@ -13,7 +13,7 @@ use crate::{
         record::IntentKind,
     },
     identity::{
-        DeviceIdentity, DirectoryView, Freshness,
+        DeviceIdentity, DirectoryView, Freshness, Role,
         directory::{DirectoryNews, Follow, Outcome, Standing, Step},
     },
     ids::{DeviceId, GroupId, Seq},
@@ -299,7 +299,7 @@ impl ClientMachine {
     pub(super) fn holds_back(&self, id: GroupId, now: Timestamp) -> bool {
         let looked = self.directory.as_ref().is_none_or(|following| following.looked);
         let of_tenant = self.groups.get(&id).is_some_and(|slot| self.is_of_tenant(slot));
-        (of_tenant && !looked) || self.is_stale(id, now) || !self.out_of(id).is_empty()
+        (of_tenant && !looked) || self.is_stale(id, now) || !self.out_of(id).is_empty() || self.escrow_is_out(id)
     }
 
     /// directory.gate.1: whether this device may add another.
@@ -338,7 +338,17 @@ impl ClientMachine {
             return Vec::new();
         }
         let leaves = group.view().leaves.values();
-        leaves.filter(|leaf| following.is_out(leaf)).map(|leaf| leaf.identity.device()).collect()
+        // The escrow member is not removed, but replaced, by the next policy.
+        let people = leaves.filter(|leaf| leaf.identity.role() != Role::Escrow);
+        people.filter(|leaf| following.is_out(leaf)).map(|leaf| leaf.identity.device()).collect()
+    }
+
+    /// mls.escrow.7: whether the escrow member of a group is out by the directory.
+    fn escrow_is_out(&self, id: GroupId) -> bool {
+        let Some(following) = &self.directory else { return false };
+        let Some(group) = self.groups.get(&id).and_then(|slot| slot.group.as_ref()) else { return false };
+        let mut escrow = group.view().leaves.values().filter(|leaf| leaf.identity.role() == Role::Escrow);
+        escrow.any(|leaf| following.is_out(leaf))
     }
 
     /// When it is this device's turn to remove who is out of a group.

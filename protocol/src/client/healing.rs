@@ -322,8 +322,11 @@ impl ClientMachine {
         let slot = self.groups.get(&group).ok_or(ClientFault::UnknownGroup)?;
         let view = slot.group.as_ref().ok_or(ClientFault::NotMember)?.view();
         let own = self.identity.account();
-        let people: Vec<AccountId> =
-            view.accounts().into_iter().filter(|account| *account != own && !without.contains(account)).collect();
+        // The escrow member comes in with the first commit, by the policy.
+        let policy = view.policy.as_deref().cloned();
+        let escrow = policy.as_ref().map(|policy| policy.policy().escrow_account());
+        let stays = |account: &AccountId| *account != own && !without.contains(account) && Some(*account) != escrow;
+        let people: Vec<AccountId> = view.accounts().into_iter().filter(stays).collect();
         let nonce = self.core.random().map_err(internal)?;
         let charter = Charter { predecessor: Some(group), nonce, ..view.charter };
         let gone = |account: &AccountId| without.contains(account);
@@ -333,7 +336,7 @@ impl ClientMachine {
         if !view.state.administrators.is_empty() && !state.administrators.contains(&own) {
             state.administrators.push(own);
         }
-        let founded = self.found(id, charter, state)?;
+        let founded = self.found(id, charter, state, policy)?;
         for account in people {
             let request = self.core.random().map(RequestId).map_err(internal)?;
             self.intend(founded, IntentKind::Add { account, request }, None);

@@ -375,6 +375,10 @@ impl ClientMachine {
     fn command(&mut self, id: CommandId, command: Command, now: Timestamp) -> Result<Option<Reply>, ClientFault> {
         match command {
             Command::CreateGroup { class, name } => self.create_group(id, class, name).map(|()| None),
+            Command::FoundEscrowed { name, policy } => self.found_escrowed(id, name, &policy, now).map(|()| None),
+            Command::SetPolicy { group, policy } => self.set_policy(id, group, policy, now).map(|()| None),
+            Command::Acknowledge { group, notice } => self.acknowledge_notice(group, notice, now).map(Some),
+            Command::Policy { group } => self.policy(group).map(|policy| Some(Reply::Policy(Box::new(policy)))),
             Command::Invite { group, account } => self.invite(id, group, account).map(|()| None),
             Command::Remove { group, account } => self.remove(id, group, account).map(|()| None),
             Command::Leave { group } => self.leave(id, group, now),
@@ -728,5 +732,6 @@ fn summary((group, slot): (&GroupId, &GroupSlot)) -> GroupSummary {
         alarm: slot.record.alarm,
         stuck_by: slot.record.stuck.as_ref().and_then(|stuck| stuck.by),
         predecessor: slot.record.predecessor,
+        notice_due: slot.notice_due(),
     }
 }

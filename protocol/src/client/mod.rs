@@ -6,6 +6,7 @@ pub mod api;
 mod catch_up;
 mod changes;
 mod directory;
+mod escrow;
 mod gate;
 mod healing;
 pub mod machine;
@@ -17,7 +18,7 @@ mod roles;
 
 pub use api::{
     AlarmKind, ClientFault, Command, CommandId, DirectorySummary, Event, GroupStatus, GroupSummary, Input,
-    MemberSummary, Message, Output, Reply, StateChange, message_key,
+    MemberSummary, Message, Output, PolicySummary, Reply, StateChange, message_key,
 };
 pub use machine::ClientMachine;
 

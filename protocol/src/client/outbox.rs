@@ -28,6 +28,7 @@ impl ClientMachine {
         if text.len() > TEXT_BYTES_MAX {
             return Err(ClientFault::TooLarge { what: "the text", max: TEXT_BYTES_MAX });
         }
+        self.may_act(id)?;
         self.may_speak(id, now)?;
         self.queue(id, Body::Text(text), now)
     }
@@ -65,6 +66,10 @@ impl ClientMachine {
         }
         // mls.founding.1: before its first commit has its place, the group exists for nobody.
         if slot.record.status == GroupStatus::Founding {
+            // mls.escrow.1: the escrow member's KeyPackage is taken before there is a commit to send.
+            if slot.record.pending.is_none() {
+                self.change(id, now);
+            }
             return self.send_commit(id);
         }
         if slot.opening == Opening::Closed {
@@ -115,13 +120,18 @@ impl ClientMachine {
         }
     }
 
-    /// directory.gate.2: while messages are held back, only leaving goes on.
+    /// directory.gate.2, mls.escrow.3: while messages are held back, only leaving goes on; and what is due to the notice.
     fn encrypt_waiting(&mut self, id: GroupId, held_back: bool) {
         loop {
-            let Some(slot) = self.groups.get_mut(&id) else { return };
+            let Some(slot) = self.groups.get(&id) else { return };
+            let due = slot.notice_due();
             // Only the first ones of the outbox are ever in flight, so that looking for them does not cost more in a long one.
             let mut first = slot.outbox.iter().take(IN_FLIGHT_MAX);
-            let may = |item: &OutboxItem| item.flight.is_none() && (!held_back || item.body == Body::Leave);
+            let may = |item: &OutboxItem| {
+                item.flight.is_none()
+                    && (!held_back || item.body == Body::Leave)
+                    && (!due || slot.passes_notice(&item.body))
+            };
             let next = first.find(|(_, item)| may(item)).map(|(order, _)| *order);
             let Some(order) = next else { return };
             if let Err(reason) = self.encrypt(id, order) {
@@ -210,6 +220,9 @@ impl ClientMachine {
     fn give_up(&mut self, id: GroupId, order: u64, reason: &str) {
         let Some(item) = self.groups.get_mut(&id).and_then(|slot| slot.outbox.remove(&order)) else { return };
         self.write_outbox(id, order, None);
+        if let Body::Acknowledge(notice) = item.body {
+            self.unacknowledge(id, notice);
+        }
         self.tell(&Event::Unsent { group: id, id: item.id, reason: reason.to_owned() });
     }
 

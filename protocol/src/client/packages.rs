@@ -125,6 +125,8 @@ impl ClientMachine {
             stuck_members: Vec::new(),
             spoiled: None,
             renewed_at: None,
+            // Whoever is added again to heal has read the notice before.
+            acknowledged: self.groups.get(&id).and_then(|slot| slot.record.acknowledged),
             pending: None,
         };
         let mut slot = GroupSlot::new(id, Some(group), record);
@@ -137,6 +139,7 @@ impl ClientMachine {
         }
         self.groups.insert(id, slot);
         self.tell(&Event::Joined { group: id, name: view.state.name, class: view.charter.class });
+        self.tell_policy(id, None);
         Some(id)
     }
 }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     client::api::{AlarmKind, CommandId, GroupStatus, StateChange},
-    ids::{AccountId, DeviceId, EnvelopeHash, EventId, GroupId, MessageId, RequestId, Seq},
+    ids::{AccountId, DeviceId, EnvelopeHash, EventId, GroupId, MessageId, NoticeHash, RequestId, Seq},
     limits::IN_FLIGHT_MAX,
     mls::charter::Class,
     rows::{RowWrite, Space},
@@ -64,6 +64,8 @@ pub(super) struct GroupRecord {
     pub spoiled: Option<Seq>,
     /// When this device last renewed its keys because of a replay.
     pub renewed_at: Option<Timestamp>,
+    /// The notice of escrow that the user has acknowledged last.
+    pub acknowledged: Option<NoticeHash>,
     /// The own commit that waits for its place.
     pub pending: Option<PendingCommit>,
 }
@@ -231,6 +233,22 @@ pub(super) enum IntentKind {
     State(StateChange),
     /// Remove every device that the directory says is out.
     Expel,
+    /// The founding commit of an escrowed group, with the escrow member.
+    Found {
+        request: RequestId,
+    },
+    /// Another escrow policy, perhaps with another escrow member.
+    Policy {
+        policy: Blob,
+        request: RequestId,
+    },
+}
+
+impl IntentKind {
+    /// Whether only the user can want it, not the protocol: then it waits for the user's acknowledgement of the notice.
+    pub const fn is_wish(&self) -> bool {
+        matches!(self, Self::Add { .. } | Self::State(_) | Self::Policy { .. })
+    }
 }
 
 pub(super) fn group_row(group: GroupId, record: Option<&GroupRecord>) -> RowWrite {

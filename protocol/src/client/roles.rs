@@ -42,6 +42,7 @@ impl ClientMachine {
         group: GroupId,
         change: StateChange,
     ) -> Result<(), ClientFault> {
+        self.may_act(group)?;
         let view = active(self.groups.get(&group))?.view();
         let administrators = &view.state.administrators;
         match &change {

@@ -7,6 +7,7 @@ pub mod contact;
 pub mod directory;
 pub mod issue;
 pub mod key;
+pub mod key_file;
 pub mod link;
 pub mod name;
 pub mod ticket;

@@ -345,3 +345,74 @@ fn a_path_that_claims_another_account_for_the_same_device_is_void() {
         desk.clear_pending().unwrap();
     }
 }
+
+/// ana, bo and the escrow member `archive` in an escrowed group.
+fn escrowed() -> (Device, Group, Device, Group, Device, Group) {
+    use crate::mls::policy::tests::{key, sample, signed};
+    let acme = issuing();
+    let (ana, bo) = (device(&acme, "ana", 11), device(&acme, "bo", 12));
+    let escrow = Device {
+        chain: acme.certify(&"archive".parse().unwrap(), key(15).public(), Role::Escrow, NOW).unwrap(),
+        ..device(&acme, "archive", 15)
+    };
+    let root = acme.root();
+    let charter = Charter { class: Class::Escrowed, tenant: Some(root), predecessor: None, nonce: [7; 32] };
+    let state = GroupState { name: "desk".to_owned(), roots: vec![root], ..GroupState::default() };
+    let policy = signed(&key(1), 1, &sample(&key(1), "archive", key(15).public()));
+    let mut desk = Group::found(&ana.core, &ana.key, &ana.chain, charter, &state, Some(&policy)).unwrap();
+    // Nothing but the escrow member comes in first.
+    for change in [Change::default(), Change { adds: vec![bo.package(true)], ..Change::default() }] {
+        let error = desk.commit(&ana.core, &ana.key, &change).unwrap_err();
+        assert_eq!(error, CommitError::Judged(Rule::EscrowMember));
+    }
+    let change = Change { adds: vec![escrow.package(false), bo.package(false)], ..Change::default() };
+    let prepared = desk.commit(&ana.core, &ana.key, &change).unwrap();
+    desk.merge_pending(&ana.core).unwrap();
+    let join = |device: &Device| {
+        let welcome = prepared.welcomes.iter().find(|copy| copy.device == device.key.device()).unwrap();
+        Group::join(&device.core, &device.packages, device.key.device(), &welcome.body).unwrap()
+    };
+    let (at_escrow, at_bo) = (join(&escrow), join(&bo));
+    (ana, desk, bo, at_bo, escrow, at_escrow)
+}
+
+// proves mls.judge.22
+#[test]
+fn what_the_escrow_member_says_is_void_and_what_it_renews_is_not() {
+    let (ana, mut desk, _bo, _at_bo, escrow, mut at_escrow) = escrowed();
+    let said = at_escrow.encrypt(&escrow.core, &escrow.key, b"psst").unwrap();
+    let error = desk.process(&ana.core, &said).unwrap_err();
+    assert_eq!(error, ProcessError::Void(Rule::EscrowSpeaks.to_string()));
+    let heard = desk.encrypt(&ana.core, &ana.key, b"hello").unwrap();
+    assert!(matches!(at_escrow.process(&escrow.core, &heard), Ok(Processed::Application { .. })));
+    let renewal = at_escrow.commit(&escrow.core, &escrow.key, &Change::default()).unwrap();
+    assert!(matches!(desk.process(&ana.core, &renewal.commit), Ok(Processed::Commit(_))));
+}
+
+// proves mls.judge.19, mls.judge.20, mls.judge.21
+#[test]
+fn commits_against_the_policy_are_not_made() {
+    use crate::mls::policy::tests::{key, next, signed};
+    let (ana, mut desk, bo, _at_bo, escrow, mut at_escrow) = escrowed();
+    let device = escrow.key.device();
+    let refused = |group: &mut Group, by: &Device, change: &Change| match group.commit(&by.core, &by.key, change) {
+        Err(CommitError::Judged(rule)) => Some(rule),
+        Err(error) => panic!("{error}"),
+        Ok(_) => {
+            group.clear_pending().unwrap();
+            None
+        }
+    };
+    let removal = Change { removes: vec![device], ..Change::default() };
+    assert_eq!(refused(&mut desk, &ana, &removal), Some(Rule::EscrowMember));
+    let healing = Change { adds: vec![escrow.package(true)], removes: vec![device], ..Change::default() };
+    assert_eq!(refused(&mut desk, &ana, &healing), None);
+    let others = Change { removes: vec![bo.key.device()], ..Change::default() };
+    assert_eq!(refused(&mut at_escrow, &escrow, &others), Some(Rule::EscrowActs));
+    let second = signed(&key(1), 1, &next(desk.view().policy.as_ref().unwrap()));
+    let third = signed(&key(1), 1, &next(&second));
+    let policy = |policy: &SignedPolicy| Change { policy: Some(policy.clone()), ..Change::default() };
+    assert_eq!(refused(&mut desk, &ana, &policy(&third)), Some(Rule::PolicyChain));
+    assert_eq!(refused(&mut at_escrow, &escrow, &policy(&second)), Some(Rule::EscrowActs));
+    assert_eq!(refused(&mut desk, &ana, &policy(&second)), None);
+}

@@ -2,8 +2,9 @@
 //!
 //! This module does not judge changes of groups; [`mod@super::judge`] does. It knows no clock.
 
-use core::fmt;
+use core::{fmt, str::FromStr};
 
+use data_encoding::BASE64URL_NOPAD;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -341,6 +342,47 @@ impl SignedPolicy {
             && before.policy.version.checked_add(1) == Some(self.policy.version)
             && self.policy.previous == Some(before.hash)
             && self.key_number >= before.key_number
+    }
+}
+
+/// What a text of a policy begins with.
+const POLICY_TEXT: &str = "chancery-policy-1.";
+/// What a text of a policy key's certificate begins with.
+const CERTIFICATE_TEXT: &str = "chancery-policy-certificate-1.";
+
+fn from_text(prefix: &str, text: &str) -> Result<Vec<u8>, PolicyError> {
+    let encoded = text.strip_prefix(prefix).ok_or(PolicyError::Encoding)?;
+    BASE64URL_NOPAD.decode(encoded.as_bytes()).map_err(|_| PolicyError::Encoding)
+}
+
+/// As it stands in files. (policy.text.1)
+impl fmt::Display for SignedPolicy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{POLICY_TEXT}{}", BASE64URL_NOPAD.encode(&self.bytes))
+    }
+}
+
+impl FromStr for SignedPolicy {
+    type Err = PolicyError;
+
+    fn from_str(text: &str) -> Result<Self, PolicyError> {
+        Self::from_bytes(&from_text(POLICY_TEXT, text)?)
+    }
+}
+
+impl fmt::Display for PolicyCertificate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{CERTIFICATE_TEXT}{}", BASE64URL_NOPAD.encode(&encode(self)))
+    }
+}
+
+impl FromStr for PolicyCertificate {
+    type Err = PolicyError;
+
+    fn from_str(text: &str) -> Result<Self, PolicyError> {
+        let certificate: Self =
+            decode_exact("", &from_text(CERTIFICATE_TEXT, text)?).map_err(|_| PolicyError::Encoding)?;
+        if certificate.is_valid() { Ok(certificate) } else { Err(PolicyError::Certificate) }
     }
 }
 

@@ -150,3 +150,19 @@ fn notices_and_keys_are_named_by_their_hashes() {
     let root = crate::identity::TenantRoot::create(Secret32::new([1; 32]), Timestamp(1_800_000_000_000)).unwrap();
     assert_eq!(root.hash(), policy.tenant);
 }
+
+// proves policy.text.1
+#[test]
+fn texts_of_policies_and_certificates_come_back() {
+    let root = key(1);
+    let signed = signed(&root, 1, &sample(&root, "archive", key(9).public()));
+    let text = signed.to_string();
+    assert!(text.starts_with("chancery-policy-1.") && !text.contains('='));
+    assert_eq!(text.parse::<SignedPolicy>(), Ok(signed));
+    let certificate = PolicyCertificate::issue(&root, key(8).public(), 3);
+    let text = certificate.to_string();
+    assert_eq!(text.parse::<PolicyCertificate>(), Ok(certificate.clone()));
+    assert_eq!(text.parse::<SignedPolicy>(), Err(PolicyError::Encoding));
+    let forged = PolicyCertificate { number: 4, ..certificate };
+    assert_eq!(forged.to_string().parse::<PolicyCertificate>(), Err(PolicyError::Certificate));
+}

@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     error::Malformed,
-    ids::{EnvelopeHash, MessageId},
+    ids::{EnvelopeHash, MessageId, NoticeHash},
     limits::{ENVELOPE_BUCKET_MIN, ENVELOPE_BYTES_MAX, TEXT_BYTES_MAX},
     time::Timestamp,
     wire::{Blob, decode_exact, encode, padding::Padding, relay::Head},
@@ -38,6 +38,8 @@ pub enum Body {
     Text(String),
     /// 2: the author's account wants to leave; the next client online commits the removal.
     Leave,
+    /// 3: the author's user has read the notice of escrow with this hash.
+    Acknowledge(NoticeHash),
     /// A kind that this version does not know, kept as it came.
     Unknown {
         /// Its number.
@@ -55,12 +57,14 @@ struct RawBody {
 
 const TEXT: u16 = 1;
 const LEAVE: u16 = 2;
+const ACKNOWLEDGE: u16 = 3;
 
 impl Serialize for Body {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let raw = match self {
             Self::Text(text) => RawBody { kind: TEXT, content: Blob(text.clone().into_bytes()) },
             Self::Leave => RawBody { kind: LEAVE, content: Blob::default() },
+            Self::Acknowledge(notice) => RawBody { kind: ACKNOWLEDGE, content: Blob(notice.0.to_vec()) },
             Self::Unknown { kind, content } => RawBody { kind: *kind, content: content.clone() },
         };
         raw.serialize(serializer)
@@ -77,6 +81,9 @@ impl<'de> Deserialize<'de> for Body {
             TEXT => String::from_utf8(raw.content.0).map(Self::Text).map_err(D::Error::custom),
             LEAVE if raw.content.is_empty() => Ok(Self::Leave),
             LEAVE => Err(D::Error::custom("leave has no content")),
+            ACKNOWLEDGE => NoticeHash::from_slice(&raw.content)
+                .map(Self::Acknowledge)
+                .ok_or_else(|| D::Error::custom("an acknowledgement is 32 bytes")),
             kind => Ok(Self::Unknown { kind, content: raw.content }),
         }
     }

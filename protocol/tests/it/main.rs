@@ -9,6 +9,7 @@
 
 mod crash;
 mod directory;
+mod escrow;
 mod forged;
 mod healing;
 mod insider;

@@ -11,7 +11,7 @@ use chancery_protocol::{
         ClientMachine, Command, CommandId, Event, GroupSummary, Input, Message, Output, Reply, Space, message_key,
     },
     identity::{
-        CertificateAuthority, Chain, DeviceIdentity, DeviceKey, PersonalRoot, TenantRoot,
+        CertificateAuthority, Chain, DeviceIdentity, DeviceKey, PersonalRoot, Role, TenantRoot,
         certificate::{At, verify_chain},
         directory::{DirectoryEntry, DirectoryEvent, entry::Issued, origin},
     },
@@ -248,11 +248,24 @@ impl Net {
         self.tapped(name, Arc::new(()));
     }
 
+    /// A device of role escrow.
+    pub fn escrow(&mut self, name: &str) {
+        self.certified(name, Role::Escrow, Arc::new(()));
+        if self.directory.is_some() {
+            self.log_issued(name);
+            self.show();
+            self.settle();
+        }
+    }
+
     /// The same, with somebody who watches the device's crypto.
     pub fn tapped(&mut self, name: &str, tap: Arc<dyn Tap>) {
+        self.certified(name, Role::Human, tap);
+    }
+
+    fn certified(&mut self, name: &str, role: Role, tap: Arc<dyn Tap>) {
         let seed = self.random.bytes();
         let key = DeviceKey::from_seed(Secret32::new(seed)).unwrap();
-        let role = chancery_protocol::identity::Role::Human;
         // What stands behind "#" tells the devices of one account apart.
         let handle = name.split('#').next().unwrap().parse().unwrap();
         let chain = self.issuing.certify(&handle, key.public(), role, self.now).unwrap();

@@ -18,22 +18,31 @@ use chancery_protocol::{
 use super::input::Input;
 use crate::sample;
 
-const NOW: Timestamp = Timestamp(1_800_000_000_000);
+pub(super) const NOW: Timestamp = Timestamp(1_800_000_000_000);
 /// Commits of one input at most.
 const COMMITS_MAX: usize = 64;
 
 /// Everybody who may be added, made once.
-struct Cast {
-    leaves: Vec<Arc<LeafView>>,
-    roots: Vec<RootHash>,
-    policies: Vec<CastPolicy>,
+pub(super) struct Cast {
+    pub leaves: Vec<Arc<LeafView>>,
+    pub roots: Vec<RootHash>,
+    pub policies: Vec<CastPolicy>,
+    /// The devices of the leaves, in their order.
+    pub people: Vec<Person>,
+}
+
+/// A device with what only it has.
+pub(super) struct Person {
+    /// Of its key.
+    pub seed: u8,
+    pub chain: Chain,
 }
 
 /// A policy, and what the rules ask of it: a second account of what it says.
-struct CastPolicy {
-    signed: Arc<SignedPolicy>,
+pub(super) struct CastPolicy {
+    pub signed: Arc<SignedPolicy>,
     tenant: RootHash,
-    escrow: (AccountId, DeviceId),
+    pub escrow: (AccountId, DeviceId),
     /// The policies that it may follow, by their places.
     after: &'static [usize],
 }
@@ -69,12 +78,12 @@ fn policies() -> Vec<CastPolicy> {
 
 /// Two organisations with people, a service and escrow members; personal accounts; and keys that stand in the certificates
 /// of two accounts.
-fn cast() -> &'static Cast {
+pub(super) fn cast() -> &'static Cast {
     static CAST: OnceLock<Cast> = OnceLock::new();
     CAST.get_or_init(|| {
         let key = |seed: u8| *DeviceKey::from_seed(Secret32::new([seed; 32])).unwrap().public();
         let leaf = |chain: Chain| Arc::new(LeafView { identity: verify_chain(&chain, At::NotBefore).unwrap() });
-        let mut leaves = Vec::new();
+        let mut people = Vec::new();
         let mut roots = Vec::new();
         let acme = [
             ("ana", 11, Role::Human),
@@ -93,20 +102,24 @@ fn cast() -> &'static Cast {
         ];
         let partner = [("carl", 21, Role::Human), ("carl", 22, Role::Human), ("archive", 23, Role::Escrow)];
         let tenants = [(1, acme.as_slice()), (3, partner.as_slice())];
-        for (root, people) in tenants {
+        for (root, devices) in tenants {
             let root = TenantRoot::create(Secret32::new([root; 32]), NOW).unwrap();
             roots.push(root.hash());
             let issuing = root.issuing(Secret32::new([5; 32]), NOW).unwrap();
-            for (handle, device, role) in people {
-                leaves.push(leaf(issuing.certify(&handle.parse().unwrap(), &key(*device), *role, NOW).unwrap()));
+            for (handle, device, role) in devices {
+                let chain = issuing.certify(&handle.parse().unwrap(), &key(*device), *role, NOW).unwrap();
+                people.push(Person { seed: *device, chain });
             }
         }
         for (root, devices) in [(31, [41, 42].as_slice()), (32, &[43, 41]), (33, &[44])] {
             let root = PersonalRoot::create(Secret32::new([root; 32]), NOW).unwrap();
             roots.push(root.hash());
-            leaves.extend(devices.iter().map(|device| leaf(root.certify(&key(*device), NOW).unwrap())));
+            for device in devices {
+                people.push(Person { seed: *device, chain: root.certify(&key(*device), NOW).unwrap() });
+            }
         }
-        Cast { leaves, roots, policies: policies() }
+        let leaves = people.iter().map(|person| leaf(person.chain.clone())).collect();
+        Cast { leaves, roots, policies: policies(), people }
     })
 }
 
@@ -183,7 +196,7 @@ fn toggle<T: PartialEq>(list: &mut Vec<T>, item: T) {
     }
 }
 
-fn change_state(input: &mut Input<'_>, state: &mut GroupState) {
+pub(super) fn change_state(input: &mut Input<'_>, state: &mut GroupState) {
     let cast = cast();
     match input.below(5) {
         0 => state.name = ["desk", "设计 🦊", "us"][input.below(3)].to_owned(),
@@ -278,6 +291,10 @@ fn is_at(group: &GroupView, at: usize) -> bool {
     group.policy.as_ref().is_some_and(|policy| **policy == *cast().policies[at].signed)
 }
 
+pub(super) fn is_of(leaf: &LeafView, escrow: (AccountId, DeviceId)) -> bool {
+    (leaf.identity.account(), leaf.identity.device()) == escrow
+}
+
 fn named(group: &GroupView) -> Option<&'static CastPolicy> {
     (0..cast().policies.len()).find(|at| is_at(group, *at)).map(|at| &cast().policies[at])
 }
@@ -290,7 +307,7 @@ fn is_escrowed(group: &GroupView) -> bool {
         [] => group.epoch.0 == 0 && group.leaves.len() == 1,
         [leaf] => {
             group.epoch.0 > 0
-                && (leaf.identity.account(), leaf.identity.device()) == policy.escrow
+                && is_of(leaf, policy.escrow)
                 && leaf.identity.authority() == Authority::Tenant(policy.tenant)
         }
         _ => false,
@@ -298,7 +315,7 @@ fn is_escrowed(group: &GroupView) -> bool {
 }
 
 /// The rules on a group as it stands (mls.judge.1, 9, 13 to 15, 18, 19).
-fn stands(group: &GroupView) -> bool {
+pub(super) fn stands(group: &GroupView) -> bool {
     let leaves = || group.leaves.values().map(|leaf| &leaf.identity);
     let (roots, guests) = (&group.state.roots, &group.state.guests);
     let of_class = match group.charter.class {
@@ -324,7 +341,7 @@ fn stands(group: &GroupView) -> bool {
 }
 
 /// The rules on a commit (mls.judge.2, 5, 6, 10, 12, 20, 21).
-fn follows(before: &GroupView, commit: &CommitView, after: &GroupView) -> bool {
+pub(super) fn follows(before: &GroupView, commit: &CommitView, after: &GroupView) -> bool {
     let Some(committer) = commit.committer.and_then(|device| before.leaves.get(&device)) else { return false };
     let listens = committer.identity.role() == Role::Escrow;
     let committer = committer.identity.account();
@@ -360,7 +377,7 @@ fn follows(before: &GroupView, commit: &CommitView, after: &GroupView) -> bool {
 
 /// Promises 2 and 3, whatever the rules say: a personal group holds people's own devices only, an escrowed one has one
 /// escrow member whom its policy names, and a class is for life.
-fn holds(founded: Charter, group: &GroupView) {
+pub(super) fn holds(founded: Charter, group: &GroupView) {
     assert_eq!(group.charter, founded);
     assert_eq!(group.group, founded.group());
     let escrow: Vec<_> = group.leaves.values().filter(|leaf| leaf.identity.role() == Role::Escrow).collect();

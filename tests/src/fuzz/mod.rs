@@ -13,6 +13,7 @@ pub mod envelope;
 pub mod frame;
 pub mod group_state;
 pub mod input;
+pub mod judge_mls;
 pub mod judge_ops;
 pub mod merkle;
 pub mod mls_header;
@@ -48,6 +49,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "envelope", run: envelope::run },
     Target { name: "frame", run: frame::run },
     Target { name: "group_state", run: group_state::run },
+    Target { name: "judge_mls", run: judge_mls::run },
     Target { name: "judge_ops", run: judge_ops::run },
     Target { name: "merkle", run: merkle::run },
     Target { name: "mls_header", run: mls_header::run },

@@ -243,6 +243,7 @@ pub fn envelope(envelope: &Envelope) -> Value {
     let body = match &envelope.body {
         Body::Text(text) => json!({"text": text}),
         Body::Leave => json!({"leave": {}}),
+        Body::Acknowledge(notice) => json!({"acknowledge": hex(notice.0)}),
         Body::Unknown { kind, content } => json!({"unknown": {"kind": kind, "content": hex(&**content)}}),
         other => json!({"unnamed": format!("{other:?}")}),
     };

@@ -1,7 +1,7 @@
 //! Charters, envelopes and the outer MLS header.
 
 use chancery_protocol::{
-    ids::{AccountId, EnvelopeHash, GroupId, HeadHash, MessageId, RootHash, Seq},
+    ids::{AccountId, EnvelopeHash, GroupId, HeadHash, MessageId, NoticeHash, RootHash, Seq},
     limits::{APPLICATION_BYTES_MAX, COMMIT_BYTES_MAX, ENVELOPE_BYTES_MAX, TEXT_BYTES_MAX},
     mls::{Charter, Class, GroupState},
     time::Timestamp,
@@ -117,6 +117,7 @@ fn envelopes(set: &mut Set) {
         &Envelope { counter: 0, previous: EnvelopeHash([0; 32]), ..text("hello") },
     );
     add("leave", "a wish to leave", &envelope(Body::Leave));
+    add("acknowledge", "the notice of escrow was read", &envelope(Body::Acknowledge(NoticeHash([0x0e; 32]))));
     add("unknown", "a body of a later version", &envelope(Body::Unknown { kind: 9, content: Blob(vec![1, 2, 3]) }));
     // With 252 bytes and a length of four the smallest bucket is full; with 253 the next one begins.
     let room = 252 - text("").to_bytes().len();
@@ -164,6 +165,7 @@ fn bad_envelopes(set: &mut Set) {
         pad(&envelope(Body::Unknown { kind, content: Blob(content.to_vec()) }).to_bytes()).unwrap()
     };
     add("text-not-utf8", "a text that is not UTF-8", "mls.body.1", with_body(1, &[0xff, 0xfe]), "envelope");
+    add("acknowledge-short", "an acknowledgement of 31 bytes", "mls.body.1", with_body(3, &[0x0e; 31]), "envelope");
     add("leave-with-content", "a wish to leave that says something", "mls.body.1", with_body(2, &[0]), "envelope");
     let text = vec![b'x'; TEXT_BYTES_MAX + 1];
     assert!(chancery_protocol::wire::envelope::unpad(&with_body(1, &text)).is_ok());

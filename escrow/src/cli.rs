@@ -1,0 +1,266 @@
+//! The command line: `policy`.
+//!
+//! This module does not do the work; it says what was done, or what to do next.
+
+use std::{
+    ffi::OsString,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use chancery_protocol::{
+    identity::{DeviceKey, key_file},
+    mls::{PolicyCertificate, SignedPolicy},
+    secret::Secret32,
+};
+use clap::{Args, Parser, Subcommand};
+
+use crate::policy::{self, PolicyFile, show};
+
+const EXIT_CODES: &str = "Exit codes: 0 done; 1 not done, the message says what to do; 2 wrong usage.";
+
+#[derive(Debug, Parser)]
+#[command(name = "chancery-escrow", version, about = "Escrow policies of Chancery", after_help = EXIT_CODES)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Escrow policies: check, sign and show them
+    #[command(subcommand)]
+    Policy(Policy),
+}
+
+#[derive(Debug, Args)]
+struct Draft {
+    /// The policy as people write it, TOML; paths in it are relative to it
+    file: PathBuf,
+    /// The signed version before; without it this is version 1
+    #[arg(long, value_name = "FILE")]
+    previous: Option<PathBuf>,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Policy {
+    /// Say whether a policy can be signed, and what it would mean
+    #[command(after_help = EXIT_CODES)]
+    Check {
+        #[command(flatten)]
+        draft: Draft,
+    },
+    /// Sign a policy with the organisation's policy key
+    #[command(after_help = EXIT_CODES)]
+    Sign {
+        #[command(flatten)]
+        draft: Draft,
+        /// The policy key, as `chancery-relay init` makes it
+        #[arg(long, value_name = "FILE")]
+        key: PathBuf,
+        /// The root's certificate of that key
+        #[arg(long, value_name = "FILE")]
+        certificate: PathBuf,
+        /// Where to write the signed policy; a new file
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+    },
+    /// Verify a signed policy, and say in plain words what it means
+    #[command(after_help = EXIT_CODES)]
+    Show {
+        /// The signed policy
+        file: PathBuf,
+        /// The document that it names: its hash is compared
+        #[arg(long, value_name = "FILE")]
+        document: Option<PathBuf>,
+        /// The policy as people wrote it: its seats are compared
+        #[arg(long, value_name = "FILE")]
+        seats: Option<PathBuf>,
+        /// Print one JSON object
+        #[arg(long)]
+        json: bool,
+    },
+    /// Certify a policy key with the organisation's root: needed again only to replace it
+    #[command(after_help = EXIT_CODES)]
+    Certify {
+        /// The root's key, from its offline media
+        #[arg(long, value_name = "FILE")]
+        root_key: PathBuf,
+        /// The policy key
+        #[arg(long, value_name = "FILE")]
+        key: PathBuf,
+        /// Its number: greater than that of the key that it replaces
+        #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+        number: u32,
+        /// Where to write the certificate; a new file
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+    },
+}
+
+/// Runs the command with these arguments, the program's name first, and returns its exit code.
+pub fn run_cli(args: impl IntoIterator<Item = OsString>) -> u8 {
+    let cli = match Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // `--help` and `--version` come this way too. If the terminal is gone, nobody reads it.
+            let _ = error.print();
+            return u8::try_from(error.exit_code()).unwrap_or(2);
+        }
+    };
+    let Command::Policy(command) = cli.command;
+    match run(command) {
+        Ok(text) => {
+            say(&text);
+            0
+        }
+        Err(message) => {
+            complain(&message);
+            1
+        }
+    }
+}
+
+fn run(command: Policy) -> Result<String, String> {
+    match command {
+        Policy::Check { draft } => {
+            let policy = read(&draft)?.policy;
+            Ok(match draft.json {
+                true => show::json(&policy, None).to_string(),
+                false => format!("{}\nIt can be signed.", show::words(&policy)),
+            })
+        }
+        Policy::Sign { draft, key, certificate, out } => {
+            let mut policy = read(&draft)?.policy;
+            let key = read_key(&key, "policy")?;
+            let certificate: PolicyCertificate = read_text(&certificate)?.trim().parse().map_err(at(&certificate))?;
+            policy.tenant = certificate.root();
+            let signed = policy
+                .sign(&key, &certificate)
+                .map_err(|error| format!("{error}: is {} the certificate of this key?", out_of(&certificate)))?;
+            write_new(&out, &format!("{signed}\n"))?;
+            Ok(match draft.json {
+                true => show::json(&policy, Some(&signed)).to_string(),
+                false => format!(
+                    "{} version {} is signed: {}\nhash {}",
+                    policy.id,
+                    policy.version,
+                    out.display(),
+                    signed.hash()
+                ),
+            })
+        }
+        Policy::Show { file, document, seats, json } => {
+            let signed = read_signed(&file)?;
+            let policy = signed.policy();
+            if let Some(path) = document {
+                let bytes = fs::read(&path).map_err(at(&path))?;
+                if policy::document_hash(&bytes) != policy.document_hash {
+                    return Err(format!("{} is not the document that the policy names", path.display()));
+                }
+            }
+            if let Some(path) = seats {
+                let seats = policy::read_seats(&path).map_err(|error| error.to_string())?;
+                if seats.hash() != policy.seats_hash {
+                    return Err(format!("{} names other seats or rules than the policy", path.display()));
+                }
+            }
+            Ok(match json {
+                true => show::json(policy, Some(&signed)).to_string(),
+                false => format!(
+                    "{}\nSigned by policy key {} of the organisation {}.\nhash {}",
+                    show::words(policy),
+                    signed.key_number(),
+                    policy.tenant,
+                    signed.hash()
+                ),
+            })
+        }
+        Policy::Certify { root_key, key, number, out } => {
+            let (root, key) = (read_key(&root_key, "tenant-root")?, read_key(&key, "policy")?);
+            let certificate = PolicyCertificate::issue(&root, key.public(), number);
+            write_new(&out, &format!("{certificate}\n"))?;
+            Ok(format!(
+                "policy key {number} of the organisation {} is certified: {}",
+                certificate.root(),
+                out.display()
+            ))
+        }
+    }
+}
+
+fn out_of(certificate: &PolicyCertificate) -> String {
+    format!("policy key {}", certificate.number)
+}
+
+fn read(draft: &Draft) -> Result<PolicyFile, String> {
+    let previous = draft.previous.as_deref().map(read_signed).transpose()?;
+    policy::read(&draft.file, previous.as_ref()).map_err(|error| error.to_string())
+}
+
+fn at<E: core::fmt::Display>(path: &Path) -> impl FnOnce(E) -> String + '_ {
+    move |error| format!("{}: {error}", path.display())
+}
+
+fn read_text(path: &Path) -> Result<String, String> {
+    fs::read_to_string(path).map_err(at(path))
+}
+
+fn read_signed(path: &Path) -> Result<SignedPolicy, String> {
+    read_text(path)?.trim().parse().map_err(at(path))
+}
+
+fn read_key(path: &Path, purpose: &str) -> Result<DeviceKey, String> {
+    let wrong =
+        || format!("{} is not a {purpose} key file: name the one that `chancery-relay init` made", path.display());
+    let seed: Secret32 = key_file::parse(&read_text(path)?, purpose).ok_or_else(wrong)?;
+    DeviceKey::from_seed(seed).map_err(|_| wrong())
+}
+
+fn write_new(path: &Path, text: &str) -> Result<(), String> {
+    use std::io::Write as _;
+    let write = || -> std::io::Result<()> {
+        let mut file = fs::OpenOptions::new().write(true).create_new(true).open(path)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()
+    };
+    write().map_err(at(path))
+}
+
+#[allow(clippy::print_stdout, reason = "a command line tool")]
+fn say(text: &str) {
+    println!("{text}");
+}
+
+#[allow(clippy::print_stderr, reason = "a command line tool")]
+fn complain(text: &str) {
+    eprintln!("{text}");
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn every_help_text_fits_one_screen_and_lists_the_exit_codes() {
+        fn check(command: &mut clap::Command, is_leaf: bool) {
+            let help = command.render_long_help().to_string();
+            assert!(help.lines().count() <= 40, "{help}");
+            assert!(!is_leaf || help.contains("Exit codes: 0 done"), "{help}");
+            for below in command.get_subcommands_mut().filter(|below| below.get_name() != "help") {
+                let is_leaf = below.get_subcommands().next().is_none();
+                check(below, is_leaf);
+            }
+        }
+        let mut command = Cli::command();
+        command.build();
+        command.clone().debug_assert();
+        check(&mut command, true);
+    }
+}

@@ -1,0 +1,7 @@
+//! `chancery-escrow`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    ExitCode::from(chancery_escrow::run_cli(std::env::args_os()))
+}
