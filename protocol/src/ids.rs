@@ -105,6 +105,12 @@ byte_ids! {
     HeaderHash, 32, "a header hash";
     /// SHA-256 over a sealed record, with its label.
     SealedHash, 32, "a sealed record's hash";
+    /// SHA-256 over a document of the archive, with the label of its kind.
+    DocumentHash, 32, "a document hash";
+    /// A hold on parts of the archive.
+    HoldId, 16, "a hold id";
+    /// Under what a group's capture statement is asked for.
+    StatementLookup, 32, "a statement lookup";
     /// SHA-256 over a request to open parts of the archive, with its label.
     OpeningHash, 32, "the hash of an opening request";
     /// SHA-256 over an archive key with its shares, with its label.

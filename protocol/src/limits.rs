@@ -108,6 +108,28 @@ pub const APPEND_ID_DAYS: u64 = 7;
 /// Days that a relay keeps rows which tie a device to a moment.
 pub const TRACE_DAYS: u64 = 7;
 
+/// Longest words of a fault in the archive's log, in bytes of UTF-8.
+pub const FAULT_BYTES_MAX: usize = 256;
+/// Longest capture statement with its signature, in bytes.
+pub const STATEMENT_BYTES_MAX: usize = 1024;
+/// Longest receipt, in bytes.
+pub const RECEIPT_BYTES_MAX: usize = 32 * 1024;
+/// Longest day report, in bytes.
+pub const REPORT_BYTES_MAX: usize = 128 * 1024;
+/// Most segments, or gaps, in a day report.
+pub const REPORT_LIST_MAX: usize = 1_024;
+/// Longest message or certificate of a ceremony, in bytes.
+pub const CEREMONY_BYTES_MAX: usize = 64 * 1024;
+/// Longest name of a seat, in bytes of UTF-8.
+pub const SEAT_NAME_BYTES_MAX: usize = 128;
+/// Longest opening request or answer with its signature, in bytes.
+pub const OPENING_BYTES_MAX: usize = 512 * 1024;
+/// Longest text in an opening request or answer, in bytes of UTF-8.
+pub const OPENING_TEXT_BYTES_MAX: usize = 2_048;
+/// Most segments in an opening request.
+pub const OPENING_SEGMENTS_MAX: usize = 4_096;
+/// Most people in an opening request.
+pub const OPENING_PEOPLE_MAX: usize = 1_000;
 /// Most seats that hold a share of an archive key.
 pub const SEATS_MAX: u8 = 64;
 /// Longest name of a retention class, in bytes of UTF-8.

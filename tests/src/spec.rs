@@ -10,7 +10,19 @@ use crate::{
 };
 
 /// The documents' short names, which begin every requirement ID.
-const AREAS: &[&str] = &["wire", "merkle", "identity", "directory", "mls", "policy", "relay", "archive"];
+const AREAS: &[&str] = &[
+    "wire",
+    "merkle",
+    "identity",
+    "directory",
+    "mls",
+    "policy",
+    "relay",
+    "archive",
+    "evidence",
+    "ceremony",
+    "opening",
+];
 
 /// Folders whose code must cite every requirement.
 const CITING: &[&str] = &["protocol", "server", "client-sdk", "escrow"];

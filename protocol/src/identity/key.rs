@@ -24,6 +24,14 @@ pub enum Purpose {
     PolicyKey,
     /// Signing an escrow policy.
     EscrowPolicy,
+    /// Saying up to where a group is archived.
+    CaptureStatement,
+    /// A seat's words in the ceremony that makes an archive key.
+    Ceremony,
+    /// Asking to open parts of the archive.
+    OpeningRequest,
+    /// A seat's answer to that.
+    OpeningAnswer,
 }
 
 impl Purpose {
@@ -35,6 +43,10 @@ impl Purpose {
             Self::Notice => b"Chancery 1.0 Notice",
             Self::PolicyKey => b"Chancery 1.0 Policy Key",
             Self::EscrowPolicy => b"Chancery 1.0 Escrow Policy",
+            Self::CaptureStatement => b"Chancery 1.0 Capture Statement",
+            Self::Ceremony => b"Chancery 1.0 Ceremony",
+            Self::OpeningRequest => b"Chancery 1.0 Opening Request",
+            Self::OpeningAnswer => b"Chancery 1.0 Opening Answer",
         }
     }
 

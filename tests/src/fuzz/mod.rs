@@ -10,6 +10,7 @@ pub mod checkpoint;
 pub mod device_name;
 pub mod directory;
 pub mod envelope;
+pub mod evidence;
 pub mod frame;
 pub mod group_state;
 pub mod input;
@@ -19,6 +20,7 @@ pub mod merkle;
 pub mod mls_header;
 pub mod mls_intake;
 pub mod mutate;
+pub mod opening;
 pub mod policy;
 pub mod relay_ops;
 pub mod store_recovery;
@@ -47,6 +49,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "device_name", run: device_name::run },
     Target { name: "directory", run: directory::run },
     Target { name: "envelope", run: envelope::run },
+    Target { name: "evidence", run: evidence::run },
     Target { name: "frame", run: frame::run },
     Target { name: "group_state", run: group_state::run },
     Target { name: "judge_mls", run: judge_mls::run },
@@ -54,6 +57,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "merkle", run: merkle::run },
     Target { name: "mls_header", run: mls_header::run },
     Target { name: "mls_intake", run: mls_intake::run },
+    Target { name: "opening", run: opening::run },
     Target { name: "policy", run: policy::run },
     Target { name: "relay_ops", run: relay_ops::run },
     Target { name: "store_recovery", run: store_recovery::run },
@@ -88,6 +92,12 @@ pub fn seed_of(path: &str, vector: &Vector) -> Option<(String, Vec<u8>)> {
         }
         "scope" | "segment_header" | "sealed_record" | "record" | "archive_key" | "partial" => {
             ("archive", archive::seed(&vector.kind, &vector.input))
+        }
+        "archive_entry" | "receipt" | "capture_statement" | "day_report" => {
+            ("evidence", evidence::seed(&vector.kind, &vector.input))
+        }
+        "opening_request" | "opening_answer" | "ceremony_certificate" => {
+            ("opening", opening::seed(&vector.kind, &vector.input))
         }
         _ => return None,
     };

@@ -5,12 +5,14 @@
 
 mod archive;
 mod directory;
+mod evidence;
 mod frames;
 mod identity;
 mod log;
 mod merkle;
 mod mls;
 mod notice;
+pub(crate) mod opening;
 mod policy;
 
 use std::collections::BTreeMap;
@@ -58,5 +60,7 @@ pub fn all() -> BTreeMap<String, Vector> {
     policy::add(&mut set);
     identity::add(&mut set);
     archive::add(&mut set);
+    evidence::add(&mut set);
+    opening::add(&mut set);
     set.vectors
 }

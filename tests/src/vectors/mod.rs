@@ -8,8 +8,10 @@ pub mod json;
 mod replay;
 mod replay_archive;
 mod replay_directory;
+mod replay_evidence;
 mod replay_identity;
 mod replay_merkle;
+mod replay_opening;
 mod replay_policy;
 
 use std::collections::BTreeMap;
@@ -142,6 +144,15 @@ pub fn run(kind: &str, input: &Value) -> Result<Outcome, String> {
         "combine" => replay_archive::combine(input),
         "sealed_record" => replay_archive::sealed_record(input),
         "record" => replay_archive::record(input),
+        "archive_entry" => replay_evidence::entry(input),
+        "receipt" => replay_evidence::receipt(input),
+        "capture_statement" => replay_evidence::statement(input),
+        "day_report" => replay_evidence::report(input),
+        "hpke" => replay_opening::hpke(input),
+        "ceremony_certificate" => replay_opening::certificate(input),
+        "opening_request" => replay_opening::request(input),
+        "opening_review" => replay_opening::review(input),
+        "opening_answer" => replay_opening::answer(input),
         _ => Err(format!("no vector is of kind {kind:?}")),
     }
 }

@@ -29,7 +29,7 @@ fn opening_of(input: &Value) -> Result<Opening, String> {
     Ok(Opening { request: OpeningHash(array(input, "request")?), log_index: number(input, "log_index")? })
 }
 
-fn scope_value(scope: &Scope) -> Value {
+pub(super) fn scope_value(scope: &Scope) -> Value {
     json!({
         "tenant": hex(scope.tenant.0), "group": hex(scope.group.0), "day": scope.day.0,
         "retention": scope.retention.as_str(), "policy": hex(scope.policy.0), "segment": hex(scope.segment.0),

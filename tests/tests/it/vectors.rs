@@ -68,6 +68,15 @@ fn every_frame_type_and_every_outcome_has_a_vector() {
         ("combine", "key too_few header"),
         ("sealed_record", "size commitment seal padding"),
         ("record", "record"),
+        ("archive_entry", "entry"),
+        ("receipt", "receipt head entry line checkpoint log"),
+        ("capture_statement", "size encoding signature lookup"),
+        ("day_report", "order gaps missing too_many not_next"),
+        ("hpke", "size key seal"),
+        ("ceremony_certificate", "certificate"),
+        ("opening_request", "encoding field signature"),
+        ("opening_review", "request elsewhere expired checkpoint inconsistent entry not_logged header other_header"),
+        ("opening_answer", "encoding other signature parts"),
     ];
     for (kind, refusals) in layers {
         for layer in refusals.split(' ').chain(["ok"]) {
