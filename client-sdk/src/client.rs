@@ -9,14 +9,14 @@ use std::sync::{
 };
 
 use chancery_protocol::{
-    client::{Command, GroupSummary, MemberSummary, Message, PolicySummary, Reply, StateChange},
-    identity::Ticket,
-    ids::{AccountId, EventId, GroupId, MessageId, NoticeHash, Seq},
+    client::{Command, GroupSummary, MemberSummary, Message, Partner, PolicySummary, Reply, StateChange},
+    identity::{Domain, Handle, Organisation, OrganisationError, Ticket, TicketKind},
+    ids::{AccountId, EventId, GroupId, MessageId, NoticeHash, RootHash, Seq},
     mls::{PolicyError, SignedPolicy, charter::Class},
     wire::Blob,
 };
 use tokio::{
-    runtime::Handle,
+    runtime,
     sync::{
         mpsc::{UnboundedSender, unbounded_channel},
         oneshot, watch,
@@ -69,6 +69,8 @@ struct Inner {
     jobs: Sender<Job>,
     net: UnboundedSender<NetCommand>,
     identity: watch::Sender<Option<Identity>>,
+    /// As the machine knows them.
+    partners: watch::Sender<Vec<Partner>>,
     state: watch::Receiver<ConnectionState>,
     events: watch::Receiver<u64>,
     ended: watch::Receiver<()>,
@@ -95,7 +97,7 @@ impl Client {
     /// # Errors
     /// `InUse`, `KeyUnavailable`, `WrongKey`, `Damaged`, `Storage`, `StorageFull`; `Internal` without a Tokio runtime.
     pub async fn open(config: Config, keys: impl KeyProvider) -> Result<Self, Error> {
-        let runtime = Handle::try_current().map_err(|error| Error::Internal(error.to_string()))?;
+        let tasks = runtime::Handle::try_current().map_err(|error| Error::Internal(error.to_string()))?;
         let (jobs, jobs_taken) = mpsc::channel();
         let (net, net_taken) = unbounded_channel();
         let (events_told, events) = watch::channel(0);
@@ -113,16 +115,31 @@ impl Client {
             target = Some(Target::of(enrolment)?);
             state_told.send_replace(ConnectionState::Connecting);
         }
-        runtime.spawn(Network::new(&config, target, net_taken, jobs.clone(), state_told).run());
+        tasks.spawn(Network::new(&config, target, net_taken, jobs.clone(), state_told).run());
         let renewal = Renewal {
             jobs: jobs.clone(),
             state: state.clone(),
             identity: identity.clone(),
             patience: config.connect_timeout,
         };
-        runtime.spawn(renewal.run());
+        tasks.spawn(renewal.run());
         let stopped = AtomicBool::new(false);
-        Ok(Self { inner: Arc::new(Inner { config, jobs, net, identity, state, events, ended, stopped }) })
+        let partners = watch::Sender::new(Vec::new());
+        let inner = Inner { config, jobs, net, identity, partners, state, events, ended, stopped };
+        let client = Self { inner: Arc::new(inner) };
+        if let Some(enrolment) = enrolment {
+            client.pin_host(enrolment.host).await?;
+        }
+        Ok(client)
+    }
+
+    /// A device at another organisation's relay has that one pinned, also if the process died in between.
+    async fn pin_host(&self, host: Option<Organisation>) -> Result<(), Error> {
+        let pinned = self.partners().await?;
+        match host {
+            Some(host) if pinned.iter().all(|partner| partner.organisation.root != host.root) => self.pin(host).await,
+            _ => Ok(()),
+        }
     }
 
     /// Redeems a ticket and connects. A ticket for an account brings a certificate of its organisation; a ticket for a
@@ -134,16 +151,95 @@ impl Client {
     /// `Invalid` if it is no ticket, `AlreadyEnrolled`, `Offline`, `Refused`; `NotAllowed` if another server answers or
     /// the certificate is not what the ticket promised; `Storage`, `StorageFull`.
     pub async fn enroll(&self, ticket: &str) -> Result<Identity, Error> {
+        self.redeem(ticket, None).await
+    }
+
+    /// As [`Client::enroll`], for the relay of another organisation, to be in groups there: the ticket is of the own
+    /// organisation, which certifies the device, and the file is what the other one serves at
+    /// `https://DOMAIN/.well-known/chancery`. That organisation must have pinned the own one, or its relay refuses; it is
+    /// pinned here. The state folder is another one than that of the device at the own relay.
+    ///
+    /// # Errors
+    /// As [`Client::enroll`]; `Invalid` also for a file that cannot be used, and `NotAllowed` for a ticket of a personal
+    /// account.
+    pub async fn enroll_at(&self, ticket: &str, organisation: &[u8]) -> Result<Identity, Error> {
+        self.redeem(ticket, Some(read_organisation(organisation)?)).await
+    }
+
+    async fn redeem(&self, ticket: &str, host: Option<Organisation>) -> Result<Identity, Error> {
         let ticket: Ticket = ticket
             .parse()
             .map_err(|error: chancery_protocol::identity::TicketError| Error::Invalid(error.to_string()))?;
+        if let Some(host) = &host
+            && (ticket.kind != TicketKind::Account || ticket.tenant == host.root)
+        {
+            return Err(Error::NotAllowed(
+                "a device at another organisation's relay needs a ticket of the own organisation for an account there"
+                    .to_owned(),
+            ));
+        }
         let keys = self.ask(|answer| Job::Prepare(Box::new(ticket.clone()), answer)).await?;
         let granted = net::redeem(&ticket, &keys, self.inner.config.connect_timeout).await?;
-        let enrolment = keys.enrolled(&ticket, granted, wall_clock())?;
+        let enrolment = match host.clone() {
+            Some(host) => keys.enrolled_at(host, &ticket, granted, wall_clock())?,
+            None => keys.enrolled(&ticket, granted, wall_clock())?,
+        };
         let identity = enrolment.identity()?;
         self.ask(|answer| Job::Finish(Box::new(enrolment), answer)).await?;
         self.inner.identity.send_replace(Some(identity.clone()));
+        self.pin_host(host).await?;
         Ok(identity)
+    }
+
+    /// Pins another organisation by what it serves at `https://DOMAIN/.well-known/chancery`: who fetched that over HTTPS,
+    /// and nobody else's word, says that the domain's root is this one. Its people can be invited from then on, as
+    /// `name@domain`, and its directory is followed. Of one that is pinned, the places of its servers are taken in.
+    ///
+    /// # Errors
+    /// `Invalid` for a file that cannot be used; `NotAllowed`, with an event that is an alarm, if the domain is pinned with
+    /// another root or the root with another domain, and for the own organisation; `NotEnrolled`, `Storage`,
+    /// `StorageFull`.
+    pub async fn add_partner(&self, organisation: &[u8]) -> Result<Organisation, Error> {
+        let organisation = read_organisation(organisation)?;
+        self.pin(organisation.clone()).await?;
+        Ok(organisation)
+    }
+
+    async fn pin(&self, organisation: Organisation) -> Result<(), Error> {
+        self.command(Command::PinPartner(organisation)).await?;
+        self.partners().await.map(|_| ())
+    }
+
+    /// Forgets a pinned organisation: nobody of it is added any more, and its directory is not followed. Its people stay in
+    /// their groups.
+    ///
+    /// # Errors
+    /// `NotAllowed` if none is pinned with this root; `NotEnrolled`, `Storage`, `StorageFull`.
+    pub async fn remove_partner(&self, root: RootHash) -> Result<(), Error> {
+        self.command(Command::UnpinPartner(root)).await?;
+        self.partners().await.map(|_| ())
+    }
+
+    /// The pinned organisations, by domain.
+    ///
+    /// # Errors
+    /// `NotEnrolled`, `Storage`.
+    pub async fn partners(&self) -> Result<Vec<Partner>, Error> {
+        match self.command(Command::Partners).await? {
+            Reply::Partners(partners) => {
+                self.inner.partners.send_replace(partners.clone());
+                Ok(partners)
+            }
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// The domain by which an account of a pinned organisation is addressed: `name@domain`.
+    #[must_use]
+    pub fn domain_of(&self, handle: &Handle, account: AccountId) -> Option<Domain> {
+        let partners = self.inner.partners.borrow();
+        let of = |partner: &&Partner| handle.account(partner.organisation.root) == account;
+        partners.iter().find(of).map(|partner| partner.organisation.domain.clone())
     }
 
     /// Who this device is; none before it is enrolled.
@@ -152,13 +248,22 @@ impl Client {
         self.inner.identity.borrow().clone()
     }
 
-    /// The account behind an address: a handle within the own organisation, or `personal:` and 64 hexadecimal digits.
-    /// Nothing is asked of the relay: whether the account exists shows when it is invited.
+    /// The domain of a pinned organisation.
+    #[must_use]
+    pub fn domain_of_root(&self, root: RootHash) -> Option<Domain> {
+        let partners = self.inner.partners.borrow();
+        let partner = partners.iter().find(|partner| partner.organisation.root == root);
+        partner.map(|partner| partner.organisation.domain.clone())
+    }
+
+    /// The account behind an address: a handle within the own organisation, `name@domain` or the text of
+    /// [`Identity::invitee`] for one of a pinned organisation, or `personal:` and 64 hexadecimal digits. Nothing is asked of the relay: whether the account exists shows when it is invited.
     ///
     /// # Errors
-    /// `NotEnrolled`; `Invalid` if it is no address, or a handle while this is a personal account.
+    /// `NotEnrolled`; `Invalid` if it is no address, a handle while this is a personal account, or of a domain that is not
+    /// pinned; `NotAllowed` for an account of an organisation that is not.
     pub fn resolve(&self, address: &str) -> Result<AccountId, Error> {
-        self.identity().ok_or(Error::NotEnrolled)?.resolve(address)
+        self.identity().ok_or(Error::NotEnrolled)?.resolve(address, &self.inner.partners.borrow())
     }
 
     /// Founds a group and returns when the relay has placed its first commit.
@@ -511,6 +616,10 @@ impl Client {
 fn signed(policy: &str) -> Result<Blob, Error> {
     let policy: SignedPolicy = policy.trim().parse().map_err(|error: PolicyError| Error::Invalid(error.to_string()))?;
     Ok(Blob(policy.bytes().to_vec()))
+}
+
+fn read_organisation(file: &[u8]) -> Result<Organisation, Error> {
+    Organisation::from_json(file).map_err(|error: OrganisationError| Error::Invalid(error.to_string()))
 }
 
 pub(crate) fn unexpected(reply: &Reply) -> Error {

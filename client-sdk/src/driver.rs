@@ -18,7 +18,7 @@ use std::{
 use chancery_protocol::{
     client::{ClientMachine, Command, Message, Reply},
     identity::Ticket,
-    ids::{EventId, GroupId, Seq},
+    ids::{EventId, GroupId, RootHash, Seq},
     wire::Frame,
 };
 use tokio::sync::{OwnedSemaphorePermit, mpsc::UnboundedSender, oneshot, watch};
@@ -53,6 +53,8 @@ pub(crate) enum Job {
     Frames { session: u64, frames: Vec<(u32, Frame)>, permit: OwnedSemaphorePermit },
     /// What the registrar has answered about the directory.
     RegistrarSaid(Option<Vec<u8>>),
+    /// What a partner's registrar has answered.
+    PartnerSaid(RootHash, Option<Vec<u8>>),
     /// Events after a cursor.
     Events { after: EventId, max: usize, answer: Answer<Vec<HostEvent>> },
     /// Events that the host has dealt with.

@@ -3,9 +3,10 @@
 //! This module does not enrol; `net::enrol` asks and `driver` stores.
 
 use chancery_protocol::{
+    client::Partner,
     identity::{
-        Authority, Chain, Contact, DeviceIdentity, DeviceKey, Handle, PersonalRoot, Ticket, TicketKind,
-        certificate::At, link::AccountRoot, verify_chain,
+        Authority, Chain, Contact, DeviceIdentity, DeviceKey, Handle, Invitee, Organisation, PersonalRoot, Ticket,
+        TicketKind, certificate::At, link::AccountRoot, verify_chain,
     },
     ids::{AccountId, DeviceId, RootHash},
     secret::Secret32,
@@ -33,6 +34,8 @@ pub struct Identity {
     pub authority: Authority,
     /// Of a personal account: the text with a check that others verify it by, as a link or QR code.
     pub contact: Option<Contact>,
+    /// Of an organisation's account: the text by which people of other organisations invite it, with its root and a check.
+    pub invitee: Option<Invitee>,
     /// This device.
     pub device: DeviceId,
     /// Last moment at which the device certificate is valid.
@@ -50,13 +53,36 @@ impl Identity {
             handle: device.handle().cloned(),
             authority: device.authority(),
             contact: (device.authority() == Authority::Personal).then(|| Contact(device.account())),
+            invitee: device.handle().map(|handle| Invitee { root: device.root(), handle: handle.clone() }),
             device: device.device(),
             not_after: device.not_after(),
         }
     }
 
-    /// The account behind an address, as this identity sees it.
-    pub(crate) fn resolve(&self, address: &str) -> Result<AccountId, Error> {
+    /// The account behind an address, as this identity sees it: with the organisations that it has pinned.
+    pub(crate) fn resolve(&self, address: &str, partners: &[Partner]) -> Result<AccountId, Error> {
+        if let Ok(invitee) = address.parse::<Invitee>() {
+            let pinned = partners.iter().any(|partner| partner.organisation.root == invitee.root);
+            if pinned || self.authority == Authority::Tenant(invitee.root) {
+                return Ok(invitee.account());
+            }
+            return Err(Error::NotAllowed(format!(
+                "{} is of an organisation with the root {}, which is not pinned here: fetch https://DOMAIN/.well-known/chancery \
+                 of that organisation, and add it as a partner",
+                invitee.handle, invitee.root
+            )));
+        }
+        if let Some((handle, domain)) = address.split_once('@') {
+            let partner = partners.iter().find(|partner| partner.organisation.domain.as_str() == domain);
+            let partner = partner.ok_or_else(|| {
+                Error::Invalid(format!(
+                    "no organisation is pinned with the domain {domain:?}: fetch https://{domain}/.well-known/chancery, and \
+                     add it as a partner"
+                ))
+            })?;
+            let handle: Handle = handle.parse().map_err(|error| Error::Invalid(format!("not an address: {error}")))?;
+            return Ok(handle.account(partner.organisation.root));
+        }
         if let Ok(contact) = address.parse::<Contact>() {
             return Ok(contact.0);
         }
@@ -86,6 +112,9 @@ pub(crate) struct Enrolment {
     pub(crate) registrar: Place,
     /// The organisation that runs the relay.
     pub(crate) tenant: RootHash,
+    /// What that organisation says of itself, if it is not the one that has certified this device: then the relay is this
+    /// one, whatever the registrar says.
+    pub(crate) host: Option<Organisation>,
     /// The device's certificate.
     pub(crate) chain: Chain,
     /// The device's keys.
@@ -115,9 +144,9 @@ impl Enrolment {
             ));
         }
         // identity.enrol.2: the newest answer says where the relay is.
-        let relay = granted.relay.unwrap_or_else(|| match before.authority() {
-            Authority::Tenant(_) => self.registrar.clone(),
-            Authority::Personal => self.relay.clone(),
+        let relay = granted.relay.filter(|_| self.host.is_none()).unwrap_or_else(|| match before.authority() {
+            Authority::Tenant(_) if self.host.is_none() => self.registrar.clone(),
+            _ => self.relay.clone(),
         });
         Ok(Self { relay, chain: granted.chain, ..self })
     }
@@ -171,6 +200,18 @@ impl EnrolmentKeys {
             .map_err(|error| Error::Internal(error.to_string()))
     }
 
+    /// As [`Self::enrolled`], for the relay of another organisation. (identity.partner.2)
+    pub(crate) fn enrolled_at(
+        self,
+        host: Organisation,
+        ticket: &Ticket,
+        granted: Granted,
+        now: Timestamp,
+    ) -> Result<Enrolment, Error> {
+        let enrolment = self.enrolled(ticket, granted, now)?;
+        Ok(Enrolment { relay: host.relay.clone(), tenant: host.root, host: Some(host), ..enrolment })
+    }
+
     /// Turns the registrar's answer into an enrolment, if it certifies this device under the ticket's organisation.
     pub(crate) fn enrolled(mut self, ticket: &Ticket, granted: Granted, now: Timestamp) -> Result<Enrolment, Error> {
         let Granted { chain, account, relay } = granted;
@@ -193,6 +234,7 @@ impl EnrolmentKeys {
             relay: relay.unwrap_or_else(|| ticket_place(ticket)),
             registrar: ticket_place(ticket),
             tenant: ticket.tenant,
+            host: None,
             chain,
             keys: self,
         })
@@ -263,12 +305,12 @@ mod tests {
         let enrolment = keys.enrolled(&ticket(TicketKind::Account, issuing.root()), granted(chain), NOW).unwrap();
         let identity = enrolment.identity().unwrap();
         assert_eq!(identity.address, "李雷");
-        assert_eq!(identity.resolve("李雷").unwrap(), identity.account);
+        assert_eq!(identity.resolve("李雷", &[]).unwrap(), identity.account);
         let handle: Handle = "محمد".parse().unwrap();
-        assert_eq!(identity.resolve("محمد").unwrap(), handle.account(issuing.root()));
-        assert_eq!(identity.resolve(&format!("personal:{}", AccountId([9; 32]))).unwrap(), AccountId([9; 32]));
-        assert_eq!(identity.resolve("personal:12").unwrap_err().code(), "invalid");
-        assert_eq!(identity.resolve("two words").unwrap_err().code(), "invalid");
+        assert_eq!(identity.resolve("محمد", &[]).unwrap(), handle.account(issuing.root()));
+        assert_eq!(identity.resolve(&format!("personal:{}", AccountId([9; 32])), &[]).unwrap(), AccountId([9; 32]));
+        assert_eq!(identity.resolve("personal:12", &[]).unwrap_err().code(), "invalid");
+        assert_eq!(identity.resolve("two words", &[]).unwrap_err().code(), "invalid");
     }
 
     #[test]
@@ -278,8 +320,8 @@ mod tests {
         assert_eq!(chain, keys.personal_chain(NOW).unwrap());
         let enrolment = keys.enrolled(&ticket(TicketKind::Personal, RootHash([4; 32])), granted(chain), NOW).unwrap();
         let identity = enrolment.identity().unwrap();
-        assert_eq!(identity.resolve(&identity.address).unwrap(), identity.account);
-        assert!(identity.resolve("ana").unwrap_err().to_string().contains("personal account"));
+        assert_eq!(identity.resolve(&identity.address, &[]).unwrap(), identity.account);
+        assert!(identity.resolve("ana", &[]).unwrap_err().to_string().contains("personal account"));
     }
 
     #[test]

@@ -43,9 +43,14 @@ mod renewal;
 mod store;
 
 pub use chancery_protocol::{
-    client::{AlarmKind, DirectorySummary, Event, GroupStatus, GroupSummary, MemberSummary, Message, PolicySummary},
+    client::{
+        AlarmKind, DirectorySummary, Event, GroupStatus, GroupSummary, MemberSummary, Message, Partner, PolicySummary,
+    },
     error::Refusal,
-    identity::{Authority, Contact, ContactError, Freshness, Handle, Role, directory::SplitEvidence},
+    identity::{
+        Authority, Contact, ContactError, Domain, Freshness, Handle, Invitee, Organisation, Role,
+        directory::SplitEvidence,
+    },
     ids::{AccountId, DeviceId, EventId, GroupId, MessageId, NoticeHash, RootHash, Seq},
     mls::{
         EscrowPolicy,

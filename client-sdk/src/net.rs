@@ -14,6 +14,7 @@ use std::{future::Future, sync::Arc, sync::mpsc::Sender, time::Duration};
 use chancery_protocol::{
     error::Refusal,
     identity::{Chain, DeviceKey},
+    ids::RootHash,
     merkle::Resource,
     wire::{Frame, registrar::Place},
 };
@@ -78,6 +79,8 @@ pub(crate) enum NetCommand {
     Close { session: u64, why: Option<(Refusal, bool)> },
     /// Ask the registrar for a resource of the directory.
     AskRegistrar(Resource),
+    /// Ask a partner's registrar likewise.
+    AskPartner(RootHash, Place, Resource),
     /// The device is enrolled.
     Target(Target),
     /// Stay offline until resumed. Answered when there is no connection.
@@ -211,15 +214,21 @@ impl Network {
     }
 
     /// On a connection of its own, beside whatever else goes on.
-    fn ask_registrar(&self, resource: Resource) {
+    fn ask_registrar(&self, partner: Option<(RootHash, Place)>, resource: Resource) {
         let (target, jobs, patience) = (self.target.clone(), self.jobs.clone(), self.connect_timeout);
         tokio::spawn(async move {
             let bytes = match &target {
-                Some(target) => registrar::ask(&target.registrar, &target.chain, &target.key, resource, patience).await,
+                Some(target) => {
+                    let registrar = partner.as_ref().map_or(&target.registrar, |(_, registrar)| registrar);
+                    registrar::ask(registrar, &target.chain, &target.key, resource, patience).await
+                }
                 None => None,
             };
             // If the driver has ended, nobody waits for the answer.
-            let _ = jobs.send(Job::RegistrarSaid(bytes));
+            let _ = jobs.send(match partner {
+                Some((root, _)) => Job::PartnerSaid(root, bytes),
+                None => Job::RegistrarSaid(bytes),
+            });
         });
     }
 
@@ -265,7 +274,11 @@ impl Network {
                 self.held.is_some()
             }
             Some(NetCommand::AskRegistrar(resource)) => {
-                self.ask_registrar(resource);
+                self.ask_registrar(None, resource);
+                false
+            }
+            Some(NetCommand::AskPartner(root, registrar, resource)) => {
+                self.ask_registrar(Some((root, registrar)), resource);
                 false
             }
             Some(NetCommand::Target(target)) => {

@@ -105,7 +105,10 @@ pub enum Refusal {
     #[error("the device certificate has expired or is not yet valid: renew it, or check the clock")]
     CertificateExpired,
     /// 18: nobody admitted this root.
-    #[error("the relay does not admit this organisation or personal account")]
+    #[error(
+        "this server does not admit the organisation or personal account: its operator admits an organisation by `partner \
+         add`, and a personal account by an invitation"
+    )]
     CertificateForeign,
     /// 19: the account was disabled.
     #[error("the account is disabled: ask whoever runs the organisation's registrar to enable it")]

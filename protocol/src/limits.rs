@@ -90,6 +90,12 @@ pub const DIRECTORY_ENTRIES_PER_FRAME_MAX: usize = 2_048;
 pub const TICKET_ADDRESSES_MAX: usize = 8;
 /// Longest ticket string, in bytes.
 pub const TICKET_BYTES_MAX: usize = 2048;
+/// Longest file in which an organisation says where it is, in bytes.
+pub const ORGANISATION_BYTES_MAX: usize = 8 * 1024;
+/// Longest domain of an organisation, in bytes.
+pub const DOMAIN_BYTES_MAX: usize = 253;
+/// Organisations that a client pins as partners.
+pub const PARTNERS_MAX: usize = 100;
 /// Messages of one group that a client keeps in flight.
 pub const IN_FLIGHT_MAX: usize = 64;
 /// Past epochs of a group of which a client keeps access token and notice key.

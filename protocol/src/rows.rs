@@ -32,6 +32,8 @@ pub enum Space {
     Epoch = 9,
     /// What is kept of the own tenant's directory; the first byte of the key says what.
     Directory = 10,
+    /// Other organisations that are pinned, each by its root; and, behind the root, what is kept of its directory.
+    Partner = 11,
 }
 
 /// One row to write or, without a value, to delete.

@@ -5,18 +5,20 @@
 use std::net::SocketAddr;
 
 use chancery_protocol::{
-    identity::{Handle, Ticket, TicketKind, certificate::root_hash, issue::server_certificate},
+    identity::{Domain, Handle, Organisation, Ticket, TicketKind, certificate::root_hash, issue::server_certificate},
     ids::{AccountId, DeviceId, RootHash, SpkiPin},
     time::Timestamp,
+    wire::registrar::Place,
 };
 
 use crate::{
     clock::Clock,
-    config::Config,
+    config::{Config, RelayPlace},
     init::reachable,
     keys::{self, KeyFileError},
     registrar::{
         devices::DeviceRow,
+        partners::{Added, PartnerRow},
         store::{AccountRow, RegistrarStore},
     },
     store::OpenError,
@@ -38,6 +40,26 @@ pub enum AdminError {
     /// No such device.
     #[error("there is no device {0}: `device list NAME` shows those of an account")]
     UnknownDevice(DeviceId),
+    /// No such partner.
+    #[error("{0} is no partner: `partner list` shows all")]
+    UnknownPartner(String),
+    /// The file is of this organisation.
+    #[error("this file is of the own organisation: fetch the partner's, from https://DOMAIN/.well-known/chancery")]
+    PartnerIsSelf,
+    /// A domain or a root was pinned together with another one.
+    #[error(
+        "ALARM: {} was pinned with the root {}, and the file says {domain} with the root {root}: somebody else may answer \
+         there. Ask the partner over another channel; if it has a new root indeed, `partner remove {}` first",
+        .pinned.domain, .pinned.root, .pinned.domain
+    )]
+    PartnerChanged {
+        /// What is pinned.
+        pinned: Box<PartnerRow>,
+        /// The domain in the file.
+        domain: Domain,
+        /// The root in the file.
+        root: RootHash,
+    },
     /// The registrar is another node.
     #[error("this is a relay without a registrar: accounts and devices are administered where the registrar is")]
     NoRegistrar,
@@ -207,6 +229,55 @@ impl Admin {
         Ok(self.store.accounts()?)
     }
 
+    /// Lets devices of another organisation in, up to a number of connections at once, and shows them the directory.
+    /// (identity.partner.1)
+    ///
+    /// # Errors
+    /// `PartnerIsSelf`, `PartnerChanged`, and what goes wrong.
+    pub fn add_partner(&mut self, organisation: &Organisation, connections_max: u32) -> Result<(), AdminError> {
+        if organisation.root == self.tenant {
+            return Err(AdminError::PartnerIsSelf);
+        }
+        match self.store.add_partner(organisation, connections_max, self.clock.now())? {
+            Added::Done => Ok(()),
+            Added::Changed(pinned) => Err(AdminError::PartnerChanged {
+                pinned: Box::new(pinned),
+                domain: organisation.domain.clone(),
+                root: organisation.root,
+            }),
+        }
+    }
+
+    /// Lets devices of another organisation in no more: their connections end within about a second.
+    ///
+    /// # Errors
+    /// `UnknownPartner`, and what goes wrong.
+    pub fn remove_partner(&mut self, domain: &Domain) -> Result<RootHash, AdminError> {
+        let partners = self.store.partners()?;
+        let unknown = || AdminError::UnknownPartner(domain.to_string());
+        let root = partners.iter().find(|partner| partner.domain == *domain).ok_or_else(unknown)?.root;
+        if self.store.remove_partner(root)? { Ok(root) } else { Err(unknown()) }
+    }
+
+    /// All partners.
+    ///
+    /// # Errors
+    /// What goes wrong.
+    pub fn partners(&self) -> Result<Vec<PartnerRow>, AdminError> {
+        Ok(self.store.partners()?)
+    }
+
+    /// What this organisation serves at `https://DOMAIN/.well-known/chancery`, for partners to pin.
+    ///
+    /// # Errors
+    /// `NoAddress`.
+    pub fn organisation(&self, domain: Domain) -> Result<Organisation, AdminError> {
+        let registrar = Place { addresses: self.addresses()?, pin: self.server };
+        let relay =
+            self.config.registrar.relay.as_ref().filter(|_| !self.config.role.is_relay()).map(RelayPlace::place);
+        Ok(Organisation { domain, root: self.tenant, relay: relay.unwrap_or_else(|| registrar.clone()), registrar })
+    }
+
     /// When a ticket that is made now expires.
     #[must_use]
     pub fn ticket_expires_at(&self) -> Timestamp {
@@ -270,6 +341,30 @@ mod tests {
         assert!(admin.ticket(&ana).is_ok() && admin.devices(&ana).unwrap().is_empty());
         assert!(matches!(admin.devices(&"bo".parse().unwrap()), Err(AdminError::Unknown(_))));
         assert!(matches!(admin.revoke(DeviceId([1; 32])), Err(AdminError::UnknownDevice(_))));
+    }
+
+    // proves identity.partner.1
+    #[test]
+    fn partners_are_pinned_and_what_changed_is_refused_with_an_alarm() {
+        let (_folder, config) = deployment("127.0.0.1:4433");
+        let mut admin = Admin::open(&config).unwrap();
+        let own = admin.organisation("a.example".parse().unwrap()).unwrap();
+        assert!(matches!(admin.add_partner(&own, 1), Err(AdminError::PartnerIsSelf)));
+        let partner = Organisation { domain: "b.example".parse().unwrap(), root: RootHash([7; 32]), ..own };
+        admin.add_partner(&partner, 8).unwrap();
+        admin.add_partner(&partner, 9).unwrap();
+        let rows = admin.partners().unwrap();
+        assert!(matches!(rows.as_slice(), [row] if row.root == partner.root && row.connections_max == 9));
+        let other_root = Organisation { root: RootHash([8; 32]), ..partner.clone() };
+        let other_domain = Organisation { domain: "c.example".parse().unwrap(), ..partner.clone() };
+        for changed in [other_root, other_domain] {
+            let refused = admin.add_partner(&changed, 9).unwrap_err();
+            assert!(matches!(refused, AdminError::PartnerChanged { .. }));
+            assert!(refused.to_string().contains("ALARM: b.example"), "{refused}");
+        }
+        assert_eq!(admin.partners().unwrap(), rows);
+        assert_eq!(admin.remove_partner(&partner.domain).unwrap(), partner.root);
+        assert!(matches!(admin.remove_partner(&partner.domain), Err(AdminError::UnknownPartner(_))));
     }
 
     #[test]

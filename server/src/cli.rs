@@ -1,12 +1,13 @@
-//! The command line: `init`, `serve`, `account`, `device`.
+//! The command line: `init`, `serve`, `account`, `device`, `partner`, `well-known`.
 //!
 //! This module does not do the work; it says what was done, or what to do next.
 
 use std::{ffi::OsString, net::SocketAddr, num::NonZeroU32, path::PathBuf};
 
 use chancery_protocol::{
-    identity::{Handle, Ticket},
+    identity::{Domain, Handle, Organisation, Ticket},
     ids::{AccountId, DeviceId},
+    limits::ORGANISATION_BYTES_MAX,
     time::Timestamp,
 };
 use clap::{Args, Parser, Subcommand};
@@ -14,7 +15,7 @@ use serde_json::{Value, json};
 
 use crate::{
     Admin, Clock, Config, InitOptions, NodeReport, Server, init, init_apart, log,
-    registrar::{devices::DeviceRow, store::AccountRow},
+    registrar::{devices::DeviceRow, partners::PartnerRow, store::AccountRow},
 };
 
 const EXIT_CODES: &str = "Exit codes: 0 done; 1 not done, the message says what to do; 2 wrong usage; \
@@ -64,6 +65,16 @@ enum Command {
     /// Devices of accounts; works while the server runs
     #[command(subcommand)]
     Device(Device),
+    /// Other organisations whose devices may use the relay; works while the server runs
+    #[command(subcommand)]
+    Partner(Partner),
+    /// Print what a web server serves at https://DOMAIN/.well-known/chancery, for partners
+    WellKnown {
+        /// Domain of this organisation
+        domain: Domain,
+        #[command(flatten)]
+        place: Place,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -145,6 +156,32 @@ enum Device {
     },
 }
 
+#[derive(Debug, Subcommand)]
+enum Partner {
+    /// Let devices of an organisation in, and show them this one's directory; or change their number
+    Add {
+        /// What https://DOMAIN/.well-known/chancery of the partner serves, as a file; - for standard input
+        file: PathBuf,
+        /// How many connections its devices may hold together
+        #[arg(long, default_value = "100")]
+        connections: NonZeroU32,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// List partners
+    List {
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Let devices of an organisation in no more, at once
+    Remove {
+        /// Its domain
+        domain: Domain,
+        #[command(flatten)]
+        common: Common,
+    },
+}
+
 /// Why a command ended.
 struct Ended {
     code: u8,
@@ -178,6 +215,8 @@ pub fn run_cli(args: impl IntoIterator<Item = OsString>) -> u8 {
         Command::Serve { place, json } => run_serve(&place, json),
         Command::Account(command) => run_account(command),
         Command::Device(command) => run_device(command),
+        Command::Partner(command) => run_partner(command),
+        Command::WellKnown { domain, place } => run_well_known(domain, &place),
     };
     match ended {
         Ok(()) => 0,
@@ -383,6 +422,73 @@ fn run_device(command: Device) -> Result<(), Ended> {
         }
     }
     Ok(())
+}
+
+fn run_partner(command: Partner) -> Result<(), Ended> {
+    match command {
+        Partner::Add { file, connections, common } => {
+            let organisation = Organisation::from_json(&read(&file)?)?;
+            open(&common)?.add_partner(&organisation, connections.get())?;
+            let (domain, root) = (&organisation.domain, organisation.root);
+            if common.json {
+                say(&json!({ "partner": domain.as_str(), "root": root.to_string() }).to_string());
+            } else {
+                say(&format!("{domain} is a partner; compare its root over another channel:\n  {root}"));
+            }
+        }
+        Partner::List { common } => {
+            let rows = open(&common)?.partners()?;
+            if common.json {
+                say(&json!({ "partners": rows.iter().map(partner_json).collect::<Vec<_>>() }).to_string());
+            } else {
+                rows.iter().for_each(|row| {
+                    say(&format!("{}  {}  ({} connections)", row.domain, row.root, row.connections_max));
+                });
+            }
+        }
+        Partner::Remove { domain, common } => {
+            let root = open(&common)?.remove_partner(&domain)?;
+            if common.json {
+                say(&json!({ "removed": domain.as_str(), "root": root.to_string() }).to_string());
+            } else {
+                say(&format!("{domain} is no partner any more: a running relay cuts its devices off within a second"));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn run_well_known(domain: Domain, place: &Place) -> Result<(), Ended> {
+    let organisation = Admin::open(&Config::load(&place.config)?)?.organisation(domain)?;
+    say(organisation.to_json().trim_end());
+    if organisation.relay.addresses.iter().all(|address| address.ip().is_loopback()) {
+        complain("these addresses work on this machine only: set `public` in the configuration for other machines");
+    }
+    Ok(())
+}
+
+/// A file, or standard input, up to what such a file may be long.
+fn read(file: &std::path::Path) -> Result<Vec<u8>, Ended> {
+    use std::io::Read as _;
+    let mut bytes = Vec::new();
+    let max = u64::try_from(ORGANISATION_BYTES_MAX).unwrap_or(u64::MAX).saturating_add(1);
+    match file.to_str() {
+        Some("-") => std::io::stdin().lock().take(max).read_to_end(&mut bytes)?,
+        _ => std::fs::File::open(file)
+            .map_err(|error| Ended { code: 1, message: format!("{} cannot be read: {error}", file.display()) })?
+            .take(max)
+            .read_to_end(&mut bytes)?,
+    };
+    Ok(bytes)
+}
+
+fn partner_json(row: &PartnerRow) -> Value {
+    json!({
+        "domain": row.domain.as_str(),
+        "root": row.root.to_string(),
+        "connections_max": row.connections_max,
+        "added_at_ms": row.added_at.0,
+    })
 }
 
 fn open(common: &Common) -> Result<Admin, Ended> {

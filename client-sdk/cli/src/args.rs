@@ -13,8 +13,8 @@ use crate::exit::{self, Failure};
 #[derive(Debug, Parser)]
 #[command(name = "chancery", version, max_term_width = 100, after_help = exit::HELP)]
 pub(crate) struct Args {
-    /// State folder [default: ~/.local/share/chancery]
-    #[arg(long, global = true, value_name = "DIR", env = "CHANCERY_STATE", hide_env_values = true)]
+    /// State folder [default: ~/.local/share/chancery] [env: CHANCERY_STATE]
+    #[arg(long, global = true, value_name = "DIR", env = "CHANCERY_STATE", hide_env = true)]
     pub(crate) state: Option<PathBuf>,
 
     /// Key that protects the state [default: DIR/host.key; better on another disk]
@@ -41,6 +41,9 @@ pub(crate) enum Verb {
     Enroll {
         /// The ticket, or - to read it from standard input
         ticket: String,
+        /// Be in groups at another organisation's relay: what https://DOMAIN/.well-known/chancery of it serves, as a file
+        #[arg(long, value_name = "FILE")]
+        at: Option<PathBuf>,
     },
     /// Print who this device is, and the address that others invite
     #[command(after_help = exit::HELP)]
@@ -51,11 +54,17 @@ pub(crate) enum Verb {
         #[command(subcommand)]
         verb: GroupVerb,
     },
-    /// Personal accounts: show the own one, check one that somebody has shown
+    /// Accounts as texts: show the own one, check one that somebody has shown
     #[command(after_help = exit::HELP)]
     Contact {
         #[command(subcommand)]
         verb: ContactVerb,
+    },
+    /// Other organisations whose people can be invited
+    #[command(after_help = exit::HELP)]
+    Partner {
+        #[command(subcommand)]
+        verb: PartnerVerb,
     },
     /// The devices of this account
     #[command(after_help = exit::HELP)]
@@ -97,14 +106,34 @@ pub(crate) enum Verb {
 /// What to do with contacts.
 #[derive(Debug, Subcommand)]
 pub(crate) enum ContactVerb {
-    /// Print the text by which others verify this personal account
+    /// Print the text by which people elsewhere verify or invite this account
     #[command(after_help = exit::HELP)]
     Show,
     /// Check a text that somebody has shown, and say in which groups that account is
     #[command(after_help = exit::HELP)]
     Verify {
-        /// The text: chancery:personal/...
+        /// The text: chancery:personal/... or chancery:account/...
         text: String,
+    },
+}
+
+/// What to do with other organisations.
+#[derive(Debug, Subcommand)]
+pub(crate) enum PartnerVerb {
+    /// Pin an organisation: its people can be invited as NAME@DOMAIN
+    #[command(after_help = exit::HELP)]
+    Add {
+        /// What https://DOMAIN/.well-known/chancery of it serves, as a file; - to read it from standard input
+        file: PathBuf,
+    },
+    /// List pinned organisations
+    #[command(after_help = exit::HELP)]
+    List,
+    /// Forget an organisation; its people stay in their groups
+    #[command(after_help = exit::HELP)]
+    Remove {
+        /// Its domain
+        domain: String,
     },
 }
 
@@ -200,7 +229,7 @@ pub(crate) enum GroupVerb {
     Invite {
         /// Name of the group, or 8 or more digits of its id
         group: String,
-        /// A name in the own organisation, or personal:... as `whoami` prints it
+        /// A name in the own organisation, NAME@DOMAIN of a pinned one, or what `whoami` or `contact show` prints
         address: String,
     },
     /// Remove somebody
@@ -343,7 +372,7 @@ mod tests {
 
     #[test]
     fn a_dash_is_a_text_and_a_ticket() {
-        assert!(matches!(parse(&["enroll", "-"]).unwrap().verb, Verb::Enroll { ticket } if ticket == "-"));
+        assert!(matches!(parse(&["enroll", "-"]).unwrap().verb, Verb::Enroll { ticket, .. } if ticket == "-"));
         assert!(matches!(parse(&["send", "g", "-"]).unwrap().verb, Verb::Send { text, .. } if text == "-"));
     }
 }

@@ -11,13 +11,14 @@ mod device;
 mod directory;
 mod exit;
 mod group;
+mod partner;
 mod people;
 mod policy;
 mod read;
 mod session;
 mod show;
 
-use std::ffi::OsString;
+use std::{ffi::OsString, path::Path};
 
 use chancery_client::FileKey;
 use clap::Parser;
@@ -55,8 +56,8 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> u8 {
 
 async fn obey(args: Args) -> Result<(), Failure> {
     let output = Output::new(args.json);
-    if let Verb::Enroll { ticket } = &args.verb {
-        return enroll(&args, &output, ticket).await;
+    if let Verb::Enroll { ticket, at } = &args.verb {
+        return enroll(&args, &output, ticket, at.as_deref()).await;
     }
     let session = Session::open(&args, FileKey::open(args.key_path()?)).await?;
     let result = match &args.verb {
@@ -64,6 +65,7 @@ async fn obey(args: Args) -> Result<(), Failure> {
         Verb::Whoami => output.identity(&session.identity),
         Verb::Group { verb } => group::obey(&session, &output, verb).await,
         Verb::Contact { verb } => contact::obey(&session, &output, verb).await,
+        Verb::Partner { verb } => partner::obey(&session, &output, verb).await,
         Verb::Device { verb } => device::obey(&session, &output, verb).await,
         Verb::Directory { verb } => directory::obey(&session, &output, verb).await,
         Verb::Send { group, text } => chat::send(&session, &output, group, text).await,
@@ -74,11 +76,16 @@ async fn obey(args: Args) -> Result<(), Failure> {
     result
 }
 
-async fn enroll(args: &Args, output: &Output, ticket: &str) -> Result<(), Failure> {
+async fn enroll(args: &Args, output: &Output, ticket: &str, at: Option<&Path>) -> Result<(), Failure> {
+    let host = at.map(partner::read).transpose()?;
     let ticket = if ticket == "-" { session::standard_input()? } else { ticket.to_owned() };
     let key = FileKey::create_or_open(args.key_path()?).map_err(chancery_client::Error::from)?;
     let client = chancery_client::Client::open(args.config()?, key).await?;
-    let identity = match client.enroll(&ticket).await {
+    let enrolled = match &host {
+        Some(host) => client.enroll_at(&ticket, host).await,
+        None => client.enroll(&ticket).await,
+    };
+    let identity = match enrolled {
         Ok(identity) => identity,
         Err(error) => {
             client.shutdown().await?;

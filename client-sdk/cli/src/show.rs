@@ -6,8 +6,9 @@
 use std::io::{self, Write};
 
 use chancery_client::{
-    AccountId, Authority, Body, Client, Contact, Device, DirectorySummary, Event, Freshness, GroupId, GroupStatus,
-    GroupSummary, Handle, HostEvent, Identity, LinkCode, MemberSummary, Message, Role, SplitEvidence,
+    AccountId, Authority, Body, Client, Contact, Device, DirectorySummary, Domain, Event, Freshness, GroupId,
+    GroupStatus, GroupSummary, Handle, HostEvent, Identity, Invitee, LinkCode, MemberSummary, Message, Organisation,
+    Partner, Role, RootHash, SplitEvidence,
 };
 use serde_json::{Value, json};
 
@@ -123,6 +124,57 @@ impl Output {
         )
     }
 
+    /// An account of an organisation, likewise.
+    pub(crate) fn invitee(&self, invitee: &Invitee, groups: Option<&[String]>) -> Result<(), Failure> {
+        self.line(
+            || match groups {
+                None => invitee.to_string(),
+                Some(groups) => {
+                    let names: Vec<String> = groups.iter().map(|name| format!("{:?}", escape(name))).collect();
+                    let handle = escape(invitee.handle.as_str());
+                    let groups = if names.is_empty() { "no group of this device".to_owned() } else { names.join(", ") };
+                    format!("{handle} of the organisation {} is whole, and in {groups}", invitee.root)
+                }
+            },
+            || {
+                json!({
+                    "contact": invitee.to_string(), "account": invitee.account().to_string(),
+                    "root": invitee.root.to_string(), "handle": invitee.handle.as_str(), "groups": groups,
+                })
+            },
+        )
+    }
+
+    pub(crate) fn pinned(&self, organisation: &Organisation) -> Result<(), Failure> {
+        let (domain, root) = (&organisation.domain, organisation.root);
+        self.line(
+            || format!("{domain} is pinned; compare its root with somebody there, over another channel:\n  {root}"),
+            || json!({ "done": "pinned", "domain": domain.as_str(), "root": root.to_string() }),
+        )
+    }
+
+    pub(crate) fn unpinned(&self, organisation: &Organisation) -> Result<(), Failure> {
+        let (domain, root) = (&organisation.domain, organisation.root);
+        self.line(
+            || format!("{domain} is forgotten: nobody of it is added from here on"),
+            || json!({ "done": "forgotten", "domain": domain.as_str(), "root": root.to_string() }),
+        )
+    }
+
+    pub(crate) fn partner(&self, partner: &Partner) -> Result<(), Failure> {
+        let (domain, root) = (&partner.organisation.domain, partner.organisation.root);
+        let directory = match partner.directory {
+            None => "none",
+            Some(Freshness::Fresh) => "fresh",
+            Some(Freshness::Aging) => "an hour old",
+            Some(Freshness::Stale) => "a day old",
+        };
+        self.line(
+            || format!("{domain}  {root}  directory: {directory}"),
+            || json!({ "domain": domain.as_str(), "root": root.to_string(), "directory": directory }),
+        )
+    }
+
     pub(crate) fn then_add(&self) -> Result<(), Failure> {
         if !self.json {
             self.line(
@@ -233,6 +285,7 @@ impl Output {
             || {
                 json!({
                     "address": address, "account": member.account.to_string(), "authority": authority(&member.authority),
+                    "organisation": member.organisation.as_ref().map(Domain::as_str),
                     "handle": member.handle.as_ref().map(Handle::as_str), "device": device, "role": role,
                     "own": member.own, "administrator": member.administrator,
                 })
@@ -263,13 +316,24 @@ impl Output {
     }
 }
 
-/// How an account is shown and addressed: its handle if it is of the own organisation, else with a part of its id, so
-/// that a namesake elsewhere cannot be taken for a colleague; or `personal:` and the id.
+/// How an account is shown and addressed: its handle if it is of the own organisation, else with the domain of its own if
+/// that is pinned, or a part of its id, so that a namesake elsewhere cannot be taken for a colleague; or `personal:` and the id.
 pub(crate) fn name(client: &Client, handle: Option<&Handle>, account: AccountId) -> String {
     match handle {
         Some(handle) if client.resolve(handle.as_str()).is_ok_and(|own| own == account) => handle.to_string(),
-        Some(handle) => format!("{handle}@{}", short(&account.to_string())),
+        Some(handle) => match client.domain_of(handle, account) {
+            Some(domain) => format!("{handle}@{domain}"),
+            None => format!("{handle}@{}", short(&account.to_string())),
+        },
         None => format!("personal:{account}"),
+    }
+}
+
+/// An organisation by its domain, if it is pinned, or its root.
+fn organisation(client: &Client, root: RootHash) -> String {
+    match client.domain_of_root(root) {
+        Some(domain) => domain.to_string(),
+        None => format!("an organisation that is not pinned here ({root})"),
     }
 }
 
@@ -326,6 +390,7 @@ fn group_of_event(event: &Event) -> Option<GroupId> {
         | Event::MemberRemoved { group, .. }
         | Event::Renamed { group, .. }
         | Event::AdministratorsChanged { group, .. }
+        | Event::OrganisationsChanged { group, .. }
         | Event::Leaving { group, .. }
         | Event::Left { group }
         | Event::Removed { group }
@@ -402,6 +467,41 @@ fn sentence(event: &Event, client: &Client, people: &People) -> String {
                  acknowledge; else have it revoked"
             )
         }
+        Event::OrganisationsChanged { added, dropped, .. } => {
+            let list = |roots: &[RootHash]| {
+                roots.iter().map(|root| organisation(client, *root)).collect::<Vec<_>>().join(", ")
+            };
+            match (added.as_slice(), dropped.as_slice()) {
+                (added, []) => format!("people of {} may be in the group from here on", list(added)),
+                ([], dropped) => format!("people of {} may not be in the group any more", list(dropped)),
+                (added, dropped) => {
+                    format!(
+                        "people of {} may be in the group from here on, those of {} may not",
+                        list(added),
+                        list(dropped)
+                    )
+                }
+            }
+        }
+        Event::PartnerPinned { domain, root } => format!("{domain} is pinned with the root {root}"),
+        Event::PartnerChanged { domain, root, shown_domain, shown_root } => format!(
+            "ALARM: {domain} is pinned with the root {root}, and was shown as {shown_domain} with the root {shown_root}: \
+             somebody else may answer there"
+        ),
+        Event::PartnerDirectoryAges { domain, stops: false } => {
+            format!(
+                "WARNING: the directory of {domain} has not been read for an hour: who was revoked there is not known"
+            )
+        }
+        Event::PartnerDirectoryAges { domain, stops: true } => {
+            format!(
+                "ALARM: the directory of {domain} has not been read for a day: nothing is sent to groups with its people"
+            )
+        }
+        Event::PartnerDirectoryFollowed { domain } => format!("the directory of {domain} is followed again"),
+        Event::PartnerDirectorySplit { domain, .. } => {
+            format!("ALARM: the directory of {domain} has shown two histories: tell whoever answers for it")
+        }
         Event::InvitationRefused { reason } => format!("an invitation was refused: {reason}"),
         _ => "something that this version does not show".to_owned(),
     }
@@ -462,6 +562,29 @@ fn event_object(number: u64, event: &Event, client: &Client) -> Value {
         Event::DirectorySplit { ours, theirs } => ("directory_split", json!({ "ours": ours, "theirs": theirs })),
         Event::UnknownOwnDevice { device, at } => {
             ("unknown_own_device", json!({ "device": device.to_string(), "at": at.0 }))
+        }
+        Event::OrganisationsChanged { added, dropped, by, .. } => {
+            let roots = |roots: &[RootHash]| roots.iter().map(ToString::to_string).collect::<Vec<_>>();
+            ("organisations_changed", json!({ "added": roots(added), "dropped": roots(dropped), "by": by.to_string() }))
+        }
+        Event::PartnerPinned { domain, root } => {
+            ("partner_pinned", json!({ "domain": domain.as_str(), "root": root.to_string() }))
+        }
+        Event::PartnerChanged { domain, root, shown_domain, shown_root } => (
+            "partner_changed",
+            json!({
+                "domain": domain.as_str(), "root": root.to_string(), "shown_domain": shown_domain.as_str(),
+                "shown_root": shown_root.to_string(),
+            }),
+        ),
+        Event::PartnerDirectoryAges { domain, stops } => {
+            ("partner_directory_ages", json!({ "domain": domain.as_str(), "stops": stops }))
+        }
+        Event::PartnerDirectoryFollowed { domain } => {
+            ("partner_directory_followed", json!({ "domain": domain.as_str() }))
+        }
+        Event::PartnerDirectorySplit { domain, ours, theirs } => {
+            ("partner_directory_split", json!({ "domain": domain.as_str(), "ours": ours, "theirs": theirs }))
         }
         Event::InvitationRefused { reason } => ("invitation_refused", json!({ "reason": reason })),
         _ => ("unknown", json!({})),

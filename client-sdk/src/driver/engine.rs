@@ -9,10 +9,10 @@ use chancery_protocol::{
     client::{Command, CommandId, Event, Input, Output, Reply, RowWrite, Space, api::event_key},
     error::Refusal,
     identity::{Ticket, TicketKind},
-    ids::EventId,
+    ids::{EventId, RootHash},
     merkle::Resource,
     time::Timestamp,
-    wire::{Frame, decode_exact, encode},
+    wire::{Frame, decode_exact, encode, registrar::Place},
 };
 use tokio::sync::{mpsc::UnboundedSender, watch};
 
@@ -35,6 +35,7 @@ const MACHINE_SPACES: &[Space] = &[
     Space::Intent,
     Space::Epoch,
     Space::Directory,
+    Space::Partner,
 ];
 const ENROLMENT: &[u8] = b"enrolment";
 /// Followed by the hash of the ticket's secret.
@@ -68,6 +69,7 @@ enum Effect {
     Events,
     Close { session: u64, refusal: Refusal, retry: bool },
     AskRegistrar(Resource),
+    AskPartner(RootHash, Place, Resource),
     Renewed(Target, Answer<()>),
 }
 
@@ -161,6 +163,10 @@ impl<M: Machine> Engine<M> {
                     self.input_frames(&mut frames, now, &mut batch);
                     self.input(Input::RegistrarSaid(bytes), now, &mut batch);
                 }
+                Job::PartnerSaid(root, bytes) => {
+                    self.input_frames(&mut frames, now, &mut batch);
+                    self.input(Input::PartnerSaid(root, bytes), now, &mut batch);
+                }
                 Job::Renewed(enrolment, answer) => {
                     self.input_frames(&mut frames, now, &mut batch);
                     self.renewed(&enrolment, answer, now, &mut batch);
@@ -229,6 +235,9 @@ impl<M: Machine> Engine<M> {
                     batch.effects.push(Effect::Done(id, result.map_err(Error::from)));
                 }
                 (Output::AskRegistrar(resource), _) => batch.effects.push(Effect::AskRegistrar(resource)),
+                (Output::AskPartner { root, registrar, resource }, _) => {
+                    batch.effects.push(Effect::AskPartner(root, registrar, resource));
+                }
                 (Output::Events, _) => batch.effects.push(Effect::Events),
             }
         }
@@ -283,6 +292,9 @@ impl<M: Machine> Engine<M> {
                 }
                 Effect::AskRegistrar(resource) => {
                     let _ = self.net.send(NetCommand::AskRegistrar(resource));
+                }
+                Effect::AskPartner(root, registrar, resource) => {
+                    let _ = self.net.send(NetCommand::AskPartner(root, registrar, resource));
                 }
                 Effect::Renewed(target, answer) => {
                     self.send_frames(frames_of, &mut frames);

@@ -6,13 +6,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     error::Refusal,
-    identity::{Authority, Freshness, Handle, Role, directory::SplitEvidence},
-    ids::{AccountId, DeviceId, EventId, GroupId, MessageId, NoticeHash, PolicyHash, Seq},
+    identity::{Authority, Domain, Freshness, Handle, Organisation, Role, directory::SplitEvidence},
+    ids::{AccountId, DeviceId, EventId, GroupId, MessageId, NoticeHash, PolicyHash, RootHash, Seq},
     merkle::Resource,
     mls::{Class, EscrowPolicy, PolicyError},
     rows::RowWrite,
     time::Timestamp,
-    wire::{Blob, Frame, envelope::Body},
+    wire::{Blob, Frame, envelope::Body, registrar::Place},
 };
 
 /// Key of a message in [`crate::rows::Space::Message`]: history of a group is a range of keys, in order of place.
@@ -120,6 +120,13 @@ pub enum Command {
     /// Reads the organisation's directory anew after two histories were seen, when somebody has cleared up which one
     /// holds. The evidence is kept.
     FollowAnew,
+    /// Pins another organisation, whose people this device may then add, or takes in where the servers of one that is
+    /// pinned are now. Done at once.
+    PinPartner(Organisation),
+    /// Forgets a pin. People who are in groups stay there.
+    UnpinPartner(RootHash),
+    /// Lists the pinned organisations. Done with `Partners`.
+    Partners,
     /// Done when nothing waits in outbox and intents and every group is read up to the head that the relay told.
     Flush,
 }
@@ -150,6 +157,8 @@ pub enum Reply {
     Groups(Vec<GroupSummary>),
     /// The members.
     Members(Vec<MemberSummary>),
+    /// The pinned organisations, by domain.
+    Partners(Vec<Partner>),
     /// The directory; none for a device that follows none.
     Directory(Option<DirectorySummary>),
     /// The policy.
@@ -165,6 +174,16 @@ pub struct PolicySummary {
     pub hash: PolicyHash,
     /// Whether its notice waits to be acknowledged on this device.
     pub notice_due: bool,
+}
+
+/// Another organisation that this device has pinned.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Partner {
+    /// What it says of itself.
+    pub organisation: Organisation,
+    /// How old the newest head of its directory is; none while this device has met none of its people, or if it has no
+    /// directory.
+    pub directory: Option<Freshness>,
 }
 
 /// What a device knows of its organisation's directory.
@@ -236,6 +255,8 @@ pub struct MemberSummary {
     pub handle: Option<Handle>,
     /// Who vouches.
     pub authority: Authority,
+    /// The domain of the organisation, if it is another one and this device has pinned it.
+    pub organisation: Option<Domain>,
     /// The device.
     pub device: DeviceId,
     /// What it is for.
@@ -530,6 +551,57 @@ pub enum Event {
         /// By whom: by the rules of the judge, the account itself.
         by: AccountId,
     },
+    /// The group trusts the people of other organisations than before, besides the one that it belongs to.
+    OrganisationsChanged {
+        /// The group.
+        group: GroupId,
+        /// Whose people may be in it from here on.
+        added: Vec<RootHash>,
+        /// Whose may not be any more.
+        dropped: Vec<RootHash>,
+        /// By whom.
+        by: AccountId,
+    },
+    /// Another organisation was pinned.
+    PartnerPinned {
+        /// Its domain.
+        domain: Domain,
+        /// Its root.
+        root: RootHash,
+    },
+    /// Alarm: a domain that is pinned was shown with another root, or a pinned root with another domain. Nothing was
+    /// changed.
+    PartnerChanged {
+        /// The pinned domain.
+        domain: Domain,
+        /// The pinned root.
+        root: RootHash,
+        /// The domain that was shown.
+        shown_domain: Domain,
+        /// The root that was shown.
+        shown_root: RootHash,
+    },
+    /// The newest head of a partner's directory is an hour old; or a day, and then nothing is sent to groups with its people.
+    PartnerDirectoryAges {
+        /// Whose.
+        domain: Domain,
+        /// Whether it is a day old.
+        stops: bool,
+    },
+    /// A partner's directory, which was old, is followed again.
+    PartnerDirectoryFollowed {
+        /// Whose.
+        domain: Domain,
+    },
+    /// Alarm: a partner's directory has shown two histories. Nobody of it is added any more.
+    PartnerDirectorySplit {
+        /// Whose.
+        domain: Domain,
+        /// The checkpoint that this device follows.
+        ours: String,
+        /// The one that contradicts it.
+        theirs: String,
+    },
 }
 
 /// Number of an event, with the event: the key and value of a row of [`crate::rows::Space::Event`].
@@ -595,6 +667,36 @@ pub enum ClientFault {
         /// When it may be brought into a group.
         from: Timestamp,
     },
+    /// A partner's directory could not be read for a day.
+    #[error(
+        "the directory of {domain} could not be read for a day: nothing is sent to this group until it can be read again, or \
+         the people of {domain} are removed"
+    )]
+    PartnerDirectoryStale {
+        /// Whose.
+        domain: Domain,
+    },
+    /// A pin contradicts what was shown.
+    #[error(
+        "{domain} is pinned with the root {root}, and this is {shown_domain} with the root {shown_root}: somebody else may \
+         answer there. Ask the partner over another channel; if it has a new root indeed, remove the pin first"
+    )]
+    PartnerChanged {
+        /// The pinned domain.
+        domain: Domain,
+        /// The pinned root.
+        root: RootHash,
+        /// The domain that was shown.
+        shown_domain: Domain,
+        /// The root that was shown.
+        shown_root: RootHash,
+    },
+    /// No such pin.
+    #[error("no organisation is pinned with this root")]
+    NoSuchPartner,
+    /// The own organisation cannot be a partner.
+    #[error("this is the own organisation: pin the partner's file")]
+    OwnOrganisation,
     /// The name is empty.
     #[error("the name is empty")]
     NameEmpty,
@@ -617,6 +719,8 @@ pub enum Input {
     Disconnected,
     /// What the registrar has answered to the one question that is open: the bytes of the resource, or none.
     RegistrarSaid(Option<Vec<u8>>),
+    /// The same of a partner's registrar.
+    PartnerSaid(RootHash, Option<Vec<u8>>),
     /// Frames in the order of their streams, with their correlations. Several at once are one transaction.
     Frames(Vec<(u32, Frame)>),
 }
@@ -632,6 +736,16 @@ pub enum Output {
     /// own; the answer, or that there is none, comes back as `RegistrarSaid`. One question is open at a time; a driver
     /// that has no way to the registrar says so at once.
     AskRegistrar(Resource),
+    /// Ask a partner's registrar for this resource of its directory, likewise; the answer, or that there is none, comes
+    /// back as `PartnerSaid`. One question is open at a time for each partner.
+    AskPartner {
+        /// Whose directory.
+        root: RootHash,
+        /// Its registrar.
+        registrar: Place,
+        /// What.
+        resource: Resource,
+    },
     /// A command is answered.
     Done(CommandId, Result<Reply, ClientFault>),
     /// Rows of [`crate::rows::Space::Event`] were added.

@@ -388,7 +388,7 @@ impl ClientMachine {
 
     /// KeyPackages of an account for an intent: asked for once, and given out when no message is in flight any more.
     fn take(&mut self, id: GroupId, order: u64, account: AccountId, request: RequestId) -> Taking {
-        let looking = self.is_looking();
+        let looking = self.is_looking() || self.reads_for_adding();
         let Some(slot) = self.groups.get_mut(&id) else { return Taking::Asked };
         if slot.taken.as_ref().is_some_and(|(taken, _)| *taken == order) {
             // Whoever was certified a moment ago is in the directory that is being read.
@@ -409,7 +409,14 @@ impl ClientMachine {
         Taking::Asked
     }
 
-    pub(super) fn packages_taken(&mut self, id: GroupId, order: u64, taken: Vec<TakenPackage>) {
+    pub(super) fn packages_taken(&mut self, id: GroupId, order: u64, taken: Vec<TakenPackage>, now: Timestamp) {
+        if !self.partners.is_empty() {
+            for package in &taken {
+                if let Ok(offered) = OfferedPackage::parse(&self.core, &package.body, now) {
+                    self.meet_for_adding(&offered.leaf().identity, now);
+                }
+            }
+        }
         if let Some(slot) = self.groups.get_mut(&id).filter(|slot| slot.intents.contains_key(&order)) {
             slot.taking = None;
             slot.taken = Some((order, taken));
@@ -459,21 +466,24 @@ impl ClientMachine {
         let Some(first) = adds.first() else {
             return self.drop_intent(id, order, Err(ClientFault::Forbidden(refused.to_owned())));
         };
-        let state = self.state_with_guest(id, first);
+        let state = self.state_with_root(id, first);
         self.make_commit(id, order, &Change { adds, state, removes: again.into_iter().collect(), policy: None });
     }
 
-    /// A personal account comes into an organisation's group as a guest: its root is listed, visibly.
-    fn state_with_guest(&self, id: GroupId, offered: &OfferedPackage) -> Option<GroupState> {
+    /// Who comes into an organisation's group from outside is listed by its root, visibly: a personal account as a guest,
+    /// another organisation among the roots. (mls.roots.1)
+    fn state_with_root(&self, id: GroupId, offered: &OfferedPackage) -> Option<GroupState> {
         let view = self.groups.get(&id)?.group.as_ref()?.view();
         let identity = &offered.leaf().identity;
         let root: RootHash = identity.root();
-        let guest = identity.authority() == Authority::Personal && view.charter.class != Class::Personal;
-        if !guest || view.state.guests.contains(&root) {
+        if view.charter.class == Class::Personal || view.trusts(offered.leaf()) {
             return None;
         }
         let mut state = view.state.clone();
-        state.guests.push(root);
+        match identity.authority() {
+            Authority::Personal => state.guests.push(root),
+            Authority::Tenant(_) => state.roots.push(root),
+        }
         Some(state)
     }
 
@@ -663,6 +673,7 @@ impl ClientMachine {
         let Some(slot) = self.groups.get_mut(&id) else { return };
         slot.dirty = true;
         slot.record.pending = None;
+        self.seen.remove(&id);
         let was_open = slot.opening != Opening::Closed;
         slot.opening = Opening::Closed;
         let mut rows = Vec::new();

@@ -1,10 +1,11 @@
-//! Following the directory of the own organisation: when to look, what to tell, and who goes out of the groups.
+//! Following the directory of the own organisation: when to look, what to tell, and who goes out of the groups by any
+//! directory that is followed.
 //! `spec/directory.md`.
 //!
 //! This module does not verify; [`DirectoryView`] does. It stops this device, and never another's commit.
 
 use core::time::Duration;
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
 use crate::{
     client::{
@@ -13,10 +14,10 @@ use crate::{
         record::IntentKind,
     },
     identity::{
-        DeviceIdentity, DirectoryView, Freshness, Role,
+        Authority, DeviceIdentity, DirectoryView, Freshness, Role,
         directory::{DirectoryNews, Follow, Outcome, Standing, Step},
     },
-    ids::{DeviceId, GroupId, Seq},
+    ids::{DeviceId, GroupId, RootHash, Seq},
     mls::LeafView,
     time::Timestamp,
     wire::{Frame, directory::ReadDirectory},
@@ -51,10 +52,17 @@ pub(super) struct Following {
     asked: bool,
     /// What the host was told last; a machine that was just opened has told nothing yet.
     told: Freshness,
-    /// Since when this device knows who is out and still in a group.
-    out_since: BTreeMap<DeviceId, Timestamp>,
-    /// Who is out of each group, by size of the directory and epoch: groups are large, and asked about at each input.
-    out: BTreeMap<GroupId, (u64, u64, Vec<DeviceId>)>,
+}
+
+/// What was found when a group was last looked through: groups are large, and asked about at each input.
+#[derive(Clone, Debug)]
+pub(super) struct Seen {
+    /// How often directories had changed, and the epoch.
+    state: (u64, u64),
+    /// Who is out.
+    out: Vec<DeviceId>,
+    /// Partners whose people are in it.
+    pub(super) partners: BTreeSet<RootHash>,
 }
 
 impl Following {
@@ -70,14 +78,7 @@ impl Following {
             adds: false,
             asked: false,
             told: Freshness::Fresh,
-            out_since: BTreeMap::new(),
-            out: BTreeMap::new(),
         }
-    }
-
-    fn is_out(&self, leaf: &LeafView) -> bool {
-        let device = &leaf.identity;
-        device.root() == self.view.tenant() && self.view.is_out(device.account(), device.device())
     }
 }
 
@@ -94,10 +95,23 @@ impl ClientMachine {
             self.directory = DirectoryView::load(&self.identity, now, rows).map(Following::new);
         }
         // Since when a device follows is remembered from the first moment: starting anew does not make it younger.
+        self.write_directory();
+        self.open_partners(now);
+    }
+
+    pub(super) fn write_directory(&mut self) {
         let writes = self.directory.as_mut().map(|following| following.view.take_writes()).unwrap_or_default();
+        if !writes.is_empty() {
+            self.directories_changed();
+        }
         for row in writes {
             self.write(row);
         }
+    }
+
+    /// What was found in groups is looked for anew.
+    pub(super) fn directories_changed(&mut self) {
+        self.directories_version = self.directories_version.wrapping_add(1);
     }
 
     /// Looks as soon as a connection stands.
@@ -112,7 +126,6 @@ impl ClientMachine {
         if let Some(following) = &mut self.directory {
             following.asked = true;
             following.there_at = None;
-            following.out.clear();
         }
     }
 
@@ -180,10 +193,7 @@ impl ClientMachine {
         let Some(following) = &mut self.directory else { return };
         let Some(look) = &mut following.there else { return };
         let step = look.answer(&mut following.view, bytes, now);
-        let writes = following.view.take_writes();
-        for row in writes {
-            self.write(row);
-        }
+        self.write_directory();
         match step {
             Step::Ask(resource) => self.ask_registrar = Some(resource),
             Step::Done(outcome) => {
@@ -223,10 +233,7 @@ impl ClientMachine {
         let Some(following) = &mut self.directory else { return };
         let Some(look) = &mut following.look else { return };
         let step = look.answer(&mut following.view, bytes, now);
-        let writes = following.view.take_writes();
-        for row in writes {
-            self.write(row);
-        }
+        self.write_directory();
         match step {
             Step::Ask(resource) => {
                 self.request(Request::Directory, Frame::ReadDirectory(ReadDirectory { resource }));
@@ -291,7 +298,7 @@ impl ClientMachine {
         if self.online && !self.is_looking() && self.is_stale(id, now) {
             return Err(ClientFault::DirectoryStale);
         }
-        Ok(())
+        self.may_speak_to_partners(id, now)
     }
 
     /// Whether messages must wait: for a fresh directory, for the first look of a connection, or until who is out is removed.
@@ -299,7 +306,12 @@ impl ClientMachine {
     pub(super) fn holds_back(&self, id: GroupId, now: Timestamp) -> bool {
         let looked = self.directory.as_ref().is_none_or(|following| following.looked);
         let of_tenant = self.groups.get(&id).is_some_and(|slot| self.is_of_tenant(slot));
-        (of_tenant && !looked) || self.is_stale(id, now) || !self.out_of(id).is_empty() || self.escrow_is_out(id)
+        if (of_tenant && !looked) || self.is_stale(id, now) || self.escrow_is_out(id) {
+            return true;
+        }
+        let Some(seen) = self.look_through(id) else { return false };
+        let waits = |root| self.partners.get(root).is_some_and(|pinned| pinned.holds_back(now));
+        !seen.out.is_empty() || seen.partners.iter().any(waits)
     }
 
     /// directory.gate.1: whether this device may add another.
@@ -307,6 +319,12 @@ impl ClientMachine {
     /// # Errors
     /// Why not, in words.
     pub(super) fn may_add(&self, device: &DeviceIdentity) -> Result<(), &'static str> {
+        // A personal account follows nobody: the members that do follow remove whoever is out.
+        if let (Authority::Tenant(own), Authority::Tenant(root)) = (self.identity.authority(), device.authority())
+            && own != root
+        {
+            return self.may_add_partner(device);
+        }
         let Some(following) = &self.directory else { return Ok(()) };
         if following.view.is_split() && device.root() == following.view.tenant() {
             return Err(
@@ -326,57 +344,87 @@ impl ClientMachine {
 
     // --- who goes out ---
 
-    /// Devices in a group that the directory says are out; none if this device itself is, which others see to.
-    pub(super) fn out_of(&self, id: GroupId) -> Vec<DeviceId> {
-        let Some(following) = &self.directory else { return Vec::new() };
-        let Some(group) = self.groups.get(&id).and_then(|slot| slot.group.as_ref()) else { return Vec::new() };
-        let state = (following.view.size(), group.epoch().0);
-        if let Some((_, _, out)) = following.out.get(&id).filter(|(size, epoch, _)| (*size, *epoch) == state) {
-            return out.clone();
+    /// Whether a directory that this device follows says that a member is out.
+    fn is_out(&self, leaf: &LeafView) -> bool {
+        let device = &leaf.identity;
+        let own = self.directory.as_ref().map(|following| &following.view);
+        let partner = || self.partners.get(&device.root()).and_then(|pinned| pinned.view());
+        let view = own.filter(|view| view.tenant() == device.root()).or_else(partner);
+        view.is_some_and(|view| view.is_out(device.account(), device.device()))
+    }
+
+    /// Who of a group is out, and which partners' people are in it; from the last time, if nothing has changed since.
+    fn look_through(&self, id: GroupId) -> Option<Seen> {
+        if self.directory.is_none() && self.partners.is_empty() {
+            return None;
         }
-        if following.view.is_out(self.identity.account(), self.identity.device()) {
-            return Vec::new();
+        let group = self.groups.get(&id)?.group.as_ref()?;
+        let state = (self.directories_version, group.epoch().0);
+        if let Some(seen) = self.seen.get(&id).filter(|seen| seen.state == state) {
+            return Some(seen.clone());
         }
-        let leaves = group.view().leaves.values();
+        let leaves = || group.view().leaves.values();
+        // If this device itself is out, others see to it.
+        let own_view = self.directory.as_ref().map(|following| &following.view);
+        let own_out = own_view.is_some_and(|view| view.is_out(self.identity.account(), self.identity.device()));
         // The escrow member is not removed, but replaced, by the next policy.
-        let people = leaves.filter(|leaf| leaf.identity.role() != Role::Escrow);
-        people.filter(|leaf| following.is_out(leaf)).map(|leaf| leaf.identity.device()).collect()
+        let people = leaves().filter(|leaf| leaf.identity.role() != Role::Escrow);
+        let out = people.filter(|leaf| !own_out && self.is_out(leaf)).map(|leaf| leaf.identity.device()).collect();
+        let roots = leaves().map(|leaf| leaf.identity.root());
+        let partners = roots.filter(|root| self.partners.contains_key(root)).collect();
+        Some(Seen { state, out, partners })
+    }
+
+    /// Devices in a group that a directory says are out; none if this device itself is, which others see to.
+    pub(super) fn out_of(&self, id: GroupId) -> Vec<DeviceId> {
+        self.look_through(id).map(|seen| seen.out).unwrap_or_default()
     }
 
     /// mls.escrow.7: whether the escrow member of a group is out by the directory.
     fn escrow_is_out(&self, id: GroupId) -> bool {
-        let Some(following) = &self.directory else { return false };
         let Some(group) = self.groups.get(&id).and_then(|slot| slot.group.as_ref()) else { return false };
         let mut escrow = group.view().leaves.values().filter(|leaf| leaf.identity.role() == Role::Escrow);
-        escrow.any(|leaf| following.is_out(leaf))
+        escrow.any(|leaf| self.is_out(leaf))
     }
 
     /// When it is this device's turn to remove who is out of a group.
     pub(super) fn expulsion_due(&self, id: GroupId, slot: &GroupSlot) -> Option<Timestamp> {
-        let following = self.directory.as_ref()?;
         let is_intended = slot.intents.values().any(|intent| intent.what == IntentKind::Expel);
         if is_intended || slot.record.status != GroupStatus::Active || slot.opening != Opening::Open {
             return None;
         }
         let first = self.out_of(id).into_iter().filter_map(|device| {
-            let since = following.out_since.get(&device)?;
-            self.turn(slot, turn_of(device), *since, |leaf| following.is_out(leaf))
+            let since = self.out_since.get(&device)?;
+            self.turn(slot, turn_of(device), *since, |leaf| self.is_out(leaf))
         });
         first.min()
     }
 
     /// directory.gate.2: who is out is removed by the first member whose turn it is.
     pub(super) fn schedule_expulsions(&mut self, id: GroupId, now: Timestamp) {
-        let out = self.out_of(id);
-        let epoch = self.groups.get(&id).and_then(|slot| slot.group.as_ref()).map(|group| group.epoch().0);
-        let (Some(following), Some(epoch)) = (&mut self.directory, epoch) else { return };
-        for device in &out {
-            following.out_since.entry(*device).or_insert(now);
+        self.meet_partners(id, now);
+        let Some(seen) = self.look_through(id) else { return };
+        for device in &seen.out {
+            self.out_since.entry(*device).or_insert(now);
         }
-        following.out.insert(id, (following.view.size(), epoch, out));
+        self.seen.insert(id, seen);
         let due = self.groups.get(&id).and_then(|slot| self.expulsion_due(id, slot));
         if due.is_some_and(|at| at <= now) {
             self.intend(id, IntentKind::Expel, None);
+        }
+    }
+
+    /// Takes the keys of partners' directories from their people in a group that has changed.
+    fn meet_partners(&mut self, id: GroupId, now: Timestamp) {
+        let Some(group) = self.groups.get(&id).and_then(|slot| slot.group.as_ref()) else { return };
+        let state = (self.directories_version, group.epoch().0);
+        if self.partners.is_empty() || self.seen.get(&id).is_some_and(|seen| seen.state == state) {
+            return;
+        }
+        let of_partner = |leaf: &&std::sync::Arc<LeafView>| self.partners.contains_key(&leaf.identity.root());
+        let met: Vec<_> = group.view().leaves.values().filter(of_partner).cloned().collect();
+        for leaf in met {
+            self.meet(&leaf.identity, now);
         }
     }
 }

@@ -14,7 +14,8 @@ use crate::{
             ClientFault, Command, CommandId, Event, GroupStatus, GroupSummary, Input, MemberSummary, Output, Reply,
             event_key,
         },
-        directory::Following,
+        directory::{Following, Seen},
+        partners::Pinned,
         record::{
             ChainRecord, DeviceRecord, EpochRecord, GroupRecord, Intent, OutboxItem, chain_row, group_row, ordered_row,
             split_chain, split_ordered,
@@ -22,7 +23,7 @@ use crate::{
     },
     error::Refusal,
     identity::{Chain, DeviceIdentity, DeviceKey, certificate::At, verify_chain},
-    ids::{AccountId, DeviceId, GroupId, Seq},
+    ids::{AccountId, DeviceId, GroupId, RootHash, Seq},
     limits::IN_FLIGHT_MAX,
     merkle::Resource,
     mls::{Core, Group, Storage},
@@ -178,6 +179,18 @@ pub struct ClientMachine {
     pub(super) ask_registrar: Option<Resource>,
     /// The own tenant's directory, if its certificates name one.
     pub(super) directory: Option<Following>,
+    /// What was stored of partners, likewise.
+    pub(super) partner_rows: Option<Vec<Row>>,
+    /// Other organisations that are pinned.
+    pub(super) partners: BTreeMap<RootHash, Pinned>,
+    /// What their registrars are to be asked.
+    pub(super) ask_partners: Vec<Output>,
+    /// Grows whenever a directory says something else.
+    pub(super) directories_version: u64,
+    /// What was found in groups.
+    pub(super) seen: BTreeMap<GroupId, Seen>,
+    /// Since when this device knows who is out and still in a group.
+    pub(super) out_since: BTreeMap<DeviceId, Timestamp>,
 }
 
 impl core::fmt::Debug for ClientMachine {
@@ -227,7 +240,7 @@ impl ClientMachine {
         let mut intents: BTreeMap<GroupId, BTreeMap<u64, Intent>> = BTreeMap::new();
         let mut epochs: BTreeMap<GroupId, BTreeMap<u64, EpochRecord>> = BTreeMap::new();
         let (mut device, mut chains) = (DeviceRecord::default(), BTreeMap::new());
-        let mut directory = Vec::new();
+        let (mut directory, mut partners) = (Vec::new(), Vec::new());
         for (space, row, value) in rows {
             match space {
                 Space::Device => device = decode_exact("", &value).map_err(|_| broken("counters"))?,
@@ -263,6 +276,7 @@ impl ClientMachine {
                     epochs.entry(group).or_default().insert(epoch, record);
                 }
                 Space::Directory => directory.push((row, value)),
+                Space::Partner => partners.push((row, value)),
                 Space::Host | Space::Message | Space::Event => {}
             }
         }
@@ -311,6 +325,12 @@ impl ClientMachine {
             directory_rows: Some(directory),
             ask_registrar: None,
             directory: None,
+            partner_rows: Some(partners),
+            partners: BTreeMap::new(),
+            ask_partners: Vec::new(),
+            directories_version: 0,
+            seen: BTreeMap::new(),
+            out_since: BTreeMap::new(),
         })
     }
 
@@ -333,6 +353,7 @@ impl ClientMachine {
             Input::Connected => {}
             Input::Disconnected => self.disconnected(),
             Input::RegistrarSaid(bytes) => self.registrar_said(bytes.as_deref(), now),
+            Input::PartnerSaid(root, bytes) => self.partner_said(root, bytes.as_deref(), now),
             Input::Frames(frames) => {
                 for (correlation, frame) in frames {
                     self.frame(correlation, frame, now);
@@ -358,6 +379,7 @@ impl ClientMachine {
             .filter_map(|slot| self.slot_timeout(slot))
             .chain(self.held_until)
             .chain(self.directory_timeout())
+            .chain(self.partners_timeout())
             .min()
     }
 
@@ -390,6 +412,9 @@ impl ClientMachine {
             Command::Directory => Ok(Some(self.directory_summary(now))),
             Command::AcknowledgeDevice { device } => self.acknowledge(device).map(Some),
             Command::FollowAnew => self.follow_anew().map(Some),
+            Command::PinPartner(organisation) => self.pin_partner(organisation).map(|()| Some(Reply::Done)),
+            Command::UnpinPartner(root) => self.unpin_partner(root).map(|()| Some(Reply::Done)),
+            Command::Partners => Ok(Some(Reply::Partners(self.list_partners(now)))),
             Command::Flush => {
                 self.flushes.push(id);
                 Ok(None)
@@ -410,6 +435,7 @@ impl ClientMachine {
                 account: leaf.identity.account(),
                 handle: leaf.identity.handle().cloned(),
                 authority: leaf.identity.authority(),
+                organisation: self.partner_domain(leaf.identity.authority()),
                 device: leaf.identity.device(),
                 role: leaf.identity.role(),
                 own: leaf.identity.device() == own,
@@ -424,6 +450,7 @@ impl ClientMachine {
         self.online = false;
         self.publishing = false;
         self.forget_look();
+        self.look_at_partners();
         self.welcomes_due = 0;
         self.welcomes_early = 0;
         // They come again.
@@ -449,6 +476,7 @@ impl ClientMachine {
             Frame::Ready(ready) => {
                 self.online = true;
                 self.look_soon();
+                self.look_at_partners();
                 self.packages_left = ready.key_packages;
                 self.welcomes_due = ready.welcomes.saturating_sub(self.welcomes_early);
                 self.welcomes_early = 0;
@@ -498,7 +526,7 @@ impl ClientMachine {
             (Request::Commit(group), Frame::Appended(appended)) => self.commit_placed(group, appended, now),
             (Request::Notice(group), Frame::Appended(_)) => self.notice_answered(group, None, now),
             (Request::Take(group, order), Frame::KeyPackages(taken)) => {
-                self.packages_taken(group, order, taken.packages);
+                self.packages_taken(group, order, taken.packages, now);
             }
             (Request::Publish, Frame::Published(published)) => {
                 self.publishing = false;
@@ -603,6 +631,7 @@ impl ClientMachine {
             }
             self.read_held(now);
         }
+        self.mind_partners(now);
         self.answer_flushes();
         // What was written on the way comes first: the end of one membership deletes rows that the next one writes.
         let mut delta = core::mem::take(&mut self.rows);
@@ -624,6 +653,7 @@ impl ClientMachine {
         let sends = core::mem::take(&mut self.sends);
         self.outputs.extend(sends.into_iter().map(|(correlation, frame)| Output::Send(correlation, frame)));
         self.outputs.extend(self.ask_registrar.take().map(Output::AskRegistrar));
+        self.outputs.extend(core::mem::take(&mut self.ask_partners));
         let done = core::mem::take(&mut self.done);
         self.outputs.extend(done.into_iter().map(|(id, outcome)| Output::Done(id, outcome)));
         if core::mem::take(&mut self.told) {

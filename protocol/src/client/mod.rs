@@ -13,12 +13,13 @@ pub mod machine;
 mod outbox;
 mod own_devices;
 mod packages;
+mod partners;
 mod record;
 mod roles;
 
 pub use api::{
     AlarmKind, ClientFault, Command, CommandId, DirectorySummary, Event, GroupStatus, GroupSummary, Input,
-    MemberSummary, Message, Output, PolicySummary, Reply, StateChange, message_key,
+    MemberSummary, Message, Output, Partner, PolicySummary, Reply, StateChange, message_key,
 };
 pub use machine::ClientMachine;
 

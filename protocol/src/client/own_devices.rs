@@ -30,7 +30,7 @@ impl ClientMachine {
     pub(super) fn acknowledge(&mut self, device: DeviceId) -> Result<Reply, ClientFault> {
         let Some(following) = &mut self.directory else { return Err(no_directory()) };
         following.view.name_own_device(device);
-        self.write_view();
+        self.write_directory();
         Ok(Reply::Done)
     }
 
@@ -48,14 +48,14 @@ impl ClientMachine {
                 following.view.name_own_device(device);
             }
         }
-        self.write_view();
+        self.write_directory();
     }
 
     /// directory.alarm.2: nobody has told of a device in time.
     pub(super) fn raise_alarms(&mut self, now: Timestamp) {
         let Some(following) = &mut self.directory else { return };
         let due = following.view.alarms(now);
-        self.write_view();
+        self.write_directory();
         self.take_news(due);
     }
 
@@ -67,16 +67,9 @@ impl ClientMachine {
             return Err(ClientFault::Forbidden(reason.to_owned()));
         }
         following.view.begin_anew();
-        self.write_view();
+        self.write_directory();
         self.look_at_both();
         Ok(Reply::Done)
-    }
-
-    fn write_view(&mut self) {
-        let writes = self.directory.as_mut().map(|following| following.view.take_writes()).unwrap_or_default();
-        for row in writes {
-            self.write(row);
-        }
     }
 }
 

@@ -9,7 +9,7 @@ use crate::{
         machine::ClientMachine,
         record::IntentKind,
     },
-    ids::{AccountId, GroupId},
+    ids::{AccountId, GroupId, RootHash},
     limits::GROUP_STATE_LIST_MAX,
     mls::{GroupState, Merged},
 };
@@ -83,6 +83,13 @@ impl ClientMachine {
         };
         let appointed = missing(&after.administrators, &before.administrators);
         let dismissed = missing(&before.administrators, &after.administrators);
+        let other = |from: &[RootHash], others: &[RootHash]| -> Vec<RootHash> {
+            from.iter().filter(|root| !others.contains(root)).copied().collect()
+        };
+        let (added, dropped) = (other(&after.roots, &before.roots), other(&before.roots, &after.roots));
+        if !added.is_empty() || !dropped.is_empty() {
+            self.tell(&Event::OrganisationsChanged { group: id, added, dropped, by });
+        }
         if !appointed.is_empty() || !dismissed.is_empty() {
             self.tell(&Event::AdministratorsChanged { group: id, appointed, dismissed, by });
         }

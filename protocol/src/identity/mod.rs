@@ -10,12 +10,14 @@ pub mod key;
 pub mod key_file;
 pub mod link;
 pub mod name;
+pub mod organisation;
 pub mod ticket;
 
 pub use certificate::{Chain, DeviceIdentity, IdentityError, verify_chain};
-pub use contact::{Contact, ContactError};
+pub use contact::{Contact, ContactError, Invitee};
 pub use directory::{DirectoryView, Freshness};
 pub use issue::{CertificateAuthority, IssueError, IssuerKey, PersonalRoot, TenantRoot};
 pub use key::{DeviceKey, Purpose, verify_signature};
 pub use name::{Authority, DeviceName, Handle, HandleError, Role};
+pub use organisation::{Domain, Organisation, OrganisationError};
 pub use ticket::{Ticket, TicketError, TicketKind};

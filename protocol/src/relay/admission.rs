@@ -3,7 +3,7 @@
 //! This module does not verify certificates and does not know how it learned what it knows: a registrar in the same
 //! process says it whole, one of another process by orders. `spec/relay.md#orders`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     error::Refusal,
@@ -17,6 +17,8 @@ use crate::{
 pub struct Admission {
     /// Roots of organisations.
     pub tenants: BTreeSet<RootHash>,
+    /// Roots of other organisations, and how many connections the devices of each may hold together.
+    pub partners: BTreeMap<RootHash, u32>,
     /// Roots of personal accounts.
     pub personal: BTreeSet<RootHash>,
     /// Accounts that are cut off.
@@ -33,6 +35,8 @@ impl Admission {
             Order::Disable(account) => drop(self.disabled.insert(*account)),
             Order::Enable(account) => drop(self.disabled.remove(account)),
             Order::Revoke(device) => drop(self.revoked.insert(*device)),
+            Order::AdmitPartner { root, connections_max } => drop(self.partners.insert(*root, *connections_max)),
+            Order::EndPartner(root) => drop(self.partners.remove(root)),
         }
     }
 
@@ -41,20 +45,21 @@ impl Admission {
     /// # Errors
     /// `CertificateForeign`, `AccountDisabled`, `DeviceRevoked`.
     pub fn admits(&self, identity: &DeviceIdentity) -> Result<(), Refusal> {
-        let roots = match identity.authority() {
-            Authority::Tenant(_) => &self.tenants,
-            Authority::Personal => &self.personal,
-        };
-        if !roots.contains(&identity.root()) {
-            return Err(Refusal::CertificateForeign);
-        }
-        self.cut(identity.account(), identity.device()).map_or(Ok(()), Err)
+        let personal = identity.authority() == Authority::Personal;
+        self.cut(identity.root(), personal, identity.account(), identity.device()).map_or(Ok(()), Err)
     }
 
-    /// Why a device is cut off that was let in before, if it is.
+    /// Why a device is not let in, or cut off if it was let in before.
     #[must_use]
-    pub fn cut(&self, account: AccountId, device: DeviceId) -> Option<Refusal> {
-        if self.disabled.contains(&account) {
+    pub fn cut(&self, root: RootHash, personal: bool, account: AccountId, device: DeviceId) -> Option<Refusal> {
+        let known = if personal {
+            self.personal.contains(&root)
+        } else {
+            self.tenants.contains(&root) || self.partners.contains_key(&root)
+        };
+        if !known {
+            Some(Refusal::CertificateForeign)
+        } else if self.disabled.contains(&account) {
             Some(Refusal::AccountDisabled)
         } else if self.revoked.contains(&device) {
             Some(Refusal::DeviceRevoked)

@@ -421,16 +421,26 @@ impl RelayMachine {
         if self.held.get(&identity.account()).is_some_and(|held| *held >= ACCOUNT_CONNECTIONS_MAX) {
             return Err(Refusal::TooMany);
         }
+        // relay.partner.1
+        let of_partner = |held: &&Connection| !held.personal && held.root == identity.root();
+        if let Some(max) = self.admission.partners.get(&identity.root())
+            && self.connections.values().filter(of_partner).count() >= usize::try_from(*max).unwrap_or(usize::MAX)
+        {
+            return Err(Refusal::TooMany);
+        }
         Ok((identity.account(), identity.device(), identity.authority() == Authority::Personal, identity.root()))
     }
 
-    /// relay.admission.2: an account that is disabled, or a device that is revoked, loses its connections at once.
+    /// relay.admission.2: an account that is disabled, a device that is revoked, and whoever is of an organisation that is no
+    /// partner any more, lose their connections at once.
     fn admit(&mut self, admission: Admission, now: Timestamp) {
         self.admission = admission;
         let cut: Vec<(ConnId, Refusal)> = self
             .connections
             .iter()
-            .filter_map(|(conn, held)| Some((*conn, self.admission.cut(held.account, held.device)?)))
+            .filter_map(|(conn, held)| {
+                Some((*conn, self.admission.cut(held.root, held.personal, held.account, held.device)?))
+            })
             .collect();
         for (conn, refusal) in cut {
             self.outputs.push_back(Output::Close { conn, refusal });

@@ -183,6 +183,15 @@ pub enum Order {
     Enable(AccountId),
     /// Cut this device off, for good.
     Revoke(DeviceId),
+    /// Let the devices of another organisation in.
+    AdmitPartner {
+        /// Its root.
+        root: RootHash,
+        /// How many connections its devices may hold together.
+        connections_max: u32,
+    },
+    /// Let the devices of another organisation in no more.
+    EndPartner(RootHash),
 }
 
 /// Orders of a registrar to its relay, oldest first.

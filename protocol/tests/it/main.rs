@@ -16,6 +16,7 @@ mod insider;
 mod liars;
 mod net;
 mod own_devices;
+mod partners;
 mod relay;
 mod repeat;
 mod revocation;

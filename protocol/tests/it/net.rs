@@ -15,7 +15,7 @@ use chancery_protocol::{
         certificate::{At, verify_chain},
         directory::{DirectoryEntry, DirectoryEvent, entry::Issued, origin},
     },
-    ids::{AccountId, GroupId, Seq},
+    ids::{AccountId, GroupId, RootHash, Seq},
     merkle::{LogKey, ServedLog},
     mls::{Class, Core},
     relay::{
@@ -58,7 +58,7 @@ pub struct Net {
     relay: RelayMachine,
     pub store: MemoryStore,
     issuing: CertificateAuthority,
-    admission: Admission,
+    pub admission: Admission,
     pub nodes: BTreeMap<String, Node>,
     last_conn: u64,
     last_command: u64,
@@ -70,6 +70,8 @@ pub struct Net {
     pub trace: Sha256,
     /// The tenant's directory, if it has one, and the key that signs it.
     directory: Option<(LogKey, ServedLog)>,
+    /// Other organisations, by their roots.
+    pub partners: BTreeMap<RootHash, crate::partners::Partner>,
     /// Whether the relay is given nothing of it.
     pub hides_directory: bool,
     /// Whether the registrar answers nobody.
@@ -132,6 +134,7 @@ impl Net {
             appends: Vec::new(),
             trace: Sha256::new(),
             directory: log.map(|key| (key, ServedLog::default())),
+            partners: BTreeMap::new(),
             hides_directory: false,
             registrar_is_down: true,
             horizon,
@@ -283,7 +286,7 @@ impl Net {
         self.node(name, seed, chain, Arc::new(()));
     }
 
-    fn node(&mut self, name: &str, seed: [u8; 32], chain: Chain, tap: Arc<dyn Tap>) {
+    pub fn node(&mut self, name: &str, seed: [u8; 32], chain: Chain, tap: Arc<dyn Tap>) {
         let key = DeviceKey::from_seed(Secret32::new(seed)).unwrap();
         let machine = ClientMachine::open_with(core(self.random.bytes(), &tap), key, chain.clone(), []).unwrap();
         let node = Node {
@@ -302,6 +305,12 @@ impl Net {
         self.nodes.insert(name.to_owned(), node);
         self.connect(name);
         self.settle();
+    }
+
+    pub fn let_in(&mut self, admission: Admission) {
+        self.relay.handle(RelayInput::Admission(admission.clone()), self.now);
+        self.admission = admission;
+        self.drain_relay();
     }
 
     pub fn connect(&mut self, name: &str) {
@@ -421,7 +430,7 @@ impl Net {
 
     fn drain_client(&mut self, name: &str) {
         let mut disconnect = false;
-        let mut asked = None;
+        let (mut asked, mut asked_of) = (None, Vec::new());
         while let Some(output) = self.nodes.get_mut(name).unwrap().machine.poll() {
             if self.crashes(name) {
                 return self.die(name);
@@ -450,6 +459,7 @@ impl Net {
                 }
                 Output::Events => {}
                 Output::AskRegistrar(resource) => asked = Some(resource),
+                Output::AskPartner { root, resource, .. } => asked_of.push((root, resource)),
                 Output::Disconnect { .. } => disconnect = true,
             }
         }
@@ -460,6 +470,10 @@ impl Net {
             let shown = if self.registrar_is_down { None } else { self.directory.as_mut() };
             let bytes = shown.and_then(|(_, log)| log.read(&resource));
             self.input(name, Input::RegistrarSaid(bytes));
+        }
+        for (root, resource) in asked_of {
+            let bytes = self.partners.get_mut(&root).and_then(|partner| partner.read(&resource));
+            self.input(name, Input::PartnerSaid(root, bytes));
         }
     }
 

@@ -34,7 +34,7 @@ use crate::{
     },
 };
 
-const SCHEMA: Schema = Schema { application: 0x4348_4f31, version: 1, sql: include_str!("orders.sql") };
+const SCHEMA: Schema = Schema { application: 0x4348_4f31, version: 2, sql: include_str!("orders.sql") };
 
 /// Where orders go. Clones share one database.
 #[derive(Clone)]
@@ -187,13 +187,17 @@ impl OrdersStore {
                 Ok(OrderHead { seq: OrderSeq(uint(row.get(0)?)), hash: OrderHash(row.get(1)?) })
             })
             .optional()?;
-        let mut statement = self.database.prepare("SELECT kind, subject FROM subjects")?;
-        let rows = statement.query_map([], |row| Ok((row.get::<_, u8>(0)?, row.get::<_, [u8; 32]>(1)?)))?;
+        let mut statement = self.database.prepare("SELECT kind, subject, number FROM subjects")?;
+        let rows =
+            statement.query_map([], |row| Ok((row.get::<_, u8>(0)?, row.get::<_, [u8; 32]>(1)?, row.get(2)?)))?;
         for row in rows {
             match row? {
-                (0, root) => self.admission.obey(&Order::Admit(RootHash(root))),
-                (1, account) => self.admission.obey(&Order::Disable(AccountId(account))),
-                (_, device) => self.admission.obey(&Order::Revoke(DeviceId(device))),
+                (0, root, _) => self.admission.obey(&Order::Admit(RootHash(root))),
+                (1, account, _) => self.admission.obey(&Order::Disable(AccountId(account))),
+                (3, root, connections_max) => {
+                    self.admission.obey(&Order::AdmitPartner { root: RootHash(root), connections_max });
+                }
+                (_, device, _) => self.admission.obey(&Order::Revoke(DeviceId(device))),
             }
         }
         Ok(())
@@ -217,6 +221,13 @@ impl OrdersStore {
                     tx.execute("DELETE FROM subjects WHERE kind = 1 AND subject = ?1", [account.as_bytes()])?
                 }
                 Order::Revoke(device) => tx.execute(add, params![2, device.as_bytes()])?,
+                Order::AdmitPartner { root, connections_max } => tx.execute(
+                    "INSERT OR REPLACE INTO subjects (kind, subject, number) VALUES (3, ?1, ?2)",
+                    params![root.as_bytes(), connections_max],
+                )?,
+                Order::EndPartner(root) => {
+                    tx.execute("DELETE FROM subjects WHERE kind = 3 AND subject = ?1", [root.as_bytes()])?
+                }
             };
         }
         tx.execute("DELETE FROM head", [])?;

@@ -105,6 +105,21 @@ fn a_copy_of_the_directory_takes_what_continues_it_and_begins_anew_from_the_firs
     assert_eq!(updates(&mut heard), [(0, 2, Some(2))]);
 }
 
+#[test]
+fn partners_are_let_in_by_an_order_and_known_after_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut relay = store(&folder);
+    let root = RootHash([5; 32]);
+    let admit = |connections_max| Order::AdmitPartner { root, connections_max };
+    relay.take(&orders(None, &[admit(7), admit(9)], head(2, 1))).unwrap();
+    drop(relay);
+    let mut relay = store(&folder);
+    assert_eq!(relay.admission.partners.get(&root), Some(&9));
+    relay.take(&orders(head(2, 1), &[Order::EndPartner(root)], head(3, 1))).unwrap();
+    drop(relay);
+    assert!(store(&folder).admission.partners.is_empty());
+}
+
 // proves relay.orders.4
 #[test]
 fn a_registrar_that_begins_anew_lifts_nothing_that_was_cut_off() {

@@ -7,6 +7,7 @@ mod deposits;
 pub mod devices;
 pub mod directory;
 mod orders;
+pub mod partners;
 pub(crate) mod push;
 pub mod store;
 
@@ -147,11 +148,24 @@ impl Registrar {
         self.store().renew(handle, self.asking(identity.public_key(), now), certify).map_err(refusal)
     }
 
-    /// directory.serve.1: the directory is for the organisation's own devices.
+    /// directory.serve.1: the directory is for the devices of the organisation, and of those that it works with.
     fn tell_directory(&self, peer: Option<&Chain>, resource: &Resource, now: Timestamp) -> Result<Frame, Refusal> {
-        self.own_device(peer, now)?;
+        match self.own_device(peer, now) {
+            Err(Refusal::CertificateForeign) => self.partner_device(peer, now)?,
+            own => drop(own?),
+        }
         let bytes = self.directory.as_ref().and_then(|directory| directory.read(resource)).map(Blob);
         Ok(Frame::DirectoryTold(DirectoryRead { bytes }))
+    }
+
+    /// A device of another organisation, by a certificate that is valid now. Whether its own organisation has taken that
+    /// back is not known here. Everything but the directory asks for [`Self::own_device`]. (identity.partner.3)
+    fn partner_device(&self, peer: Option<&Chain>, now: Timestamp) -> Result<(), Refusal> {
+        let chain = peer.ok_or(Refusal::CertificateMissing)?;
+        let identity = verify_chain(chain, At::Moment(now)).map_err(chain_refusal)?;
+        let Authority::Tenant(root) = identity.authority() else { return Err(Refusal::CertificateForeign) };
+        let known = self.store().has_partner(root).map_err(|error| refusal(error.into()))?;
+        if known { Ok(()) } else { Err(Refusal::CertificateForeign) }
     }
 
     /// identity.renew.1: the device behind a connection, by a certificate of this organisation that is valid, or has not

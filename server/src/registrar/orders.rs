@@ -22,30 +22,34 @@ pub(super) fn begin(connection: &Connection, random: [u8; 32]) -> rusqlite::Resu
 /// Writes the next order.
 pub(super) fn give(connection: &Connection, order: &Order) -> rusqlite::Result<()> {
     let head = head(connection)?.next(order);
-    let (kind, subject) = parts(order);
+    let (kind, subject, number) = parts(order);
     connection
         .execute(
-            "INSERT INTO orders (seq, kind, subject, hash) VALUES (?1, ?2, ?3, ?4)",
-            params![int(head.seq.0), kind, subject, head.hash.as_bytes()],
+            "INSERT INTO orders (seq, kind, subject, number, hash) VALUES (?1, ?2, ?3, ?4, ?5)",
+            params![int(head.seq.0), kind, subject, number, head.hash.as_bytes()],
         )
         .map(|_| ())
 }
 
-fn parts(order: &Order) -> (u8, [u8; 32]) {
+fn parts(order: &Order) -> (u8, [u8; 32], u32) {
     match order {
-        Order::Admit(root) => (0, root.0),
-        Order::Disable(account) => (1, account.0),
-        Order::Enable(account) => (2, account.0),
-        Order::Revoke(device) => (3, device.0),
+        Order::Admit(root) => (0, root.0, 0),
+        Order::Disable(account) => (1, account.0, 0),
+        Order::Enable(account) => (2, account.0, 0),
+        Order::Revoke(device) => (3, device.0, 0),
+        Order::AdmitPartner { root, connections_max } => (4, root.0, *connections_max),
+        Order::EndPartner(root) => (5, root.0, 0),
     }
 }
 
-fn order(kind: u8, subject: [u8; 32]) -> Option<Order> {
+fn order(kind: u8, subject: [u8; 32], number: u32) -> Option<Order> {
     match kind {
         0 => Some(Order::Admit(RootHash(subject))),
         1 => Some(Order::Disable(AccountId(subject))),
         2 => Some(Order::Enable(AccountId(subject))),
         3 => Some(Order::Revoke(DeviceId(subject))),
+        4 => Some(Order::AdmitPartner { root: RootHash(subject), connections_max: number }),
+        5 => Some(Order::EndPartner(RootHash(subject))),
         _ => None,
     }
 }
@@ -95,9 +99,9 @@ impl RegistrarStore {
     fn orders_behind(&self, told: OrderHead) -> rusqlite::Result<Vec<Orders>> {
         let mut statement = self
             .connection
-            .prepare_cached("SELECT seq, hash, kind, subject FROM orders WHERE seq > ?1 ORDER BY seq")?;
+            .prepare_cached("SELECT seq, hash, kind, subject, number FROM orders WHERE seq > ?1 ORDER BY seq")?;
         let rows = statement
-            .query_map([int(told.seq.0)], |row| Ok((read_head(row)?, order(row.get(2)?, row.get(3)?))))?
+            .query_map([int(told.seq.0)], |row| Ok((read_head(row)?, order(row.get(2)?, row.get(3)?, row.get(4)?))))?
             .collect::<rusqlite::Result<Vec<_>>>()?;
         let mut behind = told;
         let mut frames = Vec::new();
@@ -114,13 +118,14 @@ impl RegistrarStore {
     fn everything(&self) -> rusqlite::Result<Vec<Orders>> {
         let head = self.orders_head()?;
         let mut statement = self.connection.prepare_cached(
-            "SELECT 0, root FROM personal
-             UNION ALL SELECT 1, root FROM personal WHERE disabled_at IS NOT NULL
-             UNION ALL SELECT 1, account FROM accounts WHERE disabled_at IS NOT NULL
-             UNION ALL SELECT 3, device FROM devices WHERE revoked_at IS NOT NULL",
+            "SELECT 0, root, 0 FROM personal
+             UNION ALL SELECT 1, root, 0 FROM personal WHERE disabled_at IS NOT NULL
+             UNION ALL SELECT 1, account, 0 FROM accounts WHERE disabled_at IS NOT NULL
+             UNION ALL SELECT 3, device, 0 FROM devices WHERE revoked_at IS NOT NULL
+             UNION ALL SELECT 4, root, connections_max FROM partners",
         )?;
         let orders = statement
-            .query_map([], |row| Ok(order(row.get(0)?, row.get(1)?)))?
+            .query_map([], |row| Ok(order(row.get(0)?, row.get(1)?, row.get(2)?)))?
             .collect::<rusqlite::Result<Vec<_>>>()?;
         let orders: Vec<Order> = orders.into_iter().flatten().collect();
         let mut frames: Vec<Orders> = orders

@@ -1,4 +1,4 @@
--- Schema 2 of registrar.db: accounts, tickets, devices, and the orders that follow from them. The relay reads who is
+-- Schema 3 of registrar.db: accounts, tickets, devices, and the orders that follow from them. The relay reads who is
 -- admitted, nothing else.
 
 CREATE TABLE accounts (
@@ -15,6 +15,15 @@ CREATE TABLE personal (
     root        BLOB PRIMARY KEY,
     admitted_at INTEGER NOT NULL,
     disabled_at INTEGER
+) STRICT, WITHOUT ROWID;
+
+-- Other organisations whose devices the relay lets in, and which are shown the directory.
+CREATE TABLE partners (
+    root            BLOB PRIMARY KEY,
+    domain          TEXT    NOT NULL UNIQUE,
+    -- How many connections its devices may hold together.
+    connections_max INTEGER NOT NULL,
+    added_at        INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 
 -- Tickets by the hash of their secret. `handle` is NULL for an invitation of a personal account. `spent_by` is the key of
@@ -52,11 +61,13 @@ CREATE TABLE devices (
 CREATE INDEX devices_of_account ON devices (handle);
 
 -- What a relay of another process is told, in order. Row 0 says nothing and begins the chain of hashes, which tells this
--- database from an older copy of it that has gone on differently. Kinds: 0 admit, 1 disable, 2 enable, 3 revoke.
+-- database from an older copy of it that has gone on differently. Kinds: 0 admit, 1 disable, 2 enable, 3 revoke,
+-- 4 admit a partner (with a number of connections), 5 end one.
 CREATE TABLE orders (
     seq     INTEGER PRIMARY KEY,
     kind    INTEGER,
     subject BLOB,
+    number  INTEGER NOT NULL DEFAULT 0,
     hash    BLOB NOT NULL
 ) STRICT;
 

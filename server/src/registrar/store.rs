@@ -24,7 +24,7 @@ use crate::{
     },
 };
 
-const SCHEMA: Schema = Schema { application: 0x4348_4731, version: 2, sql: include_str!("schema.sql") };
+const SCHEMA: Schema = Schema { application: 0x4348_4731, version: 3, sql: include_str!("schema.sql") };
 
 /// An account as `account list` shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -229,6 +229,8 @@ impl RegistrarStore {
                 admission.disabled.insert(row.account);
             }
         }
+        admission.partners =
+            self.partners()?.into_iter().map(|partner| (partner.root, partner.connections_max)).collect();
         let mut revoked = self.connection.prepare_cached("SELECT device FROM devices WHERE revoked_at IS NOT NULL")?;
         for device in revoked.query_map([], |row| row.get(0))? {
             admission.revoked.insert(DeviceId(device?));

@@ -10,5 +10,6 @@
 mod apart;
 mod client;
 mod directory;
+mod partners;
 mod process;
 mod relay;

@@ -21,6 +21,7 @@ pub mod mls_header;
 pub mod mls_intake;
 pub mod mutate;
 pub mod opening;
+pub mod organisation;
 pub mod policy;
 pub mod relay_ops;
 pub mod store_recovery;
@@ -58,6 +59,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "mls_header", run: mls_header::run },
     Target { name: "mls_intake", run: mls_intake::run },
     Target { name: "opening", run: opening::run },
+    Target { name: "organisation", run: organisation::run },
     Target { name: "policy", run: policy::run },
     Target { name: "relay_ops", run: relay_ops::run },
     Target { name: "store_recovery", run: store_recovery::run },
@@ -84,6 +86,8 @@ pub fn seed_of(path: &str, vector: &Vector) -> Option<(String, Vec<u8>)> {
         "envelope" => ("envelope", hex("padded")),
         "device_name" => ("device_name", text("uri").as_bytes().to_vec()),
         "ticket" => ("ticket", text("ticket").as_bytes().to_vec()),
+        "organisation" => ("organisation", text("file").as_bytes().to_vec()),
+        "invitee" => ("organisation", text("contact").as_bytes().to_vec()),
         "chain" => ("chain", chain::seed(&vector.input)),
         "directory_entry" => ("directory", hex("bytes")),
         "checkpoint" => ("checkpoint", text("note").as_bytes().to_vec()),

@@ -234,6 +234,10 @@ fn order(order: &Order) -> Value {
         Order::Disable(account) => json!({"disable": hex(account.0)}),
         Order::Enable(account) => json!({"enable": hex(account.0)}),
         Order::Revoke(device) => json!({"revoke": hex(device.0)}),
+        Order::AdmitPartner { root, connections_max } => {
+            json!({"admit_partner": hex(root.0), "connections_max": connections_max})
+        }
+        Order::EndPartner(root) => json!({"end_partner": hex(root.0)}),
     }
 }
 

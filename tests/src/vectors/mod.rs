@@ -129,6 +129,8 @@ pub fn run(kind: &str, input: &Value) -> Result<Outcome, String> {
         "signature" => replay_identity::signature(input),
         "ticket" => replay_identity::ticket(input),
         "contact" => replay_identity::contact(input),
+        "invitee" => replay_identity::invitee(input),
+        "organisation" => replay_identity::organisation(input),
         "deposit" => replay_identity::deposit(input),
         "merkle_root" => replay_merkle::root(input),
         "merkle_inclusion" => replay_merkle::inclusion(input),

@@ -2,13 +2,14 @@
 
 use chancery_protocol::{
     identity::{
-        Authority, Chain, Contact, ContactError, DeviceName, Handle, IdentityError, Purpose, Role, Ticket, TicketError,
-        TicketKind, certificate::At, link, name::device_id, verify_chain, verify_signature,
+        Authority, Chain, Contact, ContactError, DeviceName, Handle, IdentityError, Invitee, Organisation,
+        OrganisationError, Purpose, Role, Ticket, TicketError, TicketKind, certificate::At, link, name::device_id,
+        verify_chain, verify_signature,
     },
     ids::RootHash,
     secret::Secret32,
     time::Timestamp,
-    wire::Blob,
+    wire::{Blob, registrar::Place},
 };
 use data_encoding::HEXLOWER;
 use serde_json::{Value, json};
@@ -107,6 +108,40 @@ pub(super) fn contact(input: &Value) -> Result<Outcome, String> {
         Err(ContactError::NoContact) => Outcome::refused("prefix"),
         Err(_) => Outcome::refused("damaged"),
     })
+}
+
+pub(super) fn invitee(input: &Value) -> Result<Outcome, String> {
+    let text = text(input, "contact")?;
+    Ok(match text.parse::<Invitee>() {
+        Ok(invitee) => Outcome::ok(json!({
+            "root": hex(invitee.root.0), "handle": invitee.handle.as_str(), "account": hex(invitee.account().0),
+        })),
+        Err(ContactError::NoContact) => Outcome::refused("prefix"),
+        Err(_) => Outcome::refused("damaged"),
+    })
+}
+
+pub(super) fn organisation(input: &Value) -> Result<Outcome, String> {
+    let file = text(input, "file")?;
+    let organisation = match Organisation::from_json(file.as_bytes()) {
+        Ok(organisation) => organisation,
+        Err(OrganisationError::TooLong) => return Ok(Outcome::refused("size")),
+        Err(OrganisationError::Version(_)) => return Ok(Outcome::refused("version")),
+        Err(OrganisationError::Domain(_)) => return Ok(Outcome::refused("domain")),
+        Err(OrganisationError::Addresses) => return Ok(Outcome::refused("addresses")),
+        Err(_) => return Ok(Outcome::refused("form")),
+    };
+    if Organisation::from_json(organisation.to_json().as_bytes()).as_ref() != Ok(&organisation) {
+        return Err("the file does not come back from what it says".to_owned());
+    }
+    let place = |place: &Place| {
+        let addresses: Vec<String> = place.addresses.iter().map(ToString::to_string).collect();
+        json!({"addresses": addresses, "pin": hex(place.pin.0)})
+    };
+    Ok(Outcome::ok(json!({
+        "domain": organisation.domain.as_str(), "root": hex(organisation.root.0),
+        "relay": place(&organisation.relay), "registrar": place(&organisation.registrar),
+    })))
 }
 
 pub(super) fn deposit(input: &Value) -> Result<Outcome, String> {

@@ -17,8 +17,14 @@ fn corpus(target: &Target) -> Vec<Vec<u8>> {
 /// Inputs for a target.
 const RUNS: u64 = 4_000;
 /// Inputs for those that take a millisecond and more for each.
-const RUNS_OF_SLOW_ONES: &[(&str, u64)] =
-    &[("archive", 1_000), ("opening", 600), ("judge_mls", 200), ("mls_intake", 300), ("relay_ops", 600), ("store_recovery", 300)];
+const RUNS_OF_SLOW_ONES: &[(&str, u64)] = &[
+    ("archive", 1_000),
+    ("opening", 600),
+    ("judge_mls", 200),
+    ("mls_intake", 300),
+    ("relay_ops", 600),
+    ("store_recovery", 300),
+];
 
 /// `CHANCERY_FUZZ_RUNS` sets another number.
 fn runs(target: &Target) -> u64 {

@@ -124,13 +124,13 @@ pub struct SplitEvidence {
     pub theirs: String,
 }
 
-/// A client's view of its own tenant's directory.
+/// A client's view of its own tenant's directory, or of a partner's.
 #[derive(Clone, Debug)]
 pub struct DirectoryView {
     tenant: RootHash,
     key: [u8; 32],
-    account: AccountId,
-    device: DeviceId,
+    /// Of the own tenant's: whose view it is.
+    own: Option<(AccountId, DeviceId)>,
     head: Head,
     newest: Option<Checkpoint>,
     certificates: BTreeMap<CertificateHash, Known>,
@@ -158,13 +158,27 @@ impl DirectoryView {
     /// obligation stands in the issuing certificate, where no relay can leave it out. (directory.follow.1, directory.log.2)
     #[must_use]
     pub fn new(own: &DeviceIdentity, now: Timestamp) -> Option<Self> {
-        let head = Head { fresh_at: now, ..Head::default() };
+        Some(Self::empty(own.root(), *own.log_key()?, Some((own.account(), own.device())), now))
+    }
+
+    /// The view of a partner's directory, whose key the partner's devices name, from its rows as [`Self::load`].
+    /// (directory.partner.2)
+    #[must_use]
+    pub fn of_partner(
+        tenant: RootHash,
+        key: [u8; 32],
+        now: Timestamp,
+        rows: impl IntoIterator<Item = (Vec<u8>, Vec<u8>)>,
+    ) -> Self {
+        Self::empty(tenant, key, None, now).with_rows(rows)
+    }
+
+    fn empty(tenant: RootHash, key: [u8; 32], own: Option<(AccountId, DeviceId)>, now: Timestamp) -> Self {
         let mut view = Self {
-            tenant: own.root(),
-            key: *own.log_key()?,
-            account: own.account(),
-            device: own.device(),
-            head,
+            tenant,
+            key,
+            own,
+            head: Head { fresh_at: now, ..Head::default() },
             newest: None,
             certificates: BTreeMap::new(),
             revoked: BTreeMap::new(),
@@ -173,7 +187,7 @@ impl DirectoryView {
             writes: Vec::new(),
         };
         view.write_head();
-        Some(view)
+        view
     }
 
     /// The view from its rows of [`Space::Directory`]. Rows that do not fit the own chain, or one another, are left
@@ -184,7 +198,11 @@ impl DirectoryView {
         now: Timestamp,
         rows: impl IntoIterator<Item = (Vec<u8>, Vec<u8>)>,
     ) -> Option<Self> {
-        let mut view = Self::new(own, now)?;
+        Self::new(own, now).map(|view| view.with_rows(rows))
+    }
+
+    fn with_rows(self, rows: impl IntoIterator<Item = (Vec<u8>, Vec<u8>)>) -> Self {
+        let mut view = self;
         let mut empty = view.clone();
         let mut whole = true;
         let mut stored = None;
@@ -193,7 +211,7 @@ impl DirectoryView {
         }
         // Evidence outlives every view.
         empty.evidence.clone_from(&view.evidence);
-        let Some(head) = stored.filter(|_| whole) else { return Some(empty) };
+        let Some(head) = stored.filter(|_| whole) else { return empty };
         let newest = head
             .note
             .as_ref()
@@ -205,10 +223,10 @@ impl DirectoryView {
                 view.newest = newest;
                 view.head = head;
                 view.writes.clear();
-                Some(view)
+                view
             }
             // A new issuing certificate may name a new log key: what the old one signed is read again.
-            _ => Some(empty),
+            _ => empty,
         }
     }
 
@@ -301,9 +319,10 @@ impl DirectoryView {
     /// Devices of the own account that hold a certificate and are not out, in the order of their ids.
     #[must_use]
     pub fn own_devices(&self) -> Vec<DeviceId> {
-        let own = self.certificates.values().filter(|known| known.account == self.account);
+        let Some((account, _)) = self.own else { return Vec::new() };
+        let own = self.certificates.values().filter(|known| known.account == account);
         let mut devices: Vec<DeviceId> =
-            own.map(|known| known.device).filter(|device| !self.is_out(self.account, *device)).collect();
+            own.map(|known| known.device).filter(|device| !self.is_out(account, *device)).collect();
         devices.sort_unstable();
         devices.dedup();
         devices
@@ -321,13 +340,13 @@ impl DirectoryView {
     /// Whether a device of the own account is this one, was there before it, or was named.
     #[must_use]
     pub fn knows_own(&self, device: DeviceId) -> bool {
-        device == self.device || self.head.named.contains(&device)
+        self.own.is_some_and(|(_, own)| own == device) || self.head.named.contains(&device)
     }
 
     /// Whether a device is of the own account, and nobody has told of it. (directory.own.2)
     #[must_use]
     pub fn is_strange(&self, device: &DeviceIdentity) -> bool {
-        device.account() == self.account && !self.knows_own(device.device())
+        self.own.is_some_and(|(account, _)| account == device.account()) && !self.knows_own(device.device())
     }
 
     /// Devices of the own account of which nobody has told this one, in the order of the log.
@@ -437,11 +456,12 @@ impl DirectoryView {
     fn enter(&mut self, entry: DirectoryEntry, now: Timestamp, news: &mut Vec<DirectoryNews>) {
         match entry.event {
             DirectoryEvent::CertificateIssued(issued) => {
-                if issued.account == self.account {
+                let own = self.own.filter(|(account, _)| *account == issued.account);
+                if own.is_some() {
                     self.meet_own(issued.device, entry.at, now);
                 }
                 // An expired certificate opens nothing: a long history costs a new client little.
-                if issued.not_after >= now || issued.account == self.account {
+                if issued.not_after >= now || own.is_some() {
                     let known = Known { account: issued.account, device: issued.device, not_after: issued.not_after };
                     self.certificates.insert(issued.certificate, known);
                     self.write(CERTIFICATE, &issued.certificate.0, &known);
@@ -468,7 +488,7 @@ impl DirectoryView {
 
     /// Who was there before this device is known to it; of others somebody has to tell.
     fn meet_own(&mut self, device: DeviceId, at: Timestamp, now: Timestamp) {
-        self.head.has_met_own |= device == self.device;
+        self.head.has_met_own |= self.own.is_some_and(|(_, own)| own == device);
         if self.knows_own(device) || self.head.strange.iter().any(|strange| strange.device == device) {
             return;
         }
@@ -477,6 +497,17 @@ impl DirectoryView {
         } else {
             self.head.named.push(device);
         }
+    }
+
+    /// Forgets the view: deletes all of its rows.
+    #[must_use]
+    pub fn erase(self) -> Vec<RowWrite> {
+        let certificates = self.certificates.keys().map(|id| key(CERTIFICATE, &id.0));
+        let revoked = self.revoked.keys().map(|id| key(REVOKED, &id.0));
+        let disabled = self.disabled.keys().map(|id| key(DISABLED, &id.0));
+        let evidence = (0..=u8::MAX).zip(&self.evidence).map(|(place, _)| key(EVIDENCE, &[place]));
+        let rows = certificates.chain(revoked).chain(disabled).chain(evidence).chain([key(HEAD, &[])]);
+        rows.map(|key| RowWrite { space: Space::Directory, key, value: None }).collect()
     }
 
     /// Records that the log has two histories. News the first time.

@@ -191,7 +191,16 @@ fn of_orders() -> Vec<(&'static str, &'static str, Frame)> {
         Order::Enable(AccountId([0x9a; 32])),
         Order::Revoke(DeviceId([0x66; 32])),
     ];
+    let partners = vec![
+        Order::AdmitPartner { root: RootHash([0x77; 32]), connections_max: 300 },
+        Order::EndPartner(RootHash([0x77; 32])),
+    ];
     vec![
+        (
+            "orders-partners",
+            "another organisation is let in, and is not any more",
+            Frame::Orders(Orders { behind: head(300, 1), orders: partners, head: head(302, 2) }),
+        ),
         (
             "orders",
             "four orders behind the 300th",

@@ -4,15 +4,15 @@ use std::time::Duration;
 
 use chancery_protocol::{
     identity::{
-        CertificateAuthority, Chain, Contact, DeviceKey, DeviceName, PersonalRoot, Purpose, Role, TenantRoot, Ticket,
-        TicketKind,
+        CertificateAuthority, Chain, Contact, DeviceKey, DeviceName, Invitee, Organisation, PersonalRoot, Purpose,
+        Role, TenantRoot, Ticket, TicketKind,
         link::{self, AccountRoot},
     },
     ids::{AccountId, DeviceId, RootHash, SpkiPin},
     limits::HANDLE_BYTES_MAX,
     secret::Secret32,
     time::Timestamp,
-    wire::Blob,
+    wire::{Blob, registrar::Place},
 };
 use rcgen::ExtendedKeyUsagePurpose;
 use serde_json::{Value, json};
@@ -49,6 +49,8 @@ pub(super) fn add(set: &mut Set) {
     signatures(set);
     tickets(set);
     contacts(set);
+    invitees(set);
+    organisations(set);
     deposits(set);
 }
 
@@ -276,6 +278,59 @@ fn contacts(set: &mut Set) {
     add("bad-digit", "a digit of the account is wrong", &contact.replacen('9', "8", 1), "damaged");
     add("bad-cut", "the check is missing", contact.rsplit_once('/').unwrap().0, "damaged");
     add("bad-surplus", "something behind the check", &format!("{contact}0"), "damaged");
+}
+
+fn invitees(set: &mut Set) {
+    let of = |handle: &str| Invitee { root: RootHash([0x22; 32]), handle: handle.parse().unwrap() }.to_string();
+    let li = of("李雷");
+    let mut add = |name: &str, title: &str, contact: &str, expect: &str| {
+        let input = json!({"contact": contact});
+        set.add(&format!("identity/contact-{name}"), "invitee", title, &["identity.contact.2"], input, expect);
+    };
+    add("account", "an account of an organisation", &of("ana"), "ok");
+    add("account-encoded", "an account whose name is not Latin", &li, "ok");
+    add("bad-account-prefix", "a personal account", &Contact(AccountId([0x99; 32])).to_string(), "prefix");
+    add("bad-account-spelling", "the name is not encoded", &li.replace("%E6%9D%8E%E9%9B%B7", "李雷"), "damaged");
+    add("bad-account-root", "a digit of the root is wrong", &li.replacen('2', "3", 1), "damaged");
+    add("bad-account-name", "another name with the same check", &of("ana").replace("/ana/", "/bo/"), "damaged");
+    add("bad-account-surplus", "something behind the check", &format!("{li}/0"), "damaged");
+}
+
+fn organisations(set: &mut Set) {
+    let place = |addresses: &[&str], pin| Place {
+        addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
+        pin: SpkiPin([pin; 32]),
+    };
+    let relay = place(&["192.0.2.7:4433", "[2001:db8::7]:4433"], 0x55);
+    let example = Organisation {
+        domain: "b.example".parse().unwrap(),
+        root: RootHash([0x22; 32]),
+        relay: relay.clone(),
+        registrar: place(&["192.0.2.8:4434"], 0x66),
+    };
+    let file = example.to_json();
+    let none = Organisation { relay: place(&[], 0x55), ..example.clone() }.to_json();
+    let many = Organisation { relay: place(&["192.0.2.7:1"; 9], 0x55), ..example.clone() }.to_json();
+    let mut add = |name: &str, title: &str, proves: &str, file: &str, expect: &str| {
+        let input = json!({"file": file});
+        set.add(&format!("organisation/{name}"), "organisation", title, &[proves], input, expect);
+    };
+    let (write, read) = ("identity.organisation.1", "identity.organisation.2");
+    add("apart", "relay and registrar are two servers", write, &file, "ok");
+    let one = Organisation { registrar: relay, ..example }.to_json();
+    add("one-server", "one server is both", write, &one, "ok");
+    add("surplus-key", "a key that is not known", read, &file.replacen('{', "{\"motto\": [1],", 1), "ok");
+    add("bad-version", "another version", read, &file.replace("\"chancery\": 1", "\"chancery\": 2"), "version");
+    add("bad-json", "not JSON", read, &file[1..], "form");
+    add("bad-doubled", "a key twice", read, &file.replacen('{', "{\"domain\": \"c.example\",", 1), "form");
+    add("bad-missing", "no root", read, &file.replace("\"root\"", "\"stem\""), "form");
+    add("bad-root", "a root of 31 bytes", read, &file.replacen("2222", "22", 1), "form");
+    add("bad-upper", "a pin in upper case", read, &file.replace("\"55", "\"AA"), "form");
+    add("bad-name", "an address that is a name", read, &file.replace("192.0.2.7", "relay.example"), "form");
+    add("bad-domain", "a domain in upper case", read, &file.replace("b.example", "B.example"), "domain");
+    add("bad-no-address", "a server without an address", read, &none, "addresses");
+    add("bad-nine-addresses", "nine addresses", read, &many, "addresses");
+    add("bad-long", "more than 8 KiB", read, &format!("{file}{}", " ".repeat(8 * 1024)), "size");
 }
 
 fn deposits(set: &mut Set) {

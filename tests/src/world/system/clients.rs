@@ -158,7 +158,7 @@ impl World {
                 Output::Send(correlation, frame) => self.send(who, correlation, frame),
                 Output::Done(id, outcome) => self.answer(who, id, outcome),
                 // The simulated organisation has no directory: nobody asks.
-                Output::Events | Output::AskRegistrar(_) => {}
+                Output::Events | Output::AskRegistrar(_) | Output::AskPartner { .. } => {}
                 Output::Disconnect { refusal, retry } => {
                     self.tell(format!("{} disconnects: {refusal}", self.nodes[who].name));
                     let cut_off = self.evidence.disabled.contains_key(&who);

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use chancery_client::{Client, Error, EventId, FileKey, GroupId, HostEvent};
+use chancery_client::{Client, Error, EventId, FileKey, GroupId, HostEvent, Organisation};
 use chancery_server::{Admin, Config, InitOptions, Server, init};
 use tempfile::TempDir;
 
@@ -65,6 +65,11 @@ impl Deployment {
 
     pub fn admin(&self) -> Admin {
         Admin::open(&self.config()).unwrap()
+    }
+
+    /// What this deployment serves at /.well-known/chancery.
+    pub fn organisation(&self, domain: &str) -> Organisation {
+        self.admin().organisation(domain.parse().unwrap()).unwrap()
     }
 
     pub fn ticket(&self, handle: &str) -> String {

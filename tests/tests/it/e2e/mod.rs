@@ -5,6 +5,7 @@ mod bad_network;
 mod cut_off;
 mod deployment;
 mod devices;
+mod partners;
 mod refusals;
 mod revocation;
 mod sdk;
