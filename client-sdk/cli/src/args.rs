@@ -41,7 +41,7 @@ pub(crate) enum Verb {
     Enroll {
         /// The ticket, or - to read it from standard input
         ticket: String,
-        /// Be in groups at another organisation's relay: what https://DOMAIN/.well-known/chancery of it serves, as a file
+        /// Be in groups at another organisation's relay; FILE is its /.well-known/chancery
         #[arg(long, value_name = "FILE")]
         at: Option<PathBuf>,
     },

@@ -7,8 +7,8 @@ use std::collections::BTreeSet;
 use crate::{
     client::{
         api::{AlarmKind, Event, GroupStatus, Message, message_key},
-        escrow::is_alone,
-        machine::{ClientMachine, Opening, RETRY_AFTER, Request},
+        escrow::{is_alone, is_last_device},
+        machine::{ClientMachine, GroupSlot, Opening, RETRY_AFTER, Request},
         record::{ChainRecord, Follow},
     },
     error::Refusal,
@@ -36,8 +36,7 @@ enum Stop {
 impl ClientMachine {
     pub(super) fn opened(&mut self, opened: &Opened, asked: Head) {
         // While a newer token is being shown, appends would count as made with the older one.
-        let shows = |request: &Request| matches!(request, Request::Open(group, _) if *group == opened.group);
-        let newer_shown = self.requests.values().any(shows);
+        let newer_shown = self.is_opening(opened.group);
         let Some(slot) = self.groups.get_mut(&opened.group) else { return };
         slot.opening = Opening::Open;
         slot.may_append = opened.may_append && !newer_shown && !slot.show_token;
@@ -83,6 +82,11 @@ impl ClientMachine {
             let reason = "a commit that nobody can follow has ended the group: found it anew";
             self.alarm(opened.group, AlarmKind::Ended, reason);
         }
+    }
+
+    /// Whether a token of a group has been shown and the relay has not answered.
+    pub(super) fn is_opening(&self, id: GroupId) -> bool {
+        self.requests.values().any(|request| matches!(request, Request::Open(group, _) if *group == id))
     }
 
     pub(super) fn open_refused(&mut self, id: GroupId, refusal: &Refusal, now: Timestamp) {
@@ -268,6 +272,9 @@ impl ClientMachine {
                 slot.record.leavers.push((account, entry.seq));
             }
             self.tell(&Event::Leaving { group: id, account });
+            if account == self.identity.account() {
+                self.account_leaves(id);
+            }
             return Ok(());
         }
         self.keep(Message {
@@ -357,13 +364,27 @@ impl ClientMachine {
         self.tell_policy(id, Some(merged));
         self.readded(id, merged);
         self.forget_chains(id, &after.leaves.keys().copied().collect::<Vec<_>>());
-        // Alone at last: nobody is left who could remove this account.
-        let alone =
-            is_alone(&after) && self.groups.get(&id).is_some_and(|slot| slot.record.status == GroupStatus::Leaving);
+        // Alone at last: nobody is left who could remove this account. Its other devices read that it leaves.
+        let asked = |slot: &GroupSlot| slot.record.leavers.iter().any(|(leaver, _)| *leaver == own);
+        let leaves =
+            |slot: &GroupSlot| slot.record.status == GroupStatus::Leaving && (is_last_device(&after) || asked(slot));
+        let alone = is_alone(&after) && self.groups.get(&id).is_some_and(leaves);
         if merged.removed || alone {
             self.out(id);
         } else {
             self.settle_intents(id);
+        }
+    }
+
+    /// mls.leave.3: what one device of an account asks for it asks for all of them.
+    pub(super) fn account_leaves(&mut self, id: GroupId) {
+        let Some(slot) = self.groups.get_mut(&id) else { return };
+        if slot.record.status == GroupStatus::Active {
+            slot.record.status = GroupStatus::Leaving;
+            slot.dirty = true;
+        }
+        if slot.group.as_ref().is_some_and(|group| is_alone(group.view())) {
+            self.out(id);
         }
     }
 

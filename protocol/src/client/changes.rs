@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 use crate::{
     client::{
         api::{AlarmKind, ClientFault, CommandId, Event, GroupStatus, Reply},
-        escrow::is_alone,
+        escrow::is_last_device,
         gate,
         machine::{ClientMachine, GroupSlot, Opening, RETRY_AFTER, Request},
         record::{GroupRecord, Intent, IntentKind, PendingCommit},
@@ -174,9 +174,9 @@ impl ClientMachine {
         now: Timestamp,
     ) -> Result<Option<Reply>, ClientFault> {
         gate::may_send(&self.identity).map_err(ClientFault::Forbidden)?;
-        let alone = is_alone(active(self.groups.get(&group))?.view());
+        let alone = is_last_device(active(self.groups.get(&group))?.view());
         if alone {
-            // Nobody is left who could remove this account: the group ends with it.
+            // Nobody is left who could remove this device, or has to hear of it: the group ends with it.
             if let Some(slot) = self.groups.get_mut(&group) {
                 slot.record.status = GroupStatus::Left;
             }

@@ -38,6 +38,11 @@ pub(super) fn is_alone(view: &GroupView) -> bool {
     others.count() <= 1
 }
 
+/// Whether no device but this one, and the escrow member's, is in the group.
+pub(super) fn is_last_device(view: &GroupView) -> bool {
+    view.leaves.values().filter(|leaf| leaf.identity.role() != Role::Escrow).count() <= 1
+}
+
 impl GroupSlot {
     /// The hashes of the notice that is to be acknowledged before this device speaks here.
     pub(super) fn notice_due(&self) -> bool {

@@ -84,8 +84,11 @@ impl ClientMachine {
         }
         // A token that may not append is not the newest: its end is not the log's.
         slot.synced |= slot.is_caught_up() && slot.may_append;
-        self.resend(id);
-        self.send_commit(id);
+        // relay.open.4: until the answer to a token an append would count as one without.
+        if !self.is_opening(id) {
+            self.resend(id);
+            self.send_commit(id);
+        }
         self.schedule_removals(id, now);
         self.schedule_readds(id, now);
         self.schedule_expulsions(id, now);
@@ -270,6 +273,7 @@ impl ClientMachine {
                 slot.record.leavers.push((self.identity.account(), seq));
                 slot.dirty = true;
             }
+            self.account_leaves(id);
             return;
         }
         let message = item.id;

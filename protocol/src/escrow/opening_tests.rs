@@ -194,8 +194,18 @@ fn a_seat_does_not_answer_what_does_not_hold() {
     let other = ArchiveEntry { at: NOW, event: ArchiveEvent::Requested { request: OpeningHash([9; 32]) } };
     assert_eq!(refused(&|proof, _| proof.entry = Blob(other.to_bytes())), ReviewError::Entry);
     assert_eq!(refused(&|proof, _| proof.index = 4), ReviewError::NotLogged);
-    assert_eq!(refused(&|proof, _| drop(proof.inclusion.pop())), ReviewError::NotLogged);
-    assert_eq!(refused(&|proof, _| drop(proof.consistency.pop())), ReviewError::Inconsistent(false));
+    assert_eq!(
+        refused(&|proof, _| {
+            proof.inclusion.pop();
+        }),
+        ReviewError::NotLogged
+    );
+    assert_eq!(
+        refused(&|proof, _| {
+            proof.consistency.pop();
+        }),
+        ReviewError::Inconsistent(false)
+    );
     assert!(matches!(refused(&|proof, _| proof.checkpoint.0[30] ^= 1), ReviewError::Checkpoint(_)));
     assert!(matches!(refused(&|_, headers| headers[0][300] ^= 1), ReviewError::Header { at: 0, .. }));
     assert_eq!(refused(&|_, headers| headers.clear()), ReviewError::OtherHeader { at: 0 });

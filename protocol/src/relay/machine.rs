@@ -171,6 +171,8 @@ struct Connection {
     /// Root at the end of its chain.
     root: RootHash,
     groups: BTreeMap<GroupId, Open>,
+    /// How many tokens of a group have been shown and not yet looked up.
+    opening: BTreeMap<GroupId, usize>,
     /// Bytes given to the driver and not yet reported as written.
     unwritten: usize,
     requests: usize,
@@ -391,6 +393,7 @@ impl RelayMachine {
                     personal,
                     root,
                     groups: BTreeMap::new(),
+                    opening: BTreeMap::new(),
                     unwritten: 0,
                     requests: 0,
                     mail_after: MailId(0),
@@ -490,6 +493,7 @@ impl RelayMachine {
         }
         match frame {
             Ok(Frame::Open(open)) => {
+                *connection.opening.entry(open.group).or_default() += 1;
                 let token = open.token.hash();
                 let request = StoreOp::Open { group: open.group, token, by: self.by(open.group, conn) };
                 self.store(Pending::Open { conn, correlation, open, token }, request);
@@ -583,10 +587,13 @@ impl RelayMachine {
             }
         }
         let Some(by) = self.by(append.group, conn) else { return };
-        let open = self.connections.get(&conn).and_then(|held| held.groups.get(&append.group));
+        // relay.open.4: made with the token before it, a commit could supersede the one that is being shown, and end what is
+        // read with it.
+        let shows = |held: &&Connection| held.opening.contains_key(&append.group) && append.kind != EntryKind::Notice;
+        let held = self.connections.get(&conn).filter(|held| !shows(held));
         let op = AppendOp {
             group: append.group,
-            token: open.map(|open| open.token),
+            token: held.and_then(|held| held.groups.get(&append.group)).map(|open| open.token),
             author: account,
             by,
             kind: append.kind,
@@ -602,6 +609,9 @@ impl RelayMachine {
 
     fn stored(&mut self, op: OpId, reply: Result<StoreReply, StoreFault>, now: Timestamp) {
         let Some(pending) = self.pending.remove(&op) else { return };
+        if let Pending::Open { conn, open, .. } = &pending {
+            self.looked_up(*conn, open.group);
+        }
         let reply = match reply {
             Ok(reply) => reply,
             Err(fault) => return self.failed(pending, Refusal::from(&fault), now),
@@ -648,6 +658,16 @@ impl RelayMachine {
             (Pending::Expire, _) => {}
             // A reply of another kind than its operation is a bug of the store: say that it failed.
             (pending, _) => self.failed(pending, Refusal::StoreFailed, now),
+        }
+    }
+
+    fn looked_up(&mut self, conn: ConnId, group: GroupId) {
+        let Some(held) = self.connections.get_mut(&conn) else { return };
+        if let Some(count) = held.opening.get_mut(&group) {
+            *count -= 1;
+            if *count == 0 {
+                held.opening.remove(&group);
+            }
         }
     }
 

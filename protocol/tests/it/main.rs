@@ -8,6 +8,7 @@
 )]
 
 mod crash;
+mod devices;
 mod directory;
 mod escrow;
 mod forged;

@@ -275,6 +275,15 @@ impl Net {
         self.node(name, seed, chain, tap);
     }
 
+    /// A second device of an account, under a name of its own.
+    pub fn other_device(&mut self, name: &str, of: &str) {
+        let seed = self.random.bytes();
+        let key = DeviceKey::from_seed(Secret32::new(seed)).unwrap();
+        let role = chancery_protocol::identity::Role::Human;
+        let chain = self.issuing.certify(&of.parse().unwrap(), key.public(), role, self.now).unwrap();
+        self.node(name, seed, chain, Arc::new(()));
+    }
+
     pub fn personal(&mut self, name: &str) {
         let seed = self.random.bytes();
         let key = DeviceKey::from_seed(Secret32::new(seed)).unwrap();

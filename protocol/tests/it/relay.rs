@@ -7,7 +7,7 @@ use chancery_protocol::{
     identity::{CertificateAuthority, Chain, DeviceKey, DeviceName, PersonalRoot, Role, TenantRoot},
     ids::{AccountId, GroupId, Seq, TokenHash},
     limits::{ACCOUNT_CONNECTIONS_MAX, CONNECTION_BYTES_MAX, CONNECTION_REQUESTS_MAX},
-    relay::{Admission, ConnId, Input, Lane, Output, RelayMachine, RelayStore, StoreFault},
+    relay::{Admission, ConnId, Input, Lane, OpId, Output, RelayMachine, RelayStore, StoreFault, StoreOp},
     secret::{AccessToken, Secret32},
     time::Timestamp,
     wire::{
@@ -30,6 +30,8 @@ pub struct Relay {
     store: MemoryStore,
     issuing: CertificateAuthority,
     fault: Option<StoreFault>,
+    /// What the store has been asked while it is slow, if it is.
+    asked: Option<Vec<(OpId, StoreOp)>>,
     /// Reports what is written at once, unless a reader is slow.
     slow: bool,
     sent: BTreeMap<ConnId, Vec<(Lane, Frame)>>,
@@ -49,6 +51,7 @@ impl Relay {
             store: MemoryStore::default(),
             issuing,
             fault: None,
+            asked: None,
             slow: false,
             sent: BTreeMap::new(),
             unwritten: BTreeMap::new(),
@@ -107,13 +110,10 @@ impl Relay {
         self.machine.handle(input, self.now);
         while let Some(output) = self.machine.poll() {
             match output {
-                Output::Store { op, request } => {
-                    let reply = match &self.fault {
-                        Some(fault) if !request.is_read() => Err(fault.clone()),
-                        _ => Ok(self.store.apply(&[request], self.now).unwrap().remove(0)),
-                    };
-                    self.machine.handle(Input::Stored { op, reply }, self.now);
-                }
+                Output::Store { op, request } => match &mut self.asked {
+                    Some(asked) => asked.push((op, request)),
+                    None => self.store_runs(op, request),
+                },
                 Output::Send { conn, lane, bytes } => {
                     let direction = if lane == Lane::Control { Direction::ToClient } else { Direction::Delivery };
                     let (taken, _) = take_frame(direction, &bytes).unwrap().unwrap();
@@ -129,6 +129,29 @@ impl Relay {
                 }
             }
         }
+    }
+
+    fn store_runs(&mut self, op: OpId, request: StoreOp) {
+        let reply = match &self.fault {
+            Some(fault) if !request.is_read() => Err(fault.clone()),
+            _ => Ok(self.store.apply(&[request], self.now).unwrap().remove(0)),
+        };
+        self.machine.handle(Input::Stored { op, reply }, self.now);
+    }
+
+    /// Frames that come one right behind the other, before the store has answered any.
+    pub fn at_once(&mut self, conn: ConnId, frames: Vec<Frame>) -> Vec<Frame> {
+        self.take(conn);
+        self.asked = Some(Vec::new());
+        for frame in frames {
+            self.correlation += 1;
+            self.input(Input::Frame { conn, correlation: self.correlation, frame: Ok(frame) });
+        }
+        for (op, request) in self.asked.take().unwrap_or_default() {
+            self.store_runs(op, request);
+        }
+        self.input(Input::Admission(self.admission.clone()));
+        self.take(conn)
     }
 
     /// What was sent to a connection since the last look.

@@ -11,14 +11,14 @@ use chancery_protocol::{
     relay::ConnId,
     wire::{
         Blob, Frame,
-        relay::{Append, Bundle, Close, EntryKind, Opened},
+        relay::{Append, Bundle, Close, EntryKind, Open, Opened},
         vector::push_vector,
     },
 };
 
 use crate::{
     net::Net,
-    relay::{GROUP, Relay, commit, message, seqs},
+    relay::{GROUP, Relay, commit, message, seqs, token},
 };
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -58,6 +58,26 @@ fn slowed(relay: &mut Relay, conn: ConnId, frame: Frame) -> Duration {
         Refusal::RateLimited { retry_after_ms } => Duration::from_millis(retry_after_ms),
         other => panic!("{other:?}"),
     }
+}
+
+// proves relay.open.4, relay.open.1
+#[test]
+fn a_commit_right_behind_a_token_does_not_end_what_is_read_with_it() {
+    let (mut relay, ana, _bo) = founded();
+    placed(&mut relay, ana, commit(1, 2));
+    let show = |epoch, from: Option<u64>| Frame::Open(Open { group: GROUP, token: token(epoch), from: from.map(Seq) });
+    let answers = relay.at_once(ana, vec![show(2, None), commit(2, 3), commit(1, 2), message(2, b"early")]);
+    assert!(matches!(&answers[0], Frame::Opened(opened) if opened.may_append), "{answers:?}");
+    let not_open = |answer: &Frame| *answer == Frame::Refused(Refusal::NotOpen);
+    assert!(not_open(&answers[1]) && not_open(&answers[3]), "{answers:?}");
+    // proves relay.append.1
+    assert!(matches!(&answers[2], Frame::Appended(appended) if appended.head.seq == Seq(2)), "{answers:?}");
+    // With an answer it is made with the token that was shown, and its author gets it.
+    assert_eq!(placed(&mut relay, ana, commit(2, 3)), 3);
+    assert_eq!(seqs(&relay.take(ana)), [3]);
+    assert!(opened(&mut relay, ana, 3, None).may_append);
+    assert_eq!(placed(&mut relay, ana, message(3, b"goes on")), 4);
+    assert_eq!(seqs(&relay.take(ana)), [4]);
 }
 
 // proves relay.commits.3, relay.commits.2

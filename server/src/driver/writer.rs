@@ -132,10 +132,12 @@ async fn run_control(mut out: Out, mut commands: UnboundedReceiver<Control>) {
             }
             Control::Close(refusal) => {
                 let code = if refusal == Refusal::ShuttingDown { CloseCode::ShuttingDown } else { CloseCode::Refused };
-                let _ = tokio::time::timeout(CLOSE_PATIENCE, out.write(&mut waiting)).await;
-                out.refuse(refusal).await;
-                // The client closes when it has read why; what it has not read by an abort is lost to it.
-                let _ = tokio::time::timeout(CLOSE_PATIENCE, out.connection.closed()).await;
+                // A write that was cut off may have ended within a frame: what follows would be read as the rest of it.
+                if let Ok(Ok(())) = tokio::time::timeout(CLOSE_PATIENCE, out.write(&mut waiting)).await {
+                    out.refuse(refusal).await;
+                    // The client closes when it has read why; what it has not read by an abort is lost to it.
+                    let _ = tokio::time::timeout(CLOSE_PATIENCE, out.connection.closed()).await;
+                }
                 out.connection.abort(code);
                 return;
             }
@@ -170,3 +172,7 @@ async fn run_delivery(mut out: Out, mut frames: UnboundedReceiver<Vec<Arc<[u8]>>
         }
     }
 }
+
+#[cfg(test)]
+#[path = "writer_tests.rs"]
+mod tests;

@@ -403,3 +403,20 @@ fn a_deposit_of_an_admitted_personal_account_is_for_one_device_and_ten_minutes()
     desk.store().disable_personal(root.hash(), NOW).unwrap();
     assert_eq!(ask(leave(3, 64), Some(&chain), NOW), Err(Refusal::AccountDisabled));
 }
+
+#[test]
+fn the_write_ahead_log_is_folded_in_by_the_registrar_and_not_by_sqlite() {
+    let desk = Desk::new();
+    let store = desk.store();
+    let grow = |mib: u32| {
+        for _ in 0..mib {
+            let sql =
+                "INSERT INTO directory (seq, entry) SELECT coalesce(max(seq) + 1, 0), zeroblob(1048576) FROM directory";
+            store.connection.execute(sql, []).unwrap();
+        }
+        std::fs::metadata(desk.folder.path().join("registrar.db")).unwrap().len()
+    };
+    // SQLite folds after 1,000 pages of 4 KiB, and would not say that it failed.
+    assert!(grow(8) < 1024 * 1024);
+    assert!(grow(12) > 15 * 1024 * 1024);
+}

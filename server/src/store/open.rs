@@ -4,10 +4,12 @@
 
 use std::{path::Path, time::Duration};
 
-use rusqlite::{Connection, ErrorCode, TransactionBehavior};
+use rusqlite::{Connection, ErrorCode, TransactionBehavior, hooks::Wal};
 
 /// How long a statement waits for another process that writes the same file.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+/// Pages of 4 KiB after which the write-ahead log is folded into the database: 16 MiB.
+const FOLD_IN_PAGES: i32 = 4096;
 
 /// The file cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -110,5 +112,33 @@ pub(crate) fn open(path: &Path, schema: Schema, sharing: Sharing) -> Result<Conn
         return Err(OpenError::SchemaOlder { file, found, known: schema.version });
     }
     transaction.commit().map_err(failed)?;
-    Ok(connection)
+    connection.wal_hook(Some(fold_in_if_due)).map_err(failed)?;
+    // After a failed fsync, pages of the log may be in the system's cache alone, and what is synced behind them would hang in
+    // the air: all of it is written and synced to the database before anything new is acknowledged.
+    match fold_in(&connection) {
+        Err(error) if !is_put_off(&error) => Err(failed(error)),
+        _ => Ok(connection),
+    }
+}
+
+/// Folds the write-ahead log into the database, as far as no other process reads what would be overwritten.
+pub(crate) fn fold_in(connection: &Connection) -> rusqlite::Result<()> {
+    connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
+}
+
+/// After each commit, in place of SQLite's own folding, which keeps a failed fsync to itself and tries again. An error here is
+/// that of the statement that committed: nobody knows what is on the disk.
+fn fold_in_if_due(log: &mut Wal, pages: i32) -> rusqlite::Result<()> {
+    if pages < FOLD_IN_PAGES {
+        return Ok(());
+    }
+    match log.checkpoint() {
+        Err(error) if is_put_off(&error) => Ok(()),
+        outcome => outcome,
+    }
+}
+
+/// Everything stands in the log, and goes on to until that has no room either, or another process has done its folding.
+fn is_put_off(error: &rusqlite::Error) -> bool {
+    matches!(error.sqlite_error_code(), Some(ErrorCode::DiskFull | ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked))
 }

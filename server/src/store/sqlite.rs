@@ -3,13 +3,7 @@
 //! This module does not decide over appends or hand out packages; it reads what the pure functions of
 //! `chancery_protocol::relay` need, and writes what they say. `spec/relay.md#store`.
 
-use std::{
-    path::{Path, PathBuf},
-    sync::{
-        Arc,
-        atomic::{AtomicI32, Ordering},
-    },
-};
+use std::path::{Path, PathBuf};
 
 use chancery_protocol::{
     relay::{RelayStore, StoreFault, StoreOp, StoreReply},
@@ -19,7 +13,7 @@ use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior, config::
 
 use crate::store::{
     OpenError, appends, mailbox,
-    open::{Schema, Sharing, open},
+    open::{Schema, Sharing, fold_in, open},
     packages,
 };
 
@@ -27,9 +21,6 @@ const SCHEMA: Schema = Schema { application: 0x4348_5231, version: 3, sql: inclu
 
 /// Traces of devices carry the hour only.
 const TRACE_GRAIN_MS: u64 = 3_600_000;
-
-/// Pages of 4 KiB after which the write-ahead log is folded into the database: 16 MiB.
-const CHECKPOINT_PAGES: i32 = 4096;
 
 /// Where the store is and how large it may grow.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,8 +35,6 @@ pub struct SqliteOptions {
 #[derive(Debug)]
 pub struct SqliteStore {
     connection: Connection,
-    /// Pages in the write-ahead log after the newest commit.
-    log_pages: Arc<AtomicI32>,
     /// After a failure that is not lack of space, SQLite's state is not trusted any more.
     failed: Option<String>,
 }
@@ -56,29 +45,15 @@ impl SqliteStore {
     /// # Errors
     /// See [`OpenError`].
     pub fn open(options: &SqliteOptions) -> Result<Self, OpenError> {
-        let mut connection = open(&options.path, SCHEMA, Sharing::Exclusive)?;
-        let log_pages = Arc::new(AtomicI32::new(0));
-        let counter = Arc::clone(&log_pages);
-        let pragmas = || {
-            // In place of SQLite's own folding, which keeps a failed fsync to itself and tries again.
-            connection.wal_hook(Some(move |_: &mut _, pages| {
-                counter.store(pages, Ordering::Relaxed);
-                Ok(())
-            }))?;
-            match options.max_page_count {
-                Some(pages) => connection.pragma_update(None, "max_page_count", pages),
-                None => Ok(()),
-            }
-        };
-        let failed = |reason: String| OpenError::Failed { file: file_name(&options.path), reason };
-        pragmas().map_err(|error: rusqlite::Error| failed(error.to_string()))?;
-        let mut store = Self { connection, log_pages, failed: None };
-        // After a failed fsync, pages of the log may be in the system's cache alone, and what is synced behind them would
-        // hang in the air: all of it is written and synced to the database before anything new is acknowledged.
-        match store.checkpoint() {
-            Ok(()) | Err(StoreFault::Full) => Ok(store),
-            Err(fault) => Err(failed(fault.to_string())),
+        let connection = open(&options.path, SCHEMA, Sharing::Exclusive)?;
+        if let Some(pages) = options.max_page_count {
+            let failed = |error: rusqlite::Error| OpenError::Failed {
+                file: file_name(&options.path),
+                reason: error.to_string(),
+            };
+            connection.pragma_update(None, "max_page_count", pages).map_err(failed)?;
         }
+        Ok(Self { connection, failed: None })
     }
 
     /// Folds the write-ahead log into the database, all of it; for a clean stop. The store is complete without it.
@@ -86,22 +61,7 @@ impl SqliteStore {
     /// # Errors
     /// What SQLite says.
     pub fn checkpoint(&mut self) -> Result<(), StoreFault> {
-        self.fold_in("PRAGMA wal_checkpoint(TRUNCATE)")
-    }
-
-    fn fold_in(&mut self, sql: &str) -> Result<(), StoreFault> {
-        self.connection.query_row(sql, [], |_| Ok(())).map_err(|error| self.fault(&error))
-    }
-
-    fn fold_in_if_due(&mut self) -> Result<(), StoreFault> {
-        if self.log_pages.load(Ordering::Relaxed) < CHECKPOINT_PAGES {
-            return Ok(());
-        }
-        match self.fold_in("PRAGMA wal_checkpoint(PASSIVE)") {
-            // Everything stands in the log, and goes on to until that has no room either.
-            Err(StoreFault::Full) => Ok(()),
-            outcome => outcome,
-        }
+        fold_in(&self.connection).map_err(|error| self.fault(&error))
     }
 
     /// What an error means. Unless it is lack of space, nobody knows what is on the disk until the store is opened anew,
@@ -132,9 +92,7 @@ impl RelayStore for SqliteStore {
             return Err(StoreFault::Failed(reason.clone()));
         }
         // Leaving `run` early drops the transaction, which rolls it back.
-        let replies = self.run(ops, now).map_err(|error| self.fault(&error))?;
-        self.fold_in_if_due()?;
-        Ok(replies)
+        self.run(ops, now).map_err(|error| self.fault(&error))
     }
 }
 

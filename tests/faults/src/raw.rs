@@ -40,8 +40,8 @@ const FULL_PAUSE: Duration = Duration::from_millis(20);
 const PROBE_AFTER: Duration = Duration::from_millis(500);
 /// and one that does not answer is called again.
 const GIVE_UP_AFTER: Duration = Duration::from_secs(3);
-/// Without anything but answers to pings for so long at the end, the groups are opened anew on another connection.
-const OPEN_ANEW_AFTER: Duration = Duration::from_secs(10);
+/// Without anything but answers to pings for so long at the end, a subscription has stalled, which no disk excuses.
+const STALLED_AFTER: Duration = Duration::from_secs(30);
 /// Correlation of a question whether it is there.
 const PINGS: u32 = u32::MAX;
 /// Correlations from here on are of `Open`, those below are numbers of appends.
@@ -186,7 +186,10 @@ impl Raw {
                 () = tokio::time::sleep(self.pause.unwrap_or(RETRY_AFTER)) => {
                     self.pause = None;
                     let ping = Frame::Ping(Ping).to_bytes(PINGS);
-                    let stalled = self.finishing && told_at.elapsed() > OPEN_ANEW_AFTER;
+                    let stalled = self.finishing && told_at.elapsed() > STALLED_AFTER;
+                    if stalled {
+                        say(&Says::Trouble("the relay answers, and delivers nothing more".to_owned()));
+                    }
                     let gone = heard_at.elapsed() > GIVE_UP_AFTER || stalled;
                     if gone || (heard_at.elapsed() > PROBE_AFTER && writer.write(&[ping.into()]).await.is_err()) {
                         connection.abort(CloseCode::Done);
@@ -249,7 +252,8 @@ impl Raw {
                 .groups
                 .iter()
                 .enumerate()
-                .filter(|(_, group)| group.end.is_some())
+                // relay.open.4: while a token is being shown, an append would count as one without.
+                .filter(|(index, group)| group.end.is_some() && !self.opens.values().any(|opened| opened == index))
                 .map(|(index, _)| index)
                 .collect();
             let Some(index) = open.get(self.below(open.len().max(1))).copied() else { break };

@@ -7,12 +7,13 @@ use std::{ops::Range, path::PathBuf, process::ExitCode, time::Instant};
 use chancery_tests::world::{Bug, Campaign, INVARIANTS, Setting, operations, run, shrink};
 
 const USAGE: &str = "\
-usage: cargo run -p chancery-tests --bin world -- --seeds A..B [--bug NAME] [--only INVARIANT] [--resume FILE]
-       cargo run -p chancery-tests --bin world -- --story SEED [--bug NAME] [--only INVARIANT]
+usage: cargo run -p chancery-tests --bin world -- --seeds A..B [--identity] [--bug NAME] [--only INVARIANT] [--resume FILE]
+       cargo run -p chancery-tests --bin world -- --story SEED [--identity] [--bug NAME] [--only INVARIANT]
 
 Runs seeds A to B-1 on all cores. The first one that breaks a promise is made shorter and told as a story.
 --resume FILE  remembers in FILE what is done; the same command goes on from there after it was stopped
 --story SEED   tells the whole story of one seed, whatever comes of it
+--identity     with a registrar: people enrol, link devices, renew and are cut off, and the relay may hide it
 --bug NAME     puts a fault in      --only INVARIANT  holds the runs to this promise alone
 ";
 
@@ -27,6 +28,10 @@ fn arguments() -> Option<Arguments> {
     let (mut seeds, mut setting, mut file, mut story) = (None, Setting::default(), None, false);
     let mut arguments = std::env::args().skip(1);
     while let Some(name) = arguments.next() {
+        if name == "--identity" {
+            setting.identity = true;
+            continue;
+        }
         let value = arguments.next()?;
         match name.as_str() {
             "--seeds" => {
@@ -37,7 +42,10 @@ fn arguments() -> Option<Arguments> {
                 let seed = value.parse().ok()?;
                 (seeds, story) = (Some(seed..seed + 1), true);
             }
-            "--bug" => setting.bug = Some(Bug::named(&value)?),
+            "--bug" => {
+                setting.bug = Some(Bug::named(&value)?);
+                setting.identity |= setting.bug.is_some_and(Bug::is_of_identity);
+            }
             "--only" => setting.only = Some(INVARIANTS.iter().find(|(name, _)| *name == value)?.0),
             "--resume" => file = Some(PathBuf::from(value)),
             _ => return None,
@@ -67,7 +75,7 @@ fn tell_failure(seed: u64, setting: Setting) {
 fn main() -> ExitCode {
     let Some(Arguments { seeds, setting, file, story }) = arguments() else { return usage() };
     if story {
-        let outcome = run(seeds.start, &operations(seeds.start), setting);
+        let outcome = run(seeds.start, &operations(seeds.start, setting), setting);
         println!("{}", outcome.story.join("\n"));
         return if outcome.violation.is_none() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     }

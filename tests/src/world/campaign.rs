@@ -42,7 +42,8 @@ pub struct Campaign {
 
 /// What says in the file which campaign it belongs to.
 fn title(seeds: &Range<u64>, setting: Setting) -> String {
-    format!("seeds {}..{} bug {:?} only {:?}", seeds.start, seeds.end, setting.bug, setting.only)
+    let identity = if setting.identity { " with a registrar" } else { "" };
+    format!("seeds {}..{}{identity} bug {:?} only {:?}", seeds.start, seeds.end, setting.bug, setting.only)
 }
 
 impl Campaign {
@@ -150,7 +151,7 @@ impl Campaign {
             if stop.load(Ordering::Relaxed) {
                 return Ok(None);
             }
-            let outcome = run(seed, &operations(seed), self.setting);
+            let outcome = run(seed, &operations(seed, self.setting), self.setting);
             if outcome.violation.is_some() {
                 return Err(seed);
             }

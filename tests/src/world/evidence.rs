@@ -47,6 +47,14 @@ pub const INVARIANTS: &[(&str, &str)] = &[
     ("stuck_is_healed", "a member that cannot follow a commit is added again, if anybody is there to do it"),
     ("group_lives", "once all faults are over, every member of a group that is not lost can speak in it"),
     ("founded_anew", "a group that insiders have ended is founded anew, with its members, in one call"),
+    (
+        "revocation_is_noticed",
+        "16 minutes after somebody is out, nobody who reaches relay and registrar says anything that he can read, whatever the relay hides",
+    ),
+    (
+        "same_roster",
+        "once all faults are over, the members of a group see the same devices, none that is out, or say why not",
+    ),
     ("comes_to_rest", "once all faults are over, nothing is left to do within an hour"),
 ];
 
@@ -99,7 +107,7 @@ pub(super) struct Evidence {
     pub insiders: BTreeSet<usize>,
     /// Who has lost its private keys of a group.
     pub sabotaged: BTreeSet<(usize, GroupId)>,
-    /// Groups whose garbage an accomplice has confirmed.
+    /// Groups that two insiders have ended: one has confirmed what the other made.
     pub doomed: BTreeSet<GroupId>,
     /// Who cannot go on in a group with nobody left to help, or by what an insider did.
     pub forsaken: BTreeSet<(usize, GroupId)>,
@@ -159,6 +167,9 @@ impl Evidence {
         if let Event::Left { group } | Event::Removed { group } = event {
             *self.outs.entry((who, *group)).or_default() += 1;
         }
+        if let Event::Joined { group, .. } = event {
+            self.joined.insert((who, *group));
+        }
         if self.insiders.contains(&who) {
             return self.rumour(own, event, commit);
         }
@@ -174,7 +185,6 @@ impl Evidence {
                 self.quit.insert((who, *group));
             }
             Event::Left { .. } | Event::Removed { .. } => self.removal(who, own, commit),
-            Event::Joined { group, .. } => drop(self.joined.insert((who, *group))),
             Event::Skipped { group, seq, .. } => drop(self.skipped.entry((*group, *seq)).or_default().insert(who)),
             // An entry of an epoch ahead is skipped, too.
             Event::Alarm { group, kind: AlarmKind::Diverged, reason } => {

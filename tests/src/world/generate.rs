@@ -6,7 +6,7 @@ use chancery_protocol::{mls::Class, secret::Random};
 
 use super::{
     network::Weather,
-    ops::{ClientCrash, Garbage, Op, RelayCrash},
+    ops::{ClientCrash, Garbage, Op, RelayCrash, other_device},
 };
 
 /// Absences in a run, so that no run outlasts what relays keep or certificates last.
@@ -138,6 +138,63 @@ pub(super) fn generate(random: &mut Random) -> Vec<Op> {
             35 => Op::FailRelay,
             _ => Op::Send(who, group, 1 + below(random, 4)),
         });
+    }
+    ops
+}
+
+/// How often the registrar cuts somebody off in a run, at most.
+const OUTS_MAX: usize = 3;
+
+/// The operations of a seed of runs with a registrar: people of one organisation enrol, link second devices, renew, are cut off
+/// and let in again, with crashes of all three programs; in some runs the relay hides what it is told.
+#[must_use]
+pub(super) fn generate_identity(random: &mut Random) -> Vec<Op> {
+    let count = 3 + below(random, 3);
+    let people: Vec<usize> = (0..count).collect();
+    let mut ops = vec![Op::Enrol(0), Op::Run(400), Op::Create(0, Class::Work), Op::Run(400)];
+    for whom in &people[1..] {
+        ops.extend([Op::Enrol(*whom), Op::Run(600), Op::Invite(below(random, *whom), 0, *whom), Op::Run(600)]);
+    }
+    let devices: Vec<usize> =
+        people.iter().copied().chain(people.iter().filter_map(|who| other_device(*who))).collect();
+    let hides = below(random, 3) == 0;
+    let mut outs = 0;
+    for _ in 0..30 + below(random, 40) {
+        let (who, whom, device) = (one_of(random, &people), one_of(random, &people), one_of(random, &devices));
+        let group = below(random, 5).saturating_sub(3);
+        match below(random, 40) {
+            0..=2 => {
+                if let Some(other) = other_device(who) {
+                    ops.extend([Op::Enrol(other), Op::Run(700), Op::Invite(who, group, who), Op::Run(100)]);
+                }
+            }
+            3 | 4 if outs < OUTS_MAX => {
+                outs += 1;
+                ops.push(if below(random, 3) == 0 { Op::Disable(who) } else { Op::Revoke(device) });
+            }
+            5 => ops.push(Op::Enable(who)),
+            6 | 7 => ops.push(Op::Renew(device)),
+            8 | 9 => ops.push(Op::Invite(who, group, whom)),
+            10 => ops.push(Op::Remove(who, group, whom)),
+            11 => ops.push(Op::Leave(device, group)),
+            12 => ops.push(Op::Create(who, Class::Work)),
+            13 => ops.push(Op::CrashRegistrar(one_of(random, &[3_000, 1_200_000, 7_200_000]))),
+            14 if hides => ops.push(Op::Hide(one_of(random, &[u32::MAX, 0b1010_0101_0110_1001]))),
+            15 => ops.push(Op::Cut(device)),
+            16 => ops.push(Op::Part(device)),
+            17 | 18 => ops.push(Op::Heal(device)),
+            19 => ops.push(Op::CrashClient(device, ClientCrash::Unwritten)),
+            20 => ops.push(Op::CrashClient(device, ClientCrash::Unsynced)),
+            21 => ops.push(Op::CrashClient(device, ClientCrash::Unsent)),
+            22 => ops.push(Op::CrashRelay(one_of(random, &[RelayCrash::Unsynced, RelayCrash::Untold]))),
+            23 => ops.push(Op::Weather(one_of(random, &[Weather::Fair, Weather::Rough, Weather::Storm]))),
+            24 => ops.push(Op::SlowClient(device, slowness(random))),
+            25 => ops.push(Op::FailClient(device)),
+            26 => ops.push(Op::FailRelay),
+            27..=29 => ops.push(Op::Run(1 + random.number() % 2_000)),
+            30 | 31 => ops.push(Op::Run(600_000 + random.number() % 1_800_000)),
+            _ => ops.push(Op::Send(device, group, 1 + below(random, 3))),
+        }
     }
     ops
 }

@@ -3,8 +3,11 @@
 //! founds anew what insiders have ended, lets everybody speak, and compares what is left with a reference model; each promise
 //! that is compared has a name ([`INVARIANTS`]), and a seeded bug that breaks it ([`Bug`]).
 //!
-//! World opens no socket and no file, and does not check sizes, wire formats or identities: the vectors and the end-to-end
-//! tests do. Its relay is honest.
+//! In runs with a registrar ([`Setting::identity`]) people enrol, link second devices, renew, and are cut off, clients follow the
+//! directory, and the relay may hide it from them.
+//!
+//! World opens no socket and no file, and does not check sizes, wire formats or certificates: the vectors and the end-to-end
+//! tests do. Its relay is honest, but for what it hides of the directory.
 
 mod campaign;
 mod check;
@@ -63,11 +66,15 @@ pub enum Bug {
     RemembersAuthors,
     /// A client that cannot follow a commit does not get its notice through.
     SilentStuck,
+    /// A client's driver does not ask the registrar, so that the client knows what the relay shows it.
+    TrustsRelay,
+    /// The registrar takes a device back and does not write so into its directory.
+    SilentRevocation,
 }
 
 impl Bug {
     /// All of them, with the name on the command line and the invariant that must find it.
-    pub const ALL: [(Self, &'static str, &'static str); 17] = [
+    pub const ALL: [(Self, &'static str, &'static str); 19] = [
         (Self::ForgetfulDisk, "forgetful-disk", "acked_is_durable"),
         (Self::NoCompareAndSwap, "no-compare-and-swap", "dense_log"),
         (Self::NoPredecessor, "no-predecessor", "sender_fifo"),
@@ -85,7 +92,15 @@ impl Bug {
         (Self::EndlessTokens, "endless-tokens", "removed_has_no_rights"),
         (Self::RemembersAuthors, "remembers-authors", "relay_keeps_no_roster"),
         (Self::SilentStuck, "silent-stuck", "stuck_is_healed"),
+        (Self::TrustsRelay, "trusts-relay", "revocation_is_noticed"),
+        (Self::SilentRevocation, "silent-revocation", "same_roster"),
     ];
+
+    /// Whether it shows in runs with a registrar only.
+    #[must_use]
+    pub fn is_of_identity(self) -> bool {
+        matches!(self, Self::TrustsRelay | Self::SilentRevocation)
+    }
 
     /// By its name on the command line.
     #[must_use]

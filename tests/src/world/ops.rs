@@ -21,8 +21,9 @@ pub enum Kind {
     Escrow,
 }
 
-/// Who may take part, each with one device. A seed calls up some of them.
-pub const CAST: [(&str, Kind); 11] = [
+/// Who may take part, each with one device; at the end, for runs with a registrar, second devices of the first three. A seed
+/// calls up some of them.
+pub const CAST: [(&str, Kind); 14] = [
     ("ana", Kind::Tenant),
     ("李雷", Kind::Tenant),
     ("omar", Kind::Tenant),
@@ -34,7 +35,23 @@ pub const CAST: [(&str, Kind); 11] = [
     ("ñandú", Kind::Personal),
     ("büro", Kind::Service),
     ("ohr", Kind::Escrow),
+    ("ana's other device", Kind::Tenant),
+    ("李雷's other device", Kind::Tenant),
+    ("omar's other device", Kind::Tenant),
 ];
+
+/// Of the cast, those whose names are handles.
+pub(super) const ACCOUNTS: usize = 11;
+
+/// The second device of one of the cast, if it has one.
+pub(super) fn other_device(who: usize) -> Option<usize> {
+    (who + ACCOUNTS < CAST.len()).then_some(who + ACCOUNTS)
+}
+
+/// The handle of one of the cast.
+pub(super) fn handle(who: usize) -> &'static str {
+    CAST[who.checked_sub(ACCOUNTS).unwrap_or(who)].0
+}
 
 /// Where a client's process dies: at its next effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,6 +135,19 @@ pub enum Op {
     Smuggle(usize, usize, usize),
     /// An accomplice shows the token of an insider's garbage, so that the relay takes it for confirmed.
     Confirm(usize, usize),
+    /// The registrar certifies a device, which starts then.
+    Enrol(usize),
+    /// It certifies a device anew.
+    Renew(usize),
+    /// It takes a device back.
+    Revoke(usize),
+    /// It lets an account in again.
+    Enable(usize),
+    /// The registrar's process dies, and is not there for so many milliseconds.
+    CrashRegistrar(u64),
+    /// From now on the relay hides what the registrar says: it keeps to whom it lets in, and shows the directory as it is now to
+    /// those whose bits are set.
+    Hide(u32),
     /// Milliseconds go by.
     Run(u64),
     /// Days go by.
@@ -140,6 +170,10 @@ impl Op {
             | Self::FailClient(who)
             | Self::LosePathKeys(who, _)
             | Self::Disable(who)
+            | Self::Enrol(who)
+            | Self::Renew(who)
+            | Self::Revoke(who)
+            | Self::Enable(who)
             | Self::Garbage(who, ..)
             | Self::OldTokens(who, _)
             | Self::Resubmit(who, _)
@@ -190,6 +224,12 @@ impl fmt::Display for Op {
                 write!(f, "{} smuggles {} into group {group}, without a judge", name(who), name(whom))
             }
             Self::Confirm(who, group) => write!(f, "{} confirms the garbage in group {group}", name(who)),
+            Self::Enrol(who) => write!(f, "{} enrols", name(who)),
+            Self::Renew(who) => write!(f, "{} renews its certificate", name(who)),
+            Self::Revoke(who) => write!(f, "the device of {} is revoked", name(who)),
+            Self::Enable(who) => write!(f, "{} is let in again", name(who)),
+            Self::CrashRegistrar(ms) => write!(f, "the registrar crashes for {ms} ms"),
+            Self::Hide(from) => write!(f, "the relay hides the directory from {from:b}"),
             Self::Run(ms) => write!(f, "{ms} ms go by"),
             Self::Absence(days) => write!(f, "{days} days go by"),
         }

@@ -6,7 +6,7 @@ use chancery_protocol::secret::Random;
 
 use super::{
     Bug, Op, Violation,
-    generate::{below, generate},
+    generate::{below, generate, generate_identity},
     system::World,
 };
 
@@ -22,6 +22,8 @@ pub struct Setting {
     pub bug: Option<Bug>,
     /// Holds the run to this promise alone, so that a bug that breaks several is seen to break it.
     pub only: Option<&'static str>,
+    /// With a registrar and its directory, second devices, and people who are cut off; without insiders.
+    pub identity: bool,
 }
 
 /// What a run left behind.
@@ -52,8 +54,8 @@ fn random(seed: u64, purpose: u8) -> Random {
 
 /// The operations of a seed.
 #[must_use]
-pub fn operations(seed: u64) -> Vec<Op> {
-    generate(&mut random(seed, 1))
+pub fn operations(seed: u64, setting: Setting) -> Vec<Op> {
+    if setting.identity { generate_identity(&mut random(seed, 3)) } else { generate(&mut random(seed, 1)) }
 }
 
 /// Carries out operations in the world of a seed, heals it, and compares.
@@ -75,7 +77,7 @@ pub fn run(seed: u64, ops: &[Op], setting: Setting) -> Outcome {
     world.found_anew();
     world.probe();
     if !world.broken() {
-        world.compare();
+        if setting.identity { world.compare_rosters() } else { world.compare() }
     }
     world.tell_groups();
     world.outcome()
@@ -84,7 +86,7 @@ pub fn run(seed: u64, ops: &[Op], setting: Setting) -> Outcome {
 /// Leaves out operations, first many at once, while the same promise is broken.
 #[must_use]
 pub fn shrink(seed: u64, setting: Setting) -> Option<Failure> {
-    let mut ops = operations(seed);
+    let mut ops = operations(seed, setting);
     let mut outcome = run(seed, &ops, setting);
     let invariant = outcome.violation.as_ref()?.invariant;
     let mut chunk = ops.len().div_ceil(2);

@@ -6,6 +6,7 @@ mod clients;
 mod ends;
 mod misdeeds;
 mod operate;
+mod registrar;
 mod relay;
 mod time;
 mod wires;
@@ -27,8 +28,11 @@ use super::{
     disk::{ClientDisk, RelayDisk},
     evidence::Evidence,
     network::{Conn, Packet, Weather},
-    ops::{CAST, ClientCrash, Kind, RelayCrash},
+    ops::{ACCOUNTS, CAST, ClientCrash, Kind, RelayCrash},
 };
+
+use self::registrar::Registrar;
+pub(super) use self::registrar::{NOTICED_MS, Out};
 
 /// When every run begins.
 pub(super) const START: u64 = 1_800_000_000_000;
@@ -80,6 +84,8 @@ pub(super) struct Node {
     /// What has happened while the disk was busy.
     inbox: VecDeque<(Input, Commit, Option<ConnId>)>,
     parted: bool,
+    /// When something last kept it from relay and registrar.
+    trouble_at: Timestamp,
     /// When it starts again or connects again.
     wake: Option<Timestamp>,
     crash: Option<ClientCrash>,
@@ -117,6 +123,7 @@ impl Node {
             busy: None,
             inbox: VecDeque::new(),
             parted: false,
+            trouble_at: Timestamp(START),
             wake,
             crash: None,
             lawless: false,
@@ -187,21 +194,27 @@ pub(super) struct World {
     in_flight: BTreeMap<(ConnId, u32), GroupId>,
     bug: Option<Bug>,
     pub evidence: Evidence,
+    /// In runs with one.
+    pub registrar: Option<Registrar>,
     /// There was no end of frames and timers: nothing more can be learnt.
     restless: bool,
+    /// What came last.
+    last: Option<time::Next>,
     story: Vec<String>,
 }
 
 impl World {
     /// A world in which those of the cast are awake.
-    pub fn new(mut random: Random, Setting { bug, only }: Setting, cast: &BTreeSet<usize>) -> Self {
+    pub fn new(mut random: Random, Setting { bug, only, identity }: Setting, cast: &BTreeSet<usize>) -> Self {
         let now = Timestamp(START);
         let before = Timestamp(START - DAY);
         let root = TenantRoot::create(Secret32::new([1; 32]), before).unwrap();
         let issuing = root.issuing(Secret32::new([2; 32]), before).unwrap();
         let mut admission = Admission { tenants: [issuing.root()].into(), ..Admission::default() };
+        let registrar = identity.then(|| Registrar::new(before, now));
         let nodes = CAST
             .into_iter()
+            .take(if identity { CAST.len() } else { ACCOUNTS })
             .enumerate()
             .map(|(who, (name, kind))| {
                 let seed = random.bytes();
@@ -215,11 +228,14 @@ impl World {
                     let root = PersonalRoot::create(Secret32::new(random.bytes()), before).unwrap();
                     admission.personal.insert(root.hash());
                     root.certify(key.public(), before).unwrap()
+                } else if let Some(registrar) = &registrar {
+                    registrar.certify(who, key.public(), before)
                 } else {
                     issuing.certify(&name.parse().unwrap(), key.public(), role, before).unwrap()
                 };
                 let skew = random.number() % (2 * SKEW_MAX);
-                let wake = cast.contains(&who).then_some(now);
+                // Where there is a registrar, people start when they enrol.
+                let wake = (cast.contains(&who) && !identity).then_some(now);
                 Node::new(name, kind, seed, chain, ClientDisk::new(bug), skew, wake)
             })
             .collect();
@@ -257,7 +273,9 @@ impl World {
             in_flight: BTreeMap::new(),
             bug,
             evidence: Evidence { only, ..Evidence::default() },
+            registrar,
             restless: false,
+            last: None,
             story: Vec::new(),
         }
     }

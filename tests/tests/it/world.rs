@@ -6,21 +6,32 @@ use chancery_tests::world::{Bug, Campaign, INVARIANTS, Outcome, Setting, operati
 
 /// Seeds of the normal test run.
 const SEEDS: u64 = 1_000;
+/// Seeds of the runs with a registrar.
+const SEEDS_OF_IDENTITY: u64 = 500;
 /// Seeds within which a seeded bug must be found.
 const SEEDS_PER_BUG: u64 = 2_000;
 
 fn run_seed(seed: u64, setting: Setting) -> Outcome {
-    run(seed, &operations(seed), setting)
+    run(seed, &operations(seed, setting), setting)
+}
+
+fn no_seed_fails(seeds: u64, setting: Setting) {
+    let progress = Campaign::open(0..seeds, setting, None).unwrap().run(|_| {}).unwrap();
+    if let Some(seed) = progress.failing {
+        panic!("seed {seed}:\n{}", run_seed(seed, setting).story.join("\n"));
+    }
+    assert_eq!(progress.seeds, seeds);
 }
 
 #[test]
 fn no_seed_breaks_a_promise() {
-    let campaign = Campaign::open(0..SEEDS, Setting::default(), None).unwrap();
-    let progress = campaign.run(|_| {}).unwrap();
-    if let Some(seed) = progress.failing {
-        panic!("seed {seed}:\n{}", run_seed(seed, Setting::default()).story.join("\n"));
-    }
-    assert_eq!(progress.seeds, SEEDS);
+    no_seed_fails(SEEDS, Setting::default());
+}
+
+// proves directory.follow.3, directory.gate.2
+#[test]
+fn whoever_is_cut_off_is_out_of_every_group_and_all_members_agree() {
+    no_seed_fails(SEEDS_OF_IDENTITY, Setting { identity: true, ..Setting::default() });
 }
 
 #[test]
@@ -33,7 +44,8 @@ fn each_seeded_bug_is_found_by_its_invariant() {
                 loop {
                     let Some((bug, name, invariant)) = bugs.lock().unwrap().next() else { return };
                     assert!(INVARIANTS.iter().any(|(known, _)| known == invariant), "{invariant} is no invariant");
-                    let setting = Setting { bug: Some(*bug), only: Some(invariant) };
+                    let identity = bug.is_of_identity();
+                    let setting = Setting { bug: Some(*bug), only: Some(invariant), identity };
                     let found = (0..SEEDS_PER_BUG).any(|seed| run_seed(seed, setting).violation.is_some());
                     assert!(found, "{name} is not found by {invariant}");
                 }
@@ -44,8 +56,11 @@ fn each_seeded_bug_is_found_by_its_invariant() {
 
 #[test]
 fn a_seed_tells_the_same_story_twice() {
-    for seed in [3, 14, 92] {
-        assert_eq!(run_seed(seed, Setting::default()), run_seed(seed, Setting::default()), "seed {seed}");
+    for identity in [false, true] {
+        let setting = Setting { identity, ..Setting::default() };
+        for seed in [3, 14, 92] {
+            assert_eq!(run_seed(seed, setting), run_seed(seed, setting), "seed {seed}");
+        }
     }
 }
 

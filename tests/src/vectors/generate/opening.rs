@@ -58,7 +58,7 @@ impl Stage {
         let mut random = Random::new([0x62; 32]);
         let (key, shares) = deal(1, 2, 3, &mut random).unwrap();
         let mut header = |group| Segment::open(scope(group), key.public(), &mut random).unwrap().header().clone();
-        let mut headers = vec![header(1), header(2)];
+        let mut headers = [header(1), header(2)];
         let other = header(3);
         headers.sort_by_key(ScopeHeader::hash);
         let request = Request {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use chancery_protocol::{
     client::Message,
-    ids::{AccountId, GroupId, Seq},
+    ids::{DeviceId, GroupId, Seq},
     wire::{
         envelope::Body,
         relay::{Entry, EntryKind},
@@ -120,15 +120,15 @@ impl World {
     }
 
     pub(super) fn check_fifo(&mut self, group: GroupId, entries: &[Entry]) {
-        let mut texts: BTreeMap<Seq, (AccountId, String)> = BTreeMap::new();
+        let mut texts: BTreeMap<Seq, (DeviceId, String)> = BTreeMap::new();
         for who in 0..self.nodes.len() {
             for message in self.history(who, group).into_values() {
                 if let Body::Text(text) = message.body {
-                    texts.insert(message.seq, (message.account, text));
+                    texts.insert(message.seq, (message.device, text));
                 }
             }
         }
-        let mut last: BTreeMap<AccountId, u64> = BTreeMap::new();
+        let mut last: BTreeMap<DeviceId, u64> = BTreeMap::new();
         for entry in entries.iter().filter(|entry| !self.is_insiders(group, entry.seq)) {
             let Some((author, text)) = texts.get(&entry.seq) else { continue };
             let number: u64 = text.rsplit(' ').next().and_then(|number| number.parse().ok()).unwrap_or(0);
@@ -144,6 +144,7 @@ impl World {
         for text in self.evidence.accepted.clone() {
             let beyond = self.evidence.insiders.contains(&text.who)
                 || self.evidence.disabled.contains_key(&text.who)
+                || self.is_out(text.who)
                 || self.evidence.doomed.contains(&text.group)
                 || self.evidence.forsaken.contains(&(text.who, text.group));
             if beyond {

@@ -40,7 +40,7 @@ impl World {
         }
     }
 
-    fn members_of(&mut self, who: usize, group: GroupId) -> Option<Vec<MemberSummary>> {
+    pub(super) fn members_of(&mut self, who: usize, group: GroupId) -> Option<Vec<MemberSummary>> {
         let id = self.command(who, Command::Members { group });
         match self.done.remove(&id) {
             Some(Ok(Reply::Members(members))) => Some(members),

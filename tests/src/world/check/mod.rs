@@ -8,6 +8,7 @@ mod delivery;
 mod log;
 mod members;
 mod rights;
+mod rosters;
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 
 use chancery_protocol::{
-    client::{ClientFault, ClientMachine, CommandId, Event, Input, Output, Reply, RowWrite, Space},
+    client::{AlarmKind, ClientFault, ClientMachine, CommandId, Event, Input, Output, Reply, RowWrite, Space},
     identity::DeviceKey,
     mls::{Core, judge::without_judge},
     relay::ConnId,
@@ -25,6 +25,8 @@ use super::{
 const DRAFTS_MAX: usize = 40;
 /// The pause after which a machine whose rows were not stored is opened again.
 const REOPEN_MS: u64 = 200;
+/// When somebody tries again who was cut off and let in again.
+const TRIES_AGAIN_MS: u64 = 60_000;
 
 impl World {
     pub(super) fn wake(&mut self, who: usize) {
@@ -75,9 +77,11 @@ impl World {
         node.session = None;
         node.busy = None;
         node.inbox.clear();
+        node.trouble_at = self.now;
         node.wake = Some(wake);
         let rows = node.disk.crash(kept);
         self.tell_host(who, rows, commit);
+        self.forget_asks(who);
         self.hang_up(who);
     }
 
@@ -157,11 +161,13 @@ impl World {
                 }
                 Output::Send(correlation, frame) => self.send(who, correlation, frame),
                 Output::Done(id, outcome) => self.answer(who, id, outcome),
-                // The simulated organisation has no directory: nobody asks.
-                Output::Events | Output::AskRegistrar(_) | Output::AskPartner { .. } => {}
+                // There are no partners yet: nobody asks one.
+                Output::Events | Output::AskPartner { .. } => {}
+                Output::AskRegistrar(resource) => self.ask_registrar(who, resource),
                 Output::Disconnect { refusal, retry } => {
                     self.tell(format!("{} disconnects: {refusal}", self.nodes[who].name));
-                    let cut_off = self.evidence.disabled.contains_key(&who);
+                    let was_out = self.registrar.as_ref().is_some_and(|desk| desk.out.contains_key(&who));
+                    let cut_off = self.evidence.disabled.contains_key(&who) || was_out;
                     if !retry && !cut_off {
                         self.evidence.violate("no_false_alarm", format!("the relay shut a client out: {refusal}"));
                     }
@@ -169,7 +175,9 @@ impl World {
                         self.cut(who);
                     }
                     if !retry {
-                        self.nodes[who].wake = None;
+                        // Somebody who was let in again meanwhile is told so by others, and tries.
+                        let again = self.registrar.is_some() && !self.is_out(who);
+                        self.nodes[who].wake = again.then_some(Timestamp(self.now.0 + TRIES_AGAIN_MS));
                     }
                 }
             }
@@ -189,6 +197,7 @@ impl World {
     /// A slow disk has done its work.
     pub(super) fn resume(&mut self, who: usize) {
         let Some(Busy { rest, commit, crash, .. }) = self.nodes[who].busy.take() else { return };
+        self.nodes[who].trouble_at = self.now;
         if self.synced(who, crash, commit) {
             self.carry_out(who, rest, commit);
         }
@@ -271,6 +280,9 @@ impl World {
             && self.disk.kind(*group, *seq) == Some(EntryKind::Notice)
         {
             return;
+        }
+        if let Event::Alarm { group, kind: AlarmKind::Ended | AlarmKind::AccessLost, .. } = event {
+            self.note_collusion(*group);
         }
         self.evidence.event(who, (name, account), event, commit, author);
     }

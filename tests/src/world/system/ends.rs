@@ -6,10 +6,10 @@ use std::collections::BTreeSet;
 
 use chancery_protocol::{
     client::{Command, GroupStatus, Reply},
-    ids::{AccountId, GroupId},
+    ids::{AccountId, GroupId, Seq},
 };
 
-use super::{DAY, World};
+use super::{super::ops::Kind, DAY, World};
 
 /// Longer than a token keeps its rights once another one is confirmed.
 const DEADLINE_MS: u64 = DAY + 3_600_000;
@@ -17,8 +17,9 @@ const DEADLINE_MS: u64 = DAY + 3_600_000;
 const PROBE_MS: u64 = 600_000;
 
 impl World {
-    fn is_honest(&self, who: usize) -> bool {
-        !self.evidence.insiders.contains(&who) && !self.evidence.disabled.contains_key(&who)
+    /// Somebody of whom something is due: no insider, and let in.
+    pub fn is_honest(&self, who: usize) -> bool {
+        !self.evidence.insiders.contains(&who) && !self.evidence.disabled.contains_key(&who) && !self.is_out(who)
     }
 
     /// Groups in which a client is, and can speak.
@@ -27,8 +28,28 @@ impl World {
         summaries.into_iter().filter(|one| one.status == GroupStatus::Active).map(|one| one.group).collect()
     }
 
+    /// Two insiders can confirm one another, and end a group: one has shown the token of a commit of the other's that honest
+    /// members skip. In a group of an organisation's account a personal one confirms nothing.
+    pub(super) fn note_collusion(&mut self, group: GroupId) {
+        let author = |seq: Seq| self.disk.placed.get(&(group, seq)).and_then(|placed| self.number(placed.author));
+        let is_personal = |who: usize| self.nodes[who].kind == Kind::Personal;
+        let founder = author(Seq(1)).map(is_personal);
+        let insiders = &self.evidence.insiders;
+        let colludes = self.evidence.opened.iter().any(|(of, began, who, _)| {
+            *of == group
+                && self.evidence.skipped.contains_key(&(group, *began))
+                && insiders.contains(who)
+                && author(*began).is_some_and(|by| by != *who && insiders.contains(&by))
+                && founder == Some(is_personal(*who))
+        });
+        if colludes {
+            self.evidence.doomed.insert(group);
+        }
+    }
+
     /// One member of each group that insiders have ended founds it anew, without them, in one call.
     pub fn found_anew(&mut self) {
+        self.groups.clone().into_iter().for_each(|group| self.note_collusion(group));
         let doomed: Vec<GroupId> = self.evidence.doomed.iter().copied().collect();
         if doomed.is_empty() || self.broken() {
             return;

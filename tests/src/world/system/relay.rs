@@ -28,6 +28,12 @@ impl World {
     pub(super) fn reach_relay(&mut self, conn: ConnId, correlation: u32, frame: Frame) {
         if let Frame::Append(append) = &frame {
             self.in_flight.insert((conn, correlation), append.group);
+            if let Some(who) = self.conns.get(&conn).map(|conn| conn.who) {
+                self.note_touch(who, append);
+            }
+        }
+        if self.hidden_answer(conn, correlation, &frame) {
+            return;
         }
         self.relay_input(RelayInput::Frame { conn, correlation, frame: Ok(frame) });
     }
@@ -86,6 +92,9 @@ impl World {
     }
 
     fn leave_relay(&mut self, id: ConnId, stream: Stream, correlation: u32, frame: Frame) {
+        if self.is_hidden(id, &frame) {
+            return;
+        }
         if let Some(who) = self.conns.get(&id).map(|conn| conn.who) {
             self.evidence.told_by_relay(who, self.nodes[who].name, &frame, self.now);
         }
@@ -235,10 +244,14 @@ impl World {
     pub(super) fn start_relay(&mut self) {
         self.relay_wake = None;
         let mut relay = RelayMachine::new(None, &Secret32::new([7; 32]));
-        relay.handle(RelayInput::Admission(self.admission.clone()), self.now);
         // Its operations are numbered anew.
         self.last_op = OpId(0);
         self.evidence.disabled.values_mut().for_each(|last| *last = OpId(0));
+        let update = self.tell_new_relay();
+        relay.handle(RelayInput::Admission(self.admission.clone()), self.now);
+        if let Some(update) = update {
+            relay.handle(RelayInput::Directory(update), self.now);
+        }
         self.relay = Some(relay);
         self.drain_relay();
     }

@@ -15,10 +15,11 @@ const HEAL_MS: u64 = 3_600_000;
 
 /// What comes next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Next {
+pub(super) enum Next {
     Disk,
     RelayStart,
     RelayTimer,
+    Registrar,
     Ending(usize),
     Wake(usize),
     Synced(usize),
@@ -53,7 +54,8 @@ impl World {
             }
         }
         self.restless = true;
-        self.evidence.violate("comes_to_rest", "there is no end of frames and timers".to_owned());
+        let what = format!("there is no end of frames and timers; the last one is {:?}", self.last);
+        self.evidence.violate("comes_to_rest", what);
     }
 
     /// The next thing, if it comes before `until`.
@@ -69,6 +71,7 @@ impl World {
         consider(self.disk_due, Next::Disk);
         consider(self.relay_wake, Next::RelayStart);
         consider(self.relay.as_ref().and_then(RelayMachine::next_timeout), Next::RelayTimer);
+        consider(self.registrar.as_ref().and_then(super::registrar::Registrar::next), Next::Registrar);
         for (number, ending) in self.endings.iter().enumerate() {
             consider(Some(ending.at), Next::Ending(number));
         }
@@ -81,10 +84,12 @@ impl World {
         }
         let Some((at, what)) = next.filter(|(at, _)| *at <= until) else { return false };
         self.now = self.now.max(at);
+        self.last = Some(what);
         match what {
             Next::Disk => self.transaction(),
             Next::RelayStart => self.start_relay(),
             Next::RelayTimer => self.relay_timer(),
+            Next::Registrar => self.registrar_due(),
             Next::Ending(number) => self.end(number),
             Next::Wake(who) => self.wake(who),
             Next::Synced(who) => self.resume(who),

@@ -23,6 +23,7 @@ impl World {
         self.last_conn += 1;
         let id = ConnId(self.last_conn);
         let chain = Some(self.nodes[who].chain.clone());
+        self.nodes[who].trouble_at = self.now;
         self.conns.insert(id, Conn::new(id, who));
         self.nodes[who].conn = Some(id);
         self.feed(who, Input::Connected, None, Some(id));
@@ -40,6 +41,7 @@ impl World {
 
     pub(super) fn hang_up(&mut self, who: usize) {
         let Some(id) = self.nodes[who].conn.take() else { return };
+        self.nodes[who].trouble_at = self.now;
         if let Some(conn) = self.conns.get_mut(&id) {
             conn.client_end = false;
         }
@@ -50,6 +52,7 @@ impl World {
     /// Nothing of a client's goes through any more. Each end notices by itself, if it lasts.
     pub(super) fn part(&mut self, who: usize) {
         self.nodes[who].parted = true;
+        self.nodes[who].trouble_at = self.now;
         let Some(id) = self.nodes[who].conn else { return };
         for side in [Side::Client, Side::Relay] {
             let at = Timestamp(self.soon(9_000).0 + 1_000);
@@ -59,7 +62,9 @@ impl World {
 
     /// It goes through again; if no end has noticed, nothing has happened.
     pub(super) fn rejoin(&mut self, who: usize) {
-        self.nodes[who].parted = false;
+        if std::mem::take(&mut self.nodes[who].parted) {
+            self.nodes[who].trouble_at = self.now;
+        }
         let Some(id) = self.nodes[who].conn else { return };
         if self.conns.get(&id).is_some_and(|conn| conn.client_end && conn.relay_end && !conn.dying) {
             self.endings.retain(|ending| ending.conn != id || !ending.by_silence);

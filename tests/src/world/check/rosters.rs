@@ -1,0 +1,108 @@
+//! Runs with a registrar: who is in a group in the end, and that nobody speaks to who is out.
+//!
+//! This module knows no place's members: members say who is in, and must agree; who was out is what the registrar did.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use chancery_protocol::{
+    client::{GroupStatus, GroupSummary},
+    ids::{DeviceId, GroupId},
+    wire::relay::{Entry, append_id},
+};
+
+use super::{
+    super::system::{NOTICED_MS, Out, World},
+    Place,
+};
+
+/// What a device says of a group: epoch and devices.
+type Seen = (u64, BTreeSet<DeviceId>);
+
+impl World {
+    /// Compares what is left of a run with a registrar.
+    pub fn compare_rosters(&mut self) {
+        self.check_durable();
+        self.check_roster();
+        for group in self.disk.groups() {
+            if self.broken() {
+                return;
+            }
+            let entries = self.disk.entries(group);
+            let places = vec![Place::default(); entries.len()];
+            self.check_log(group, &entries, &places);
+            self.check_fifo(group, &entries);
+            self.check_notice(group, &entries);
+            self.check_same_roster(group);
+        }
+        self.check_accepted();
+    }
+
+    /// Who is out holds nothing that somebody said who could have known of it for long enough.
+    fn check_notice(&mut self, group: GroupId, entries: &[Entry]) {
+        let Some(registrar) = &self.registrar else { return };
+        let mut wrong = None;
+        for (who, times) in &registrar.out {
+            let held = self.history(*who, group);
+            for entry in entries.iter().filter(|entry| held.contains_key(&entry.seq)) {
+                let id = append_id(group, entry.kind, &entry.body);
+                let Some((author, at)) = registrar.in_touch.get(&id).filter(|(author, _)| author != who) else {
+                    continue;
+                };
+                let is_late = |(from, to): &Out| from.0 + NOTICED_MS <= at.0 && to.is_none_or(|to| *at < to);
+                if times.iter().any(is_late) && !registrar.out.contains_key(author) {
+                    let (author, name) = (self.nodes[*author].name, self.nodes[*who].name);
+                    wrong = Some(format!("{author} says message {}, and {name}, who is out, reads it", entry.seq));
+                }
+            }
+        }
+        if let Some(what) = wrong {
+            self.evidence.violate("revocation_is_noticed", what);
+        }
+    }
+
+    /// Members of a group see the same devices: all of these say that they are in it, or why not, and none is out.
+    fn check_same_roster(&mut self, group: GroupId) {
+        const NAME: &str = "same_roster";
+        let said: Vec<Option<GroupSummary>> = (0..self.nodes.len())
+            .map(|who| self.summaries(who)?.into_iter().find(|summary| summary.group == group))
+            .collect();
+        let is_in = |summary: &GroupSummary| {
+            matches!(summary.status, GroupStatus::Active | GroupStatus::Leaving) && summary.alarm.is_none()
+        };
+        let viewers: Vec<usize> =
+            (0..said.len()).filter(|who| said[*who].as_ref().is_some_and(is_in) && self.is_honest(*who)).collect();
+        let mut seen: BTreeMap<usize, Seen> = BTreeMap::new();
+        for who in viewers {
+            let epoch = said[who].as_ref().map_or(0, |summary| summary.epoch);
+            let devices = self.members_of(who, group).unwrap_or_default().into_iter().map(|member| member.device);
+            seen.insert(who, (epoch, devices.collect()));
+        }
+        let Some((first, (epoch, roster))) = seen.first_key_value() else { return };
+        let name = |who: usize| self.nodes[who].name;
+        let told = |(epoch, devices): &Seen| {
+            let names: Vec<&str> =
+                (0..self.nodes.len()).filter(|who| devices.contains(&self.nodes[*who].device)).map(name).collect();
+            format!("[{}] in epoch {epoch}", names.join(", "))
+        };
+        let mut wrong = None;
+        if let Some((other, theirs)) = seen.iter().find(|(_, theirs)| **theirs != (*epoch, roster.clone())) {
+            let ours = told(&(*epoch, roster.clone()));
+            wrong = Some(format!("{} sees {ours}, and {} sees {}", name(*first), name(*other), told(theirs)));
+        }
+        for who in (0..self.nodes.len()).filter(|who| roster.contains(&self.nodes[*who].device)) {
+            if self.is_out(who) {
+                wrong = Some(format!("{} is out, and is a member for {}", name(who), name(*first)));
+            } else if !self.has_reason(who, said[who].as_ref()) && !seen.contains_key(&who) {
+                wrong = Some(format!("{} is a member for {}, and does not know it", name(who), name(*first)));
+            }
+        }
+        if let Some(what) = wrong {
+            self.evidence.violate(NAME, what);
+        }
+    }
+
+    /// Whether a device that does not follow a group says why: an alarm, or that the relay does not let it in.
+    fn has_reason(&self, who: usize, said: Option<&GroupSummary>) -> bool {
+        said.is_some_and(|summary| summary.alarm.is_some()) || self.evidence.disabled.contains_key(&who)
+    }
+}
