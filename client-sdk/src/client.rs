@@ -9,7 +9,9 @@ use std::sync::{
 };
 
 use chancery_protocol::{
-    client::{Command, GroupSummary, MemberSummary, Message, Partner, PolicySummary, Reply, StateChange},
+    client::{
+        ClientMachine, Command, GroupSummary, MemberSummary, Message, Partner, PolicySummary, Reply, StateChange,
+    },
     identity::{Domain, Handle, Organisation, OrganisationError, Ticket, TicketKind},
     ids::{AccountId, EventId, GroupId, MessageId, NoticeHash, RootHash, Seq},
     mls::{PolicyError, SignedPolicy, charter::Class},
@@ -30,6 +32,7 @@ use crate::{
     events::{Batch, HostEvent},
     identity::Identity,
     keys::KeyProvider,
+    machine::{Machine, Space},
     net::{self, ConnectionState, NetCommand, Network, OfflineReason, Target},
     renewal::Renewal,
 };
@@ -97,6 +100,14 @@ impl Client {
     /// # Errors
     /// `InUse`, `KeyUnavailable`, `WrongKey`, `Damaged`, `Storage`, `StorageFull`; `Internal` without a Tokio runtime.
     pub async fn open(config: Config, keys: impl KeyProvider) -> Result<Self, Error> {
+        Self::open_machine::<ClientMachine>(config, keys).await
+    }
+
+    /// As [`Self::open`], with a machine around the client's: how a node drives one that does more.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub async fn open_machine<M: Machine>(config: Config, keys: impl KeyProvider) -> Result<Self, Error> {
         let tasks = runtime::Handle::try_current().map_err(|error| Error::Internal(error.to_string()))?;
         let (jobs, jobs_taken) = mpsc::channel();
         let (net, net_taken) = unbounded_channel();
@@ -105,7 +116,7 @@ impl Client {
         let (state_told, state) = watch::channel(ConnectionState::Offline { why: OfflineReason::NotEnrolled });
         let (opened, answer) = oneshot::channel();
         let wiring = Wiring { net: net.clone(), events: events_told, ended: ended_told };
-        driver::spawn(config.clone(), keys, jobs_taken, wiring, opened)?;
+        driver::spawn::<M>(config.clone(), keys, jobs_taken, wiring, opened)?;
         let enrolment = answer.await.map_err(|_| Error::Internal("the client's thread has ended".to_owned()))??;
 
         let identity = watch::Sender::new(None);
@@ -461,6 +472,14 @@ impl Client {
     /// `Damaged`, `Storage`, `Stopped`.
     pub async fn events_now(&self, max: usize, cursor: EventId) -> Result<Vec<HostEvent>, Error> {
         self.ask(|answer| Job::Events { after: cursor, max: max.clamp(1, PAGE_MAX), answer }).await
+    }
+
+    /// At most `max` rows (one to 1,000) of a space from a key on, in order of key: what a machine of one's own has stored.
+    ///
+    /// # Errors
+    /// `Damaged`, `Storage`, `Stopped`.
+    pub async fn rows(&self, space: Space, from: Vec<u8>, max: usize) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Error> {
+        self.ask(|answer| Job::Rows { space, from, max: max.clamp(1, PAGE_MAX), answer }).await
     }
 
     /// Deletes all events up to the cursor. Messages stay in history.

@@ -6,7 +6,6 @@
 
 mod clock;
 mod engine;
-mod machine;
 #[cfg(test)]
 mod tests;
 
@@ -16,7 +15,7 @@ use std::{
 };
 
 use chancery_protocol::{
-    client::{ClientMachine, Command, Message, Reply},
+    client::{Command, Message, Reply, Space},
     identity::Ticket,
     ids::{EventId, GroupId, RootHash, Seq},
     wire::Frame,
@@ -31,12 +30,16 @@ use crate::{
     events::HostEvent,
     identity::{Enrolment, EnrolmentKeys},
     keys::KeyProvider,
+    machine::Machine,
     net::NetCommand,
     store::Store,
 };
 
 /// Jobs that are taken from the channel for one transaction.
 const JOBS_PER_BATCH_MAX: usize = 1024;
+
+/// Key and value of a row.
+pub(crate) type KeyValue = (Vec<u8>, Vec<u8>);
 
 /// Where an answer goes. A host that does not wait any more has dropped the other end.
 pub(crate) type Answer<T> = oneshot::Sender<Result<T, Error>>;
@@ -61,6 +64,8 @@ pub(crate) enum Job {
     Acknowledge(Acknowledged, Answer<()>),
     /// Messages of a group.
     History { group: GroupId, before: Option<Seq>, max: usize, answer: Answer<Vec<Message>> },
+    /// Rows of a space from a key on.
+    Rows { space: Space, from: Vec<u8>, max: usize, answer: Answer<Vec<KeyValue>> },
     /// Keys for a ticket: those of the last try, or new ones that are stored first.
     Prepare(Box<Ticket>, Answer<EnrolmentKeys>),
     /// The registrar has answered.
@@ -95,7 +100,7 @@ pub(crate) struct Wiring {
 ///
 /// # Errors
 /// `Internal` if the system starts no thread; all others come as the answer.
-pub(crate) fn spawn(
+pub(crate) fn spawn<M: Machine>(
     config: Config,
     keys: impl KeyProvider,
     jobs: Receiver<Job>,
@@ -104,13 +109,13 @@ pub(crate) fn spawn(
 ) -> Result<(), Error> {
     thread::Builder::new()
         .name("chancery-driver".to_owned())
-        .spawn(move || live::<ClientMachine>(&config, &keys, &jobs, wiring, opened))
+        .spawn(move || live::<M>(&config, &keys, &jobs, wiring, opened))
         .map(|_| ())
         .map_err(|error| Error::Internal(format!("no thread could be started: {error}")))
 }
 
 /// The life of the thread.
-fn live<M: machine::Machine>(
+fn live<M: Machine>(
     config: &Config,
     keys: &dyn KeyProvider,
     jobs: &Receiver<Job>,
@@ -143,7 +148,7 @@ impl Drop for Goodbye {
 }
 
 /// Takes everything that waits, so that all of it is one transaction, and sleeps until the next timer otherwise.
-fn run<M: machine::Machine>(mut engine: Engine<M>, jobs: &Receiver<Job>) {
+fn run<M: Machine>(mut engine: Engine<M>, jobs: &Receiver<Job>) {
     loop {
         let first = match engine.wait() {
             Some(wait) => match jobs.recv_timeout(wait) {

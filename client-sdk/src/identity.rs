@@ -5,8 +5,8 @@
 use chancery_protocol::{
     client::Partner,
     identity::{
-        Authority, Chain, Contact, DeviceIdentity, DeviceKey, Handle, Invitee, Organisation, PersonalRoot, Ticket,
-        TicketKind, certificate::At, link::AccountRoot, verify_chain,
+        Authority, Chain, Contact, DeviceIdentity, DeviceKey, Handle, Invitee, Organisation, PersonalRoot, Role,
+        Ticket, TicketKind, certificate::At, link::AccountRoot, verify_chain,
     },
     ids::{AccountId, DeviceId, RootHash},
     secret::Secret32,
@@ -38,6 +38,10 @@ pub struct Identity {
     pub invitee: Option<Invitee>,
     /// This device.
     pub device: DeviceId,
+    /// Its Ed25519 public key.
+    pub public_key: [u8; 32],
+    /// What it is for.
+    pub role: Role,
     /// Last moment at which the device certificate is valid.
     pub not_after: Timestamp,
 }
@@ -55,6 +59,8 @@ impl Identity {
             contact: (device.authority() == Authority::Personal).then(|| Contact(device.account())),
             invitee: device.handle().map(|handle| Invitee { root: device.root(), handle: handle.clone() }),
             device: device.device(),
+            public_key: *device.public_key(),
+            role: device.role(),
             not_after: device.not_after(),
         }
     }

@@ -38,6 +38,7 @@ mod error;
 mod events;
 mod identity;
 mod keys;
+pub mod machine;
 mod net;
 mod renewal;
 mod store;

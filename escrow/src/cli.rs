@@ -1,10 +1,11 @@
-//! The command line: `policy`.
+//! The command line: `policy`, `enrol`, `serve`, `status`.
 //!
 //! This module does not do the work; it says what was done, or what to do next.
 
 use std::{
     ffi::OsString,
     fs,
+    net::SocketAddr,
     path::{Path, PathBuf},
 };
 
@@ -15,12 +16,15 @@ use chancery_protocol::{
 };
 use clap::{Args, Parser, Subcommand};
 
-use crate::policy::{self, PolicyFile, show};
+use crate::{
+    policy::{self, PolicyFile, show},
+    serving,
+};
 
 const EXIT_CODES: &str = "Exit codes: 0 done; 1 not done, the message says what to do; 2 wrong usage.";
 
 #[derive(Debug, Parser)]
-#[command(name = "chancery-escrow", version, about = "Escrow policies of Chancery", after_help = EXIT_CODES)]
+#[command(name = "chancery-escrow", version, about = "Escrow node of Chancery, and its policies", after_help = EXIT_CODES)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -31,6 +35,37 @@ enum Command {
     /// Escrow policies: check, sign and show them
     #[command(subcommand)]
     Policy(Policy),
+    /// Make the node's folder and redeem a ticket for an account of role escrow, from standard input
+    #[command(after_help = EXIT_CODES)]
+    Enrol {
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Archive until SIGINT or SIGTERM
+    #[command(after_help = EXIT_CODES)]
+    Serve {
+        #[command(flatten)]
+        place: Place,
+        /// UDP address at which members ask how far their groups are archived
+        #[arg(long, default_value = "0.0.0.0:4434")]
+        listen: SocketAddr,
+    },
+    /// Show how a node stands, whether it runs or not
+    #[command(after_help = EXIT_CODES)]
+    Status {
+        #[command(flatten)]
+        place: Place,
+    },
+}
+
+#[derive(Debug, Args)]
+struct Place {
+    /// The node's folder
+    #[arg(long, default_value = "chancery-escrow")]
+    dir: PathBuf,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(Debug, Args)]
@@ -111,12 +146,14 @@ pub fn run_cli(args: impl IntoIterator<Item = OsString>) -> u8 {
             return u8::try_from(error.exit_code()).unwrap_or(2);
         }
     };
-    let Command::Policy(command) = cli.command;
-    match run(command) {
-        Ok(text) => {
-            say(&text);
-            0
-        }
+    let done = match cli.command {
+        Command::Policy(command) => run(command).map(|text| say(&text)),
+        Command::Enrol { place } => serving::enrol(&place.dir, place.json),
+        Command::Serve { place, listen } => serving::serve(&place.dir, listen, place.json),
+        Command::Status { place } => serving::status(&place.dir, place.json),
+    };
+    match done {
+        Ok(()) => 0,
         Err(message) => {
             complain(&message);
             1
@@ -231,7 +268,7 @@ fn write_new(path: &Path, text: &str) -> Result<(), String> {
 }
 
 #[allow(clippy::print_stdout, reason = "a command line tool")]
-fn say(text: &str) {
+pub(crate) fn say(text: &str) {
     println!("{text}");
 }
 

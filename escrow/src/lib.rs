@@ -1,16 +1,9 @@
 //! The escrow node: the one listening member of an escrowed group, and the sealed archive of what it hears.
 //!
-//! What is built: policies as people write them ([`policy`]), and the command that checks, signs and shows them. It captures
-//! nothing yet.
-//!
-//! # What it will do
-//!
-//! An escrow node is a client. It drives [`chancery_protocol::client::ClientMachine`] as the SDK does, with a device
-//! certificate of role [`chancery_protocol::identity::Role::Escrow`], and never sends (`mls.gate.1`). What it decrypts it
-//! seals at once, per scope: tenant, group, UTC day of receipt, retention class, policy, segment. Its files are those of
-//! every node: `config`, `driver`, `store`, `metrics`, `log`. The maths and the decisions of sealing, of threshold keys
-//! and of openings go into a machine `escrow` in `chancery-protocol`, which holds a client machine; this crate gives it
-//! sockets, files and a clock.
+//! An escrow node is a client. It drives the SDK's client ([`chancery_client::Client`]), with the escrow machine of
+//! `chancery-protocol` around the client machine: what the device hears is sealed in the same transaction in which it is
+//! read. This crate gives it a folder, an endpoint where members ask how far their groups are archived, policies as
+//! people write them ([`policy`]), and commands. It opens nothing: that takes officers, and is not built yet.
 //!
 //! # Promises that it must keep
 //!
@@ -30,6 +23,22 @@
 //! `spec/threat-model.md` says what no such node can do.
 
 mod cli;
+mod endpoint;
+mod node;
 pub mod policy;
+mod serving;
 
-pub use cli::run_cli;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use chancery_protocol::time::Timestamp;
+
+pub use crate::{
+    cli::run_cli,
+    endpoint::{Endpoint, EndpointError},
+    node::{Node, NodeMachine, Status},
+};
+
+/// The system's clock.
+fn now() -> Timestamp {
+    Timestamp(0).plus(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())
+}

@@ -1,11 +1,12 @@
-//! Chancery's protocol, without input or output: wire formats, identities, the MLS profile, and the machines of client
-//! and relay.
+//! Chancery's protocol, without input or output: wire formats, identities, the MLS profile, and the machines of client,
+//! relay and escrow node.
 //!
 //! This crate opens no socket and no file, and reads no clock and no operating-system randomness (HPKE inside OpenMLS
 //! aside). Each machine has one shape: `handle(input, now)`, then `poll()` until `None`, and `next_timeout()`. Drain
 //! `poll` before the next `handle`; what `Persist` carries is durable before any `Send` that follows it.
 //! `spec/README.md` is the map.
 
+pub mod capture;
 pub mod client;
 pub mod error;
 pub mod escrow;

@@ -34,6 +34,24 @@ pub enum Space {
     Directory = 10,
     /// Other organisations that are pinned, each by its root; and, behind the root, what is kept of its directory.
     Partner = 11,
+    /// Of an escrow node: the archive's log but its entries: right edge, checkpoint, nodes.
+    Archive = 12,
+    /// Of an escrow node: entries of the archive's log, by place.
+    ArchiveEntry = 13,
+    /// Of an escrow node: how far each group is archived.
+    ArchiveGroup = 14,
+    /// Of an escrow node: segments, with their headers.
+    Segment = 15,
+    /// Of an escrow node: sealed records: segment, place in it.
+    Record = 16,
+    /// Of an escrow node: reports: group, day.
+    Report = 17,
+    /// Of an escrow node: its newest statement of each group, by the group's lookup.
+    Statement = 18,
+    /// Of an escrow node: where an entry of a group was captured, and its line there: the group's lookup, its place.
+    Receipt = 19,
+    /// Of an escrow node: lines of a capture, by its place in the archive's log.
+    Lines = 20,
 }
 
 /// One row to write or, without a value, to delete.

@@ -5,7 +5,9 @@
 use std::net::SocketAddr;
 
 use chancery_protocol::{
-    identity::{Domain, Handle, Organisation, Ticket, TicketKind, certificate::root_hash, issue::server_certificate},
+    identity::{
+        Domain, Handle, Organisation, Role, Ticket, TicketKind, certificate::root_hash, issue::server_certificate,
+    },
     ids::{AccountId, DeviceId, RootHash, SpkiPin},
     time::Timestamp,
     wire::registrar::Place,
@@ -128,17 +130,23 @@ impl Admin {
     /// # Errors
     /// `Exists`, `NoAddress`, and what goes wrong.
     pub fn add_account(&mut self, handle: &Handle) -> Result<Ticket, AdminError> {
-        self.add_account_with(handle, None)
+        self.add_account_with(handle, Role::Human, None)
     }
 
-    /// As [`Self::add_account`], with another number of devices than the configuration says.
+    /// As [`Self::add_account`], for devices of another role than people's, with another number of them than the
+    /// configuration says.
     ///
     /// # Errors
     /// As [`Self::add_account`].
-    pub fn add_account_with(&mut self, handle: &Handle, devices_max: Option<u32>) -> Result<Ticket, AdminError> {
+    pub fn add_account_with(
+        &mut self,
+        handle: &Handle,
+        role: Role,
+        devices_max: Option<u32>,
+    ) -> Result<Ticket, AdminError> {
         // Before anything is written: an account without a ticket would only puzzle.
         let addresses = self.addresses()?;
-        if !self.store.add_account(handle, handle.account(self.tenant), devices_max, self.clock.now())? {
+        if !self.store.add_account(handle, handle.account(self.tenant), role, devices_max, self.clock.now())? {
             return Err(AdminError::Exists(handle.clone()));
         }
         self.make_ticket(Some(handle), addresses)

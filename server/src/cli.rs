@@ -5,7 +5,7 @@
 use std::{ffi::OsString, net::SocketAddr, num::NonZeroU32, path::PathBuf};
 
 use chancery_protocol::{
-    identity::{Domain, Handle, Organisation, Ticket},
+    identity::{Domain, Handle, Organisation, Role, Ticket},
     ids::{AccountId, DeviceId},
     limits::ORGANISATION_BYTES_MAX,
     time::Timestamp,
@@ -102,6 +102,9 @@ enum Account {
         /// How many devices it may have, if not as many as the configuration says
         #[arg(long)]
         devices: Option<NonZeroU32>,
+        /// What its devices are for: human, service or escrow
+        #[arg(long, default_value = "human")]
+        role: Role,
         #[command(flatten)]
         common: Common,
     },
@@ -351,9 +354,9 @@ fn stop_signal() -> std::io::Result<impl Future<Output = ()>> {
 
 fn run_account(command: Account) -> Result<(), Ended> {
     match command {
-        Account::Add { handle, devices, common } => {
+        Account::Add { handle, devices, role, common } => {
             let mut admin = open(&common)?;
-            let ticket = admin.add_account_with(&handle, devices.map(NonZeroU32::get))?;
+            let ticket = admin.add_account_with(&handle, role, devices.map(NonZeroU32::get))?;
             print_ticket(&admin, &ticket, Some(&handle), &common);
         }
         Account::Ticket { handle, common } => {
@@ -519,6 +522,7 @@ fn row_json(row: &AccountRow) -> Value {
         "kind": if row.handle.is_some() { "tenant" } else { "personal" },
         "devices": row.devices,
         "devices_max": row.devices_max,
+        "role": row.role.word(),
         "created_at_ms": row.created_at.0,
         "disabled_at_ms": row.disabled_at.map(|at: Timestamp| at.0),
     })
@@ -527,6 +531,9 @@ fn row_json(row: &AccountRow) -> Value {
 fn row_text(row: &AccountRow) -> String {
     let state = if row.disabled_at.is_some() { "disabled" } else { "active" };
     match &row.handle {
+        Some(handle) if row.role != Role::Human => {
+            format!("{state:<9} {handle}  ({} devices, {})", row.devices, row.role.word())
+        }
         Some(handle) => format!("{state:<9} {handle}  ({} devices)", row.devices),
         None => format!("{state:<9} personal {}", row.account),
     }

@@ -19,6 +19,7 @@ const AREAS: &[&str] = &[
     "policy",
     "relay",
     "archive",
+    "escrow",
     "evidence",
     "ceremony",
     "opening",

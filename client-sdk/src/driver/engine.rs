@@ -16,27 +16,16 @@ use chancery_protocol::{
 };
 use tokio::sync::{mpsc::UnboundedSender, watch};
 
-use super::{Acknowledged, Answer, Job, clock::Clock, machine::Machine};
+use super::{Acknowledged, Answer, Job, clock::Clock};
 use crate::{
     error::Error,
     events::HostEvent,
     identity::{Enrolment, EnrolmentKeys},
+    machine::Machine,
     net::{NetCommand, Target},
     store::{Store, random_secret},
 };
 
-/// What the machine reads when it opens.
-const MACHINE_SPACES: &[Space] = &[
-    Space::Device,
-    Space::Mls,
-    Space::Group,
-    Space::Chain,
-    Space::Outbox,
-    Space::Intent,
-    Space::Epoch,
-    Space::Directory,
-    Space::Partner,
-];
 const ENROLMENT: &[u8] = b"enrolment";
 /// Followed by the hash of the ticket's secret.
 const PREPARED: &[u8] = b"prepared/";
@@ -77,6 +66,8 @@ enum Effect {
 struct Batch {
     rows: Vec<RowWrite>,
     effects: Vec<Effect>,
+    /// Whether what was deleted must leave the disk now.
+    truncate: bool,
 }
 
 impl<M: Machine> Engine<M> {
@@ -239,6 +230,7 @@ impl<M: Machine> Engine<M> {
                     batch.effects.push(Effect::AskPartner(root, registrar, resource));
                 }
                 (Output::Events, _) => batch.effects.push(Effect::Events),
+                (Output::Truncate, _) => batch.truncate = true,
             }
         }
     }
@@ -266,6 +258,11 @@ impl<M: Machine> Engine<M> {
         {
             tracing::warn!(code = error.code(), "a batch could not be stored: the machine is opened again");
             return self.give_up_machine(error);
+        }
+        if batch.truncate
+            && let Err(error) = self.store.truncate()
+        {
+            tracing::warn!(code = error.code(), "the log of the database could not be cut");
         }
         self.carry_out(batch.effects);
     }
@@ -352,7 +349,7 @@ impl<M: Machine> Engine<M> {
 
     fn open_machine(&mut self, enrolment: &Enrolment) -> Result<(), Error> {
         self.enrolled = true;
-        let rows = self.store.rows(MACHINE_SPACES)?;
+        let rows = self.store.rows(M::SPACES)?;
         let seed = random_secret()?;
         let key = enrolment.keys.device_key()?;
         let machine = M::open(key, enrolment.chain.clone(), rows, *seed.expose(), self.clock.now())
@@ -368,6 +365,7 @@ impl<M: Machine> Engine<M> {
             Job::History { group, before, max, answer } => {
                 drop(answer.send(self.store.history(group, before, max)));
             }
+            Job::Rows { space, from, max, answer } => drop(answer.send(self.store.rows_from(space, &from, max))),
             Job::Acknowledge(which, answer) => drop(answer.send(self.acknowledge(which))),
             Job::Prepare(ticket, answer) => drop(answer.send(self.prepare(&ticket))),
             Job::Enrolment(answer) => drop(answer.send(self.enrolment())),

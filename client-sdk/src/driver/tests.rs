@@ -23,8 +23,12 @@ use chancery_protocol::{
 };
 use tokio::sync::{Semaphore, mpsc::UnboundedReceiver, mpsc::unbounded_channel};
 
-use super::{machine::Machine, *};
-use crate::{identity::Granted, keys::KeyUnavailable, store::Row};
+use super::*;
+use crate::{
+    identity::Granted,
+    keys::KeyUnavailable,
+    machine::{CLIENT_SPACES, Row},
+};
 
 /// Persists what it is told to send, counts its rows when it opens, and makes one event of each `Input::Frames`.
 struct Fake {
@@ -56,6 +60,8 @@ impl Fake {
 }
 
 impl Machine for Fake {
+    const SPACES: &[Space] = CLIENT_SPACES;
+
     fn open(_: DeviceKey, _: Chain, rows: Vec<Row>, _: [u8; 32], _: Timestamp) -> Result<Self, ClientFault> {
         assert!(rows.iter().all(|(space, ..)| !matches!(space, Space::Host | Space::Event | Space::Message)));
         Ok(Self { outputs: Vec::new(), sent: rows.len() as u64, events: 0 })

@@ -35,6 +35,7 @@ use self::{lock::StateLock, seal::Sealer};
 use crate::{
     error::Error,
     keys::{KeyProvider, create_private_dir},
+    machine::Row,
 };
 
 /// File name of the database in a state folder.
@@ -46,9 +47,6 @@ const APPLICATION_ID: i64 = 0x6368_436c;
 const DATA_KEY: &str = "data_key";
 /// Pages of 4 KiB after which the write-ahead log is folded into the database: 4 MiB.
 const CHECKPOINT_PAGES: i32 = 1_000;
-
-/// A row as the machine reads it back.
-pub(crate) type Row = (Space, Vec<u8>, Vec<u8>);
 
 /// Key and opened value of a row.
 type Opened = (Vec<u8>, Vec<u8>);
@@ -164,6 +162,25 @@ impl Store {
             rows.extend(found.into_iter().map(|(key, value)| (*space, key, value)));
         }
         Ok(rows)
+    }
+
+    /// At most `max` rows of a space from a key on, in order of key.
+    ///
+    /// # Errors
+    /// `Damaged`, `Storage`.
+    pub(crate) fn rows_from(&self, space: Space, from: &[u8], max: usize) -> Result<Vec<Opened>, Error> {
+        let condition = "space = ?1 AND key >= ?2 ORDER BY key LIMIT ?3";
+        self.select(condition, params![space as u8, from, limit(max)], space)
+    }
+
+    /// Folds the log in and cuts it, so that what was deleted stands nowhere any more.
+    ///
+    /// # Errors
+    /// `Storage`, and the file is opened anew before the next use.
+    pub(crate) fn truncate(&mut self) -> Result<(), Error> {
+        let folded =
+            self.file.as_ref().ok_or_else(closed).and_then(|file| file.fold_in("PRAGMA wal_checkpoint(TRUNCATE)"));
+        self.written(folded)
     }
 
     /// At most `max` events after `cursor`, oldest first.

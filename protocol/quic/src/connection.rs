@@ -184,6 +184,24 @@ impl Connection {
         Ok((FrameWriter::new(send), FrameReader::new(receive, Direction::Orders)))
     }
 
+    /// Member, `chancery-capture/1`: the stream for the one question and its answer.
+    ///
+    /// # Errors
+    /// If the connection is gone.
+    pub async fn open_capture(&self) -> Result<(FrameWriter, FrameReader), StreamError> {
+        let (send, receive) = self.connection.open_bi().await?;
+        Ok((FrameWriter::new(send), FrameReader::new(receive, Direction::FromEscrow)))
+    }
+
+    /// Escrow node, `chancery-capture/1`: waits for the member's one stream.
+    ///
+    /// # Errors
+    /// If the connection is gone.
+    pub async fn accept_capture(&self) -> Result<(FrameWriter, FrameReader), StreamError> {
+        let (send, receive) = self.connection.accept_bi().await?;
+        Ok((FrameWriter::new(send), FrameReader::new(receive, Direction::ToEscrow)))
+    }
+
     /// Where the peer is. Not for logs.
     #[must_use]
     pub fn peer_address(&self) -> SocketAddr {

@@ -34,6 +34,8 @@ pub enum Protocol {
     Enrol,
     /// `chancery-orders/1`: a registrar and a relay of another process.
     Orders,
+    /// `chancery-capture/1`: a member and the escrow node of its group.
+    Capture,
 }
 
 /// ALPN of [`Protocol::Relay`].
@@ -42,10 +44,12 @@ pub const ALPN_RELAY: &[u8] = b"chancery/1";
 pub const ALPN_ENROL: &[u8] = b"chancery-enrol/1";
 /// ALPN of [`Protocol::Orders`].
 pub const ALPN_ORDERS: &[u8] = b"chancery-orders/1";
+/// ALPN of [`Protocol::Capture`].
+pub const ALPN_CAPTURE: &[u8] = b"chancery-capture/1";
 
 impl Protocol {
     /// All of them.
-    pub const ALL: &[Self] = &[Self::Relay, Self::Enrol, Self::Orders];
+    pub const ALL: &[Self] = &[Self::Relay, Self::Enrol, Self::Orders, Self::Capture];
 
     /// The protocol's name in the handshake.
     #[must_use]
@@ -54,6 +58,7 @@ impl Protocol {
             Self::Relay => ALPN_RELAY,
             Self::Enrol => ALPN_ENROL,
             Self::Orders => ALPN_ORDERS,
+            Self::Capture => ALPN_CAPTURE,
         }
     }
 

@@ -88,6 +88,12 @@ pub enum Command {
         /// What.
         change: StateChange,
     },
+    /// Renews this device's keys in a group: whoever had a copy of them reads nothing that comes after. Done when the
+    /// commit is merged.
+    RenewKeys {
+        /// The group.
+        group: GroupId,
+    },
     /// Sends a text. Done with `Message` when it is safe in the outbox; `Event::Sent` follows.
     Send {
         /// The group.
@@ -750,6 +756,8 @@ pub enum Output {
     Done(CommandId, Result<Reply, ClientFault>),
     /// Rows of [`crate::rows::Space::Event`] were added.
     Events,
+    /// What was deleted by the rows before must leave the disk: no log of the store may hold it any longer.
+    Truncate,
     /// The relay refused the connection, or broke the protocol: close it; connect again after a pause if `retry`.
     Disconnect {
         /// Why.

@@ -2,12 +2,13 @@
 //!
 //! This module does not send; it leaves the group as the log says and tells what happened.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use crate::{
     client::{
         api::{AlarmKind, Event, GroupStatus, Message, message_key},
         escrow::{is_alone, is_last_device},
+        listen::Outcome,
         machine::{ClientMachine, GroupSlot, Opening, RETRY_AFTER, Request},
         record::{ChainRecord, Follow},
     },
@@ -50,7 +51,9 @@ impl ClientMachine {
                 // What overtook this answer is asked for again.
                 slot.opening = Opening::Closed;
             }
+            self.heard_beginning(opened.group);
         }
+        let Some(slot) = self.groups.get_mut(&opened.group) else { return };
         if opened.head.seq >= slot.known.seq {
             slot.known = opened.head;
             slot.known_hash = true;
@@ -115,6 +118,7 @@ impl ClientMachine {
             slot.record.alarm = Some(kind);
             slot.dirty = true;
             self.tell(&Event::Alarm { group: id, kind, reason: reason.to_owned() });
+            self.heard_end(id, reason);
         }
     }
 
@@ -154,7 +158,9 @@ impl ClientMachine {
             self.alarm(id, AlarmKind::Fork, "the relay's entries do not match the head that it told");
             return Err(Stop::Group);
         }
+        let epoch = slot.record.epoch;
         let outcome = self.outcome(id, &entry, now);
+        self.hear_failure(outcome.as_ref().err());
         let slot = self.groups.get_mut(&id).ok_or(Stop::Group)?;
         match outcome {
             Ok(()) => {}
@@ -209,7 +215,13 @@ impl ClientMachine {
         if entry.kind == EntryKind::Commit {
             slot.record.newest_commit = entry.seq;
         }
-        if slot.group.is_none() { Err(Stop::Group) } else { Ok(()) }
+        let out = slot.group.is_none();
+        self.heard_entry(id, &entry, head, epoch);
+        if out {
+            self.heard_end(id, "this device was removed from the group");
+            return Err(Stop::Group);
+        }
+        Ok(())
     }
 
     fn outcome(&mut self, id: GroupId, entry: &Entry, now: Timestamp) -> Result<(), ProcessError> {
@@ -245,7 +257,13 @@ impl ClientMachine {
         }
     }
 
-    fn message(&mut self, id: GroupId, entry: &Entry, sender: &LeafView, plaintext: &[u8]) -> Result<(), ProcessError> {
+    fn message(
+        &mut self,
+        id: GroupId,
+        entry: &Entry,
+        sender: &Arc<LeafView>,
+        plaintext: &[u8],
+    ) -> Result<(), ProcessError> {
         let void = |error: crate::error::Malformed| ProcessError::Void(error.to_string());
         // mls.envelope.5
         let bytes = unpad(plaintext).map_err(void)?;
@@ -253,7 +271,10 @@ impl ClientMachine {
         let device = sender.identity.device();
         // mls.envelope.3: what was received before is dropped; a gap is shown with the message.
         let last = self.chains.get(&(id, device));
-        let (chain, continuous) = match ChainRecord::follow(last, &envelope, envelope_hash(bytes)) {
+        let follow = ChainRecord::follow(last, &envelope, envelope_hash(bytes));
+        let repeated = follow == Follow::Known;
+        self.hear(|| Outcome::Message { by: Arc::clone(sender), envelope: bytes.to_vec(), repeated });
+        let (chain, continuous) = match follow {
             Follow::Known => return Ok(()),
             Follow::Next(chain, continuous) => (chain, continuous),
             // mls.envelope.6: it is shown, for nobody has it yet, and with it what it means.
@@ -310,6 +331,10 @@ impl ClientMachine {
 
     /// Writes a message into history.
     pub(super) fn keep(&mut self, message: Message) {
+        // mls.listen.2: whoever listens keeps its messages sealed, elsewhere.
+        if self.listening.is_some() {
+            return;
+        }
         let key = message_key(message.group, message.seq);
         self.write(RowWrite { space: Space::Message, key, value: Some(encode(&message)) });
     }
@@ -322,7 +347,9 @@ impl ClientMachine {
         let epoch = group.epoch().0;
         let by = merged.committer.identity.account();
         slot.record.epoch = epoch;
-        slot.record.name.clone_from(&after.state.name);
+        if self.listening.is_none() {
+            slot.record.name.clone_from(&after.state.name);
+        }
         let accounts = after.accounts();
         slot.record.accounts = u32::try_from(accounts.len()).unwrap_or(u32::MAX);
         slot.record.leavers.retain(|(leaver, _)| accounts.contains(leaver));
@@ -334,6 +361,8 @@ impl ClientMachine {
             slot.may_append = false;
         }
 
+        let authenticator = group.epoch_authenticator();
+        self.hear_merged(merged, &after, authenticator);
         self.unspoil(id);
         let own = self.identity.account();
         let handle = |view: &crate::mls::GroupView, account| {

@@ -238,7 +238,7 @@ impl ClientMachine {
             GroupStatus::Leaving => own.is_some_and(|(_, own)| seq < *own),
             _ => false,
         };
-        if !may || slot.intents.values().any(intended) {
+        if !may || self.listening.is_some() || slot.intents.values().any(intended) {
             return None;
         }
         let since = slot.leavers_since.get(&leaver).copied()?;

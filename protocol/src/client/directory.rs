@@ -390,7 +390,8 @@ impl ClientMachine {
     /// When it is this device's turn to remove who is out of a group.
     pub(super) fn expulsion_due(&self, id: GroupId, slot: &GroupSlot) -> Option<Timestamp> {
         let is_intended = slot.intents.values().any(|intent| intent.what == IntentKind::Expel);
-        if is_intended || slot.record.status != GroupStatus::Active || slot.opening != Opening::Open {
+        let open = slot.opening == Opening::Open && slot.record.status == GroupStatus::Active;
+        if is_intended || !open || self.listening.is_some() {
             return None;
         }
         let first = self.out_of(id).into_iter().filter_map(|device| {

@@ -4,7 +4,13 @@
 //! This module does not judge. What the directory says is in [`super::directory`]. What this one knows is the validity of
 //! certificates; KeyPackages of expired devices are refused where they are read ([`crate::mls::OfferedPackage::parse`]).
 
-use crate::identity::{DeviceIdentity, Role};
+use crate::{
+    client::{
+        api::{ClientFault, Command},
+        machine::ClientMachine,
+    },
+    identity::{DeviceIdentity, Role},
+};
 
 /// Whether this device may send at all: an escrow device only listens. (mls.gate.1)
 ///
@@ -14,6 +20,21 @@ pub(super) fn may_send(own: &DeviceIdentity) -> Result<(), String> {
     match own.role() {
         Role::Human | Role::Service => Ok(()),
         Role::Escrow => Err("an escrow device only listens".to_owned()),
+    }
+}
+
+impl ClientMachine {
+    /// mls.listen.3: a device that listens founds, invites, removes and says nothing; it renews its own keys.
+    ///
+    /// # Errors
+    /// `Forbidden`.
+    pub(super) fn may_do(&self, command: &Command) -> Result<(), ClientFault> {
+        let quiet =
+            matches!(command, Command::RenewKeys { .. } | Command::Groups | Command::Members { .. } | Command::Flush);
+        if quiet {
+            return Ok(());
+        }
+        may_send(&self.identity).map_err(ClientFault::Forbidden)
     }
 }
 

@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 use crate::{
     client::{
         api::{AlarmKind, ClientFault, CommandId, Event, GroupStatus},
-        changes::internal,
+        changes::{active, internal},
         machine::{ClientMachine, GroupSlot, Opening, RETRY_AFTER, Request},
         record::{EpochRecord, IntentKind, OutboxItem, Stuck, epoch_row},
     },
@@ -208,7 +208,7 @@ impl ClientMachine {
             .intents
             .values()
             .any(|intent| matches!(intent.what, IntentKind::Readd { device: d, .. } if d == device));
-        if intended || slot.record.status != GroupStatus::Active {
+        if intended || slot.record.status != GroupStatus::Active || self.listening.is_some() {
             return None;
         }
         let since = slot.readd_since.get(&device).copied()?;
@@ -290,6 +290,13 @@ impl ClientMachine {
         let Some(slot) = self.groups.get_mut(&id) else { return };
         slot.record.renewed_at = Some(now);
         self.intend(id, IntentKind::Renew, None);
+    }
+
+    /// Renews the keys because the host wants it.
+    pub(super) fn renew_keys(&mut self, id: CommandId, group: GroupId) -> Result<(), ClientFault> {
+        active(self.groups.get(&group))?;
+        self.intend(group, IntentKind::Renew, Some(id));
+        Ok(())
     }
 
     /// An epoch has begun, with keys that nobody has used: what may not have arrived in the one before is encrypted again.

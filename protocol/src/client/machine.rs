@@ -15,6 +15,7 @@ use crate::{
             event_key,
         },
         directory::{Following, Seen},
+        listen::Listening,
         partners::Pinned,
         record::{
             ChainRecord, DeviceRecord, EpochRecord, GroupRecord, Intent, OutboxItem, chain_row, group_row, ordered_row,
@@ -22,7 +23,7 @@ use crate::{
         },
     },
     error::Refusal,
-    identity::{Chain, DeviceIdentity, DeviceKey, certificate::At, verify_chain},
+    identity::{Chain, DeviceIdentity, DeviceKey, Role, certificate::At, verify_chain},
     ids::{AccountId, DeviceId, GroupId, RootHash, Seq},
     limits::IN_FLIGHT_MAX,
     merkle::Resource,
@@ -191,6 +192,8 @@ pub struct ClientMachine {
     pub(super) seen: BTreeMap<GroupId, Seen>,
     /// Since when this device knows who is out and still in a group.
     pub(super) out_since: BTreeMap<DeviceId, Timestamp>,
+    /// Of a device that only listens: what it has heard.
+    pub(super) listening: Option<Listening>,
 }
 
 impl core::fmt::Debug for ClientMachine {
@@ -277,7 +280,8 @@ impl ClientMachine {
                 }
                 Space::Directory => directory.push((row, value)),
                 Space::Partner => partners.push((row, value)),
-                Space::Host | Space::Message | Space::Event => {}
+                // Of the host, or of a machine around this one.
+                _ => {}
             }
         }
         let mut groups = BTreeMap::new();
@@ -295,6 +299,7 @@ impl ClientMachine {
             slot.epochs = epochs.remove(&id).unwrap_or_default();
             groups.insert(id, slot);
         }
+        let listening = (identity.role() == Role::Escrow).then(Listening::default);
         Ok(Self {
             core,
             key,
@@ -331,6 +336,7 @@ impl ClientMachine {
             directories_version: 0,
             seen: BTreeMap::new(),
             out_since: BTreeMap::new(),
+            listening,
         })
     }
 
@@ -395,6 +401,7 @@ impl ClientMachine {
 
     /// The commands; `Ok(None)` is answered later.
     fn command(&mut self, id: CommandId, command: Command, now: Timestamp) -> Result<Option<Reply>, ClientFault> {
+        self.may_do(&command)?;
         match command {
             Command::CreateGroup { class, name } => self.create_group(id, class, name).map(|()| None),
             Command::FoundEscrowed { name, policy } => self.found_escrowed(id, name, &policy, now).map(|()| None),
@@ -405,6 +412,7 @@ impl ClientMachine {
             Command::Remove { group, account } => self.remove(id, group, account).map(|()| None),
             Command::Leave { group } => self.leave(id, group, now),
             Command::Change { group, change } => self.change_state(id, group, change).map(|()| None),
+            Command::RenewKeys { group } => self.renew_keys(id, group).map(|()| None),
             Command::Send { group, text } => self.send_text(group, text, now).map(|id| Some(Reply::Message(id))),
             Command::FoundAnew { group, without } => self.found_anew(id, group, &without).map(|()| None),
             Command::Groups => Ok(Some(Reply::Groups(self.groups.iter().map(summary).collect()))),
@@ -589,6 +597,9 @@ impl ClientMachine {
     }
 
     pub(super) fn tell(&mut self, event: &Event) {
+        if self.tell_listener(event) {
+            return;
+        }
         self.device.events = self.device.events.next();
         let row = RowWrite { space: Space::Event, key: event_key(self.device.events), value: Some(encode(event)) };
         self.rows.push(row);

@@ -9,6 +9,7 @@ mod directory;
 mod escrow;
 mod gate;
 mod healing;
+pub mod listen;
 pub mod machine;
 mod outbox;
 mod own_devices;
@@ -21,6 +22,7 @@ pub use api::{
     AlarmKind, ClientFault, Command, CommandId, DirectorySummary, Event, GroupStatus, GroupSummary, Input,
     MemberSummary, Message, Output, Partner, PolicySummary, Reply, StateChange, message_key,
 };
+pub use listen::{Heard, HeardChange, HeardEntry, Outcome};
 pub use machine::ClientMachine;
 
 pub use crate::rows::{RowWrite, Space};

@@ -109,7 +109,7 @@ impl ClientMachine {
         let record = GroupRecord {
             status: GroupStatus::Active,
             class: view.charter.class,
-            name: view.state.name.clone(),
+            name: if self.listening.is_some() { String::new() } else { view.state.name.clone() },
             epoch: group.epoch().0,
             accounts: u32::try_from(view.accounts().len()).unwrap_or(u32::MAX),
             placed: false,

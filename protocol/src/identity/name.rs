@@ -33,12 +33,30 @@ pub enum Role {
 }
 
 impl Role {
-    const fn word(self) -> &'static str {
+    /// Every role.
+    pub const ALL: [Self; 3] = [Self::Human, Self::Service, Self::Escrow];
+
+    /// The word for it in names.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
         match self {
             Self::Human => "human",
             Self::Service => "service",
             Self::Escrow => "escrow",
         }
+    }
+}
+
+/// The text is not a role.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a role is `human`, `service` or `escrow`")]
+pub struct RoleError;
+
+impl FromStr for Role {
+    type Err = RoleError;
+
+    fn from_str(text: &str) -> Result<Self, RoleError> {
+        Self::ALL.into_iter().find(|role| role.word() == text).ok_or(RoleError)
     }
 }
 
@@ -161,7 +179,7 @@ impl DeviceName {
         let parts: Vec<&str> = uri.strip_prefix("chancery:")?.split('/').collect();
         let name = match parts.as_slice() {
             ["tenant", root, handle, device, role] => {
-                let role = [Role::Human, Role::Service, Role::Escrow].into_iter().find(|r| r.word() == *role)?;
+                let role = role.parse().ok()?;
                 let handle = percent_decode(handle)?.parse().ok()?;
                 Self::tenant(root.parse().ok()?, handle, device.parse().ok()?, role)
             }

@@ -5,7 +5,7 @@
 use crate::{
     error::{Malformed, Refusal},
     limits::FRAME_BYTES_MAX,
-    wire::{decode_exact, directory, registrar, relay},
+    wire::{capture, decode_exact, directory, registrar, relay},
 };
 
 /// Who sends a frame.
@@ -25,6 +25,10 @@ pub enum Direction {
     Orders,
     /// A relay sends it on `chancery-orders/1`.
     OrdersAnswer,
+    /// A member sends it on `chancery-capture/1`.
+    ToEscrow,
+    /// An escrow node sends it on `chancery-capture/1`.
+    FromEscrow,
 }
 
 /// Ten bytes before each body: length of the body (u32), type (u16), correlation (u32), all big-endian.
@@ -183,6 +187,13 @@ frames! {
     0x0502 Orders TellDirectory(directory::TellDirectory) "wire.md#telldirectory";
     0x0601 OrdersAnswer OrdersTaken(registrar::OrdersTaken) "wire.md#orders";
     0x0602 OrdersAnswer DirectoryKept(directory::DirectoryKept) "wire.md#telldirectory";
+
+    0x0701 ToEscrow AskStatement(capture::AskStatement) "wire.md#asking-an-escrow-node";
+    0x0702 ToEscrow AskReceipt(capture::AskReceipt) "wire.md#asking-an-escrow-node";
+    0x0703 ToEscrow AskLog(capture::AskLog) "wire.md#asking-an-escrow-node";
+    0x0801 FromEscrow StatementTold(capture::StatementTold) "wire.md#asking-an-escrow-node";
+    0x0802 FromEscrow ReceiptTold(capture::ReceiptTold) "wire.md#asking-an-escrow-node";
+    0x0803 FromEscrow LogTold(capture::LogTold) "wire.md#asking-an-escrow-node";
 }
 
 impl Frame {

@@ -3,6 +3,7 @@
 //! This module does not decide anything. `spec/wire.md`.
 
 pub mod blob;
+pub mod capture;
 pub mod directory;
 pub mod envelope;
 pub mod frame;

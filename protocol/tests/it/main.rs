@@ -7,6 +7,9 @@
     reason = "a test fails by panicking"
 )]
 
+// With an archive key of one hand: as part of the workspace, or with `--features single-dealer`.
+#[cfg(feature = "single-dealer")]
+mod capture;
 mod crash;
 mod devices;
 mod directory;

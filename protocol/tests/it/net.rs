@@ -7,6 +7,7 @@ use std::{
 };
 
 use chancery_protocol::{
+    capture::EscrowMachine,
     client::{
         ClientMachine, Command, CommandId, Event, GroupSummary, Input, Message, Output, Reply, Space, message_key,
     },
@@ -37,13 +38,59 @@ use crate::store::MemoryStore;
 
 pub type Rows = BTreeMap<(Space, Vec<u8>), Vec<u8>>;
 
+/// What a node runs.
+#[allow(clippy::large_enum_variant, reason = "a handful of them")]
+enum Machine {
+    Client(ClientMachine),
+    Escrow(EscrowMachine),
+}
+
+impl Machine {
+    fn identity(&self) -> &DeviceIdentity {
+        match self {
+            Self::Client(machine) => machine.identity(),
+            Self::Escrow(machine) => machine.identity(),
+        }
+    }
+
+    fn handle(&mut self, input: Input, now: Timestamp) {
+        match self {
+            Self::Client(machine) => machine.handle(input, now),
+            Self::Escrow(machine) => machine.handle(input, now),
+        }
+    }
+
+    fn handle_timeout(&mut self, now: Timestamp) {
+        match self {
+            Self::Client(machine) => machine.handle_timeout(now),
+            Self::Escrow(machine) => machine.handle_timeout(now),
+        }
+    }
+
+    fn poll(&mut self) -> Option<Output> {
+        match self {
+            Self::Client(machine) => machine.poll(),
+            Self::Escrow(machine) => machine.poll(),
+        }
+    }
+
+    fn next_timeout(&self) -> Option<Timestamp> {
+        match self {
+            Self::Client(machine) => machine.next_timeout(),
+            Self::Escrow(machine) => machine.next_timeout(),
+        }
+    }
+}
+
 pub struct Node {
     seed: [u8; 32],
     chain: Chain,
     pub account: AccountId,
     rows: Rows,
     tap: Arc<dyn Tap>,
-    machine: ClientMachine,
+    machine: Machine,
+    /// Whether it is an escrow node.
+    archives: bool,
     pub conn: Option<ConnId>,
     /// Frames on their way to this client, by lane.
     lanes: BTreeMap<Lane, VecDeque<(u32, Frame)>>,
@@ -284,6 +331,22 @@ impl Net {
         self.node(name, seed, chain, Arc::new(()));
     }
 
+    /// An escrow node, which archives. It has timers for ever, so settling takes an hour at most from here on.
+    pub fn archive_node(&mut self, name: &str) {
+        self.horizon = Duration::from_secs(3_600);
+        self.escrow(name);
+        let node = self.nodes.get_mut(name).unwrap();
+        node.archives = true;
+        self.kill(name);
+        self.connect(name);
+        self.settle();
+    }
+
+    /// Hash of the tenant's root.
+    pub fn tenant_root(&self) -> RootHash {
+        self.issuing.root()
+    }
+
     pub fn personal(&mut self, name: &str) {
         let seed = self.random.bytes();
         let key = DeviceKey::from_seed(Secret32::new(seed)).unwrap();
@@ -297,7 +360,8 @@ impl Net {
 
     pub fn node(&mut self, name: &str, seed: [u8; 32], chain: Chain, tap: Arc<dyn Tap>) {
         let key = DeviceKey::from_seed(Secret32::new(seed)).unwrap();
-        let machine = ClientMachine::open_with(core(self.random.bytes(), &tap), key, chain.clone(), []).unwrap();
+        let client = ClientMachine::open_with(core(self.random.bytes(), &tap), key, chain.clone(), []).unwrap();
+        let machine = Machine::Client(client);
         let node = Node {
             seed,
             chain,
@@ -305,6 +369,7 @@ impl Net {
             rows: Rows::new(),
             tap,
             machine,
+            archives: false,
             conn: None,
             lanes: BTreeMap::new(),
             up: VecDeque::new(),
@@ -362,7 +427,12 @@ impl Net {
             .map(|((space, key), value)| (*space, key.clone(), value.clone()))
             .collect();
         let key = DeviceKey::from_seed(Secret32::new(node.seed)).unwrap();
-        node.machine = ClientMachine::open_with(core(seed, &node.tap), key, node.chain.clone(), rows).unwrap();
+        let chain = node.chain.clone();
+        node.machine = if node.archives {
+            Machine::Escrow(EscrowMachine::open(key, chain, rows, seed, self.now).unwrap())
+        } else {
+            Machine::Client(ClientMachine::open_with(core(seed, &node.tap), key, chain, rows).unwrap())
+        };
     }
 
     /// The process dies, its disk loses the private keys by which it opens the paths of commits, and it starts again.
@@ -466,7 +536,7 @@ impl Net {
                 Output::Done(id, outcome) => {
                     node.done.insert(id, outcome);
                 }
-                Output::Events => {}
+                Output::Events | Output::Truncate => {}
                 Output::AskRegistrar(resource) => asked = Some(resource),
                 Output::AskPartner { root, resource, .. } => asked_of.push((root, resource)),
                 Output::Disconnect { .. } => disconnect = true,
@@ -642,6 +712,15 @@ impl Net {
     /// The seed of a device's key, which only a thief or the device itself has.
     pub fn device_seed(&self, name: &str) -> [u8; 32] {
         self.nodes[name].seed
+    }
+
+    /// The newest place in a group's log.
+    pub fn newest(&mut self, group: GroupId) -> Seq {
+        let (from, to) = (Seq(1), Seq(u64::MAX));
+        let read = StoreOp::Read { group, from, to, entries_max: usize::MAX, bytes_max: usize::MAX };
+        let replies = self.store.apply(&[read], self.now).unwrap();
+        let [StoreReply::Entries(Ok(entries))] = replies.as_slice() else { panic!("no entries") };
+        entries.last().unwrap().seq
     }
 
     /// How many commits a group's log holds.

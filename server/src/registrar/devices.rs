@@ -7,7 +7,7 @@ use std::time::Duration;
 use chancery_protocol::{
     error::Refusal,
     identity::{
-        Chain, Handle,
+        Chain, Handle, Role,
         certificate::{At, verify_chain},
         directory::DirectoryEvent,
         issue::DEVICE_VALIDITY,
@@ -96,7 +96,7 @@ impl RegistrarStore {
         &mut self,
         secret_hash: &[u8; 32],
         asking: Asking,
-        certify: impl FnOnce(&Handle) -> Result<Chain, Refusal>,
+        certify: impl FnOnce(&Handle, Role) -> Result<Chain, Refusal>,
     ) -> Result<Chain, DeskError> {
         let tx = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let ticket = ticket(&tx, secret_hash, &asking)?;
@@ -111,7 +111,11 @@ impl RegistrarStore {
             Some(_) => {}
             None => refuse_surplus(&tx, &handle, asking.devices_max, asking.now)?,
         }
-        let chain = certify(&handle)?;
+        let role: String =
+            tx.query_row("SELECT role FROM accounts WHERE handle = ?1", [handle.as_str()], |row| row.get(0))?;
+        // A word that this version does not know is not taken for a person's.
+        let role = role.parse().map_err(|_| Refusal::StoreFailed)?;
+        let chain = certify(&handle, role)?;
         write_device(&tx, asking.device, &handle, &chain, asking.now)?;
         tx.execute("UPDATE tickets SET spent_by = ?2 WHERE secret_hash = ?1", params![secret_hash, asking.key])?;
         tx.commit()?;

@@ -45,7 +45,7 @@ impl Office {
         for handle in handles {
             let handle: Handle = handle.parse().unwrap();
             let account = handle.account(office.authority.root());
-            assert!(office.store().add_account(&handle, account, None, NOW).unwrap());
+            assert!(office.store().add_account(&handle, account, Role::Human, None, NOW).unwrap());
         }
         office
     }
@@ -70,8 +70,8 @@ impl Office {
         store.add_ticket(&secret_hash, Some(&handle), NOW.plus(MINUTE)).unwrap();
         let key = key(byte);
         let asking = Asking { device: key.device(), key: *key.public(), now: NOW, devices_max: 5 };
-        let certify = |handle: &Handle| {
-            self.authority.certify(handle, key.public(), Role::Human, NOW).map_err(|_| Refusal::StoreFailed)
+        let certify = |handle: &Handle, role| {
+            self.authority.certify(handle, key.public(), role, NOW).map_err(|_| Refusal::StoreFailed)
         };
         store.enrol(&secret_hash, asking, certify)
     }

@@ -19,7 +19,7 @@ use std::{
 use chancery_protocol::{
     error::Refusal,
     identity::{
-        Authority, CertificateAuthority, Chain, DeviceIdentity, Handle, IdentityError, Purpose, Role, Ticket,
+        Authority, CertificateAuthority, Chain, DeviceIdentity, Handle, IdentityError, Purpose, Ticket,
         certificate::At, link, name::device_id, verify_chain, verify_signature,
     },
     ids::{DeviceId, RootHash, SpkiPin},
@@ -115,8 +115,8 @@ impl Registrar {
             return Err(Refusal::TicketRefused);
         }
         let secret_hash = Ticket::secret_hash(&request.secret);
-        let certify = |handle: &_| {
-            self.authority.certify(handle, &request.device_key, Role::Human, now).map_err(|_| Refusal::StoreFailed)
+        let certify = |handle: &_, role| {
+            self.authority.certify(handle, &request.device_key, role, now).map_err(|_| Refusal::StoreFailed)
         };
         self.store().enrol(&secret_hash, self.asking(&request.device_key, now), certify).map_err(refusal)
     }

@@ -7,7 +7,9 @@ CREATE TABLE accounts (
     created_at  INTEGER NOT NULL,
     disabled_at INTEGER,
     -- How many devices it may have; NULL for what the configuration says.
-    devices_max INTEGER
+    devices_max INTEGER,
+    -- What its devices are for: human, service or escrow.
+    role        TEXT    NOT NULL
 ) STRICT, WITHOUT ROWID;
 
 -- Roots of personal accounts that hold an invitation. The account id of such an account is its root's hash.

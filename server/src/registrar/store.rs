@@ -6,7 +6,7 @@
 use std::path::Path;
 
 use chancery_protocol::{
-    identity::{Handle, directory::DirectoryEvent},
+    identity::{Handle, Role, directory::DirectoryEvent},
     ids::{AccountId, DeviceId, RootHash},
     relay::Admission,
     time::Timestamp,
@@ -41,6 +41,8 @@ pub struct AccountRow {
     pub devices: u64,
     /// How many it may have, if not as many as the configuration says.
     pub devices_max: Option<u32>,
+    /// What its devices are for.
+    pub role: Role,
 }
 
 /// The registrar's database.
@@ -71,13 +73,14 @@ impl RegistrarStore {
         &mut self,
         handle: &Handle,
         account: AccountId,
+        role: Role,
         devices_max: Option<u32>,
         now: Timestamp,
     ) -> rusqlite::Result<bool> {
         let added = self.connection.execute(
-            "INSERT INTO accounts (handle, account, created_at, devices_max) VALUES (?1, ?2, ?3, ?4)
+            "INSERT INTO accounts (handle, account, created_at, devices_max, role) VALUES (?1, ?2, ?3, ?4, ?5)
              ON CONFLICT DO NOTHING",
-            params![handle.as_str(), account.as_bytes(), int(now.0), devices_max],
+            params![handle.as_str(), account.as_bytes(), int(now.0), devices_max, role.word()],
         )?;
         Ok(added == 1)
     }
@@ -197,9 +200,9 @@ impl RegistrarStore {
     pub fn accounts(&self) -> rusqlite::Result<Vec<AccountRow>> {
         let mut statement = self.connection.prepare_cached(
             "SELECT handle, account, created_at, disabled_at,
-             (SELECT count(*) FROM devices WHERE devices.handle = accounts.handle AND revoked_at IS NULL), devices_max
+             (SELECT count(*) FROM devices WHERE devices.handle = accounts.handle AND revoked_at IS NULL), devices_max, role
              FROM accounts
-             UNION ALL SELECT NULL, root, admitted_at, disabled_at, 0, NULL FROM personal ORDER BY handle NULLS LAST, account",
+             UNION ALL SELECT NULL, root, admitted_at, disabled_at, 0, NULL, 'human' FROM personal ORDER BY handle NULLS LAST, account",
         )?;
         let rows = statement.query_map([], |row| {
             Ok(AccountRow {
@@ -209,6 +212,7 @@ impl RegistrarStore {
                 disabled_at: row.get::<_, Option<i64>>(3)?.map(|at| Timestamp(uint(at))),
                 devices: uint(row.get(4)?),
                 devices_max: row.get(5)?,
+                role: row.get::<_, String>(6)?.parse().unwrap_or(Role::Human),
             })
         })?;
         rows.collect()

@@ -3,7 +3,7 @@
 use core::time::Duration;
 
 use chancery_protocol::{
-    identity::{DeviceKey, Handle, PersonalRoot, TenantRoot},
+    identity::{DeviceKey, Handle, PersonalRoot, Role, TenantRoot},
     secret::Secret32,
     wire::{
         Blob,
@@ -33,7 +33,7 @@ impl Desk {
         let authority = root.issuing(Secret32::new([2; 32]), NOW).unwrap();
         let desk = Self { folder, registrar: Registrar::new(store, authority, PIN, POLICY) };
         let ana = ana();
-        assert!(desk.store().add_account(&ana, ana.account(desk.registrar.tenant()), None, NOW).unwrap());
+        assert!(desk.store().add_account(&ana, ana.account(desk.registrar.tenant()), Role::Human, None, NOW).unwrap());
         desk
     }
 
@@ -249,10 +249,22 @@ fn an_account_has_no_more_devices_than_it_may_and_revoked_ones_do_not_count() {
     desk.store().add_ticket(&Ticket::secret_hash(&last), Some(&ana()), later.plus(DAY)).unwrap();
     assert!(matches!(desk.registrar.answer(&enrol(&last, &key(6), PIN), None, later), Frame::Enrolled(_)));
     let bo: Handle = "bo".parse().unwrap();
-    desk.store().add_account(&bo, bo.account(desk.registrar.tenant()), Some(1), NOW).unwrap();
+    desk.store().add_account(&bo, bo.account(desk.registrar.tenant()), Role::Human, Some(1), NOW).unwrap();
     let (one, two) = (desk.ticket(20, Some(&bo)), desk.ticket(21, Some(&bo)));
     assert!(matches!(desk.registrar.answer(&enrol(&one, &key(7), PIN), None, NOW), Frame::Enrolled(_)));
     assert_eq!(desk.refused(&enrol(&two, &key(8), PIN), NOW), Refusal::DeviceLimit);
+}
+
+#[test]
+fn what_an_account_is_for_stands_in_the_certificates_of_its_devices() {
+    let desk = Desk::new();
+    let archive: Handle = "archive".parse().unwrap();
+    let account = archive.account(desk.registrar.tenant());
+    desk.store().add_account(&archive, account, Role::Escrow, None, NOW).unwrap();
+    let secret = desk.ticket(30, Some(&archive));
+    let Frame::Enrolled(enrolled) = desk.registrar.answer(&enrol(&secret, &key(9), PIN), None, NOW) else { panic!() };
+    let chain = chancery_protocol::identity::Chain(enrolled.chain);
+    assert_eq!(verify_chain(&chain, At::Moment(NOW)).unwrap().role(), Role::Escrow);
 }
 
 #[test]
@@ -334,7 +346,7 @@ fn a_device_links_lists_names_and_revokes_devices_of_its_own_account_only() {
     assert_eq!(refused(ask(&new, rename(key(3).device(), "a\u{1b}b"), NOW)), Refusal::Malformed);
 
     let bo: Handle = "bo".parse().unwrap();
-    desk.store().add_account(&bo, bo.account(desk.registrar.tenant()), None, NOW).unwrap();
+    desk.store().add_account(&bo, bo.account(desk.registrar.tenant()), Role::Human, None, NOW).unwrap();
     let ticket = desk.ticket(50, Some(&bo));
     let Frame::Enrolled(enrolled) = desk.registrar.answer(&enrol(&ticket, &key(7), PIN), None, NOW) else { panic!() };
     let theirs = Chain(enrolled.chain);

@@ -5,7 +5,7 @@ use chancery_protocol::{
     wire::{Direction, Frame, FrameHeader, frame::take_frame},
 };
 
-const DIRECTIONS: [Direction; 7] = [
+const DIRECTIONS: [Direction; 9] = [
     Direction::ToRelay,
     Direction::ToClient,
     Direction::Delivery,
@@ -13,6 +13,8 @@ const DIRECTIONS: [Direction; 7] = [
     Direction::FromRegistrar,
     Direction::Orders,
     Direction::OrdersAnswer,
+    Direction::ToEscrow,
+    Direction::FromEscrow,
 ];
 
 /// Reads frames to the end; what decodes must come back from its own bytes.

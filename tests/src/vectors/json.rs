@@ -207,6 +207,14 @@ pub fn frame(frame: &Frame) -> Value {
             "checkpoint": told.checkpoint.as_ref().map(|note| hex(&**note)),
         }),
         Frame::DirectoryKept(kept) => json!({"size": kept.size, "root": hex(kept.root.0)}),
+        Frame::AskStatement(ask) => json!({"lookup": hex(ask.lookup.0)}),
+        Frame::AskReceipt(ask) => json!({"lookup": hex(ask.lookup.0), "seq": ask.seq.0}),
+        Frame::AskLog(ask) => json!({"resource": ask.resource.to_string()}),
+        Frame::StatementTold(told) => {
+            json!({"statement": told.statement.as_ref().map(|statement| hex(&**statement))})
+        }
+        Frame::ReceiptTold(told) => json!({"receipt": told.receipt.as_ref().map(|receipt| hex(&**receipt))}),
+        Frame::LogTold(told) => json!({"bytes": told.bytes.as_ref().map(|bytes| hex(&**bytes))}),
     }
 }
 

@@ -32,6 +32,8 @@ pub(crate) const DIRECTIONS: &[(&str, Direction)] = &[
     ("from_registrar", Direction::FromRegistrar),
     ("orders", Direction::Orders),
     ("orders_answer", Direction::OrdersAnswer),
+    ("to_escrow", Direction::ToEscrow),
+    ("from_escrow", Direction::FromEscrow),
 ];
 
 pub(super) fn frame(input: &Value) -> Result<Outcome, String> {

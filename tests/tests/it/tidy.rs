@@ -25,6 +25,7 @@ const LAYERS: &[&[&str]] = &[
     &["identity"],
     &["mls", "escrow"],
     &["client", "relay"],
+    &["capture"],
 ];
 
 /// Which of our crates each crate may depend on, tests included.

@@ -4,7 +4,7 @@ use chancery_protocol::{
     error::Refusal,
     ids::{
         AccountId, AppendId, DeviceId, GroupId, HeadHash, MailId, MerkleHash, OrderHash, OrderSeq, PackageHash,
-        RequestId, RootHash, Seq, SpkiPin, TokenHash,
+        RequestId, RootHash, Seq, SpkiPin, StatementLookup, TokenHash,
     },
     limits::FRAME_BYTES_MAX,
     merkle::Resource,
@@ -12,6 +12,7 @@ use chancery_protocol::{
     time::Timestamp,
     wire::{
         Blob, Direction, Frame, FrameHeader,
+        capture::{AskLog, AskReceipt, AskStatement, LogTold, ReceiptTold, StatementTold},
         directory::{DirectoryGrew, DirectoryKept, DirectoryRead, ReadDirectory, TellDirectory},
         frame::FRAMES,
         registrar::{
@@ -236,6 +237,29 @@ fn of_orders() -> Vec<(&'static str, &'static str, Frame)> {
     ]
 }
 
+fn of_capture() -> Vec<(&'static str, &'static str, Frame)> {
+    let lookup = StatementLookup([0x21; 32]);
+    vec![
+        ("ask-statement", "asks how far a group is archived", Frame::AskStatement(AskStatement { lookup })),
+        ("ask-receipt", "asks for the receipt of an entry", Frame::AskReceipt(AskReceipt { lookup, seq: Seq(300) })),
+        (
+            "ask-log",
+            "asks for the checkpoint of the archive's log",
+            Frame::AskLog(AskLog { resource: Resource::Checkpoint }),
+        ),
+        (
+            "statement-told",
+            "a capture statement",
+            Frame::StatementTold(StatementTold { statement: Some(blob(0xa3, 6)) }),
+        ),
+        ("statement-told-none", "a group is not known", Frame::StatementTold(StatementTold { statement: None })),
+        ("receipt-told", "a receipt", Frame::ReceiptTold(ReceiptTold { receipt: Some(blob(0xa1, 4)) })),
+        ("receipt-told-none", "an entry is not archived", Frame::ReceiptTold(ReceiptTold { receipt: None })),
+        ("log-told", "a resource of the log", Frame::LogTold(LogTold { bytes: Some(blob(0xa4, 7)) })),
+        ("log-told-none", "a resource that is not here", Frame::LogTold(LogTold { bytes: None })),
+    ]
+}
+
 fn of_server() -> Vec<(&'static str, &'static str, Frame)> {
     let entry = |seq, kind, body| Entry { seq: Seq(seq), kind, received_at: Timestamp(1_800_000_000_000), body };
     vec![
@@ -372,7 +396,7 @@ fn raw(body_len: u32, frame_type: u16, body: &[u8]) -> Vec<u8> {
 }
 
 pub(super) fn add(set: &mut Set) {
-    for (name, title, frame) in of_client().into_iter().chain(of_server()).chain(of_orders()) {
+    for (name, title, frame) in of_client().into_iter().chain(of_server()).chain(of_orders()).chain(of_capture()) {
         let input = json!({"direction": word(direction_of(&frame)), "bytes": hex(frame.to_bytes(CORRELATION))});
         set.add(&format!("frames/{name}"), "frame", title, &["wire.postcard.1", "wire.frame.4"], input, "ok");
     }

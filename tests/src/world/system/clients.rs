@@ -162,7 +162,7 @@ impl World {
                 Output::Send(correlation, frame) => self.send(who, correlation, frame),
                 Output::Done(id, outcome) => self.answer(who, id, outcome),
                 // There are no partners yet: nobody asks one.
-                Output::Events | Output::AskPartner { .. } => {}
+                Output::Events | Output::Truncate | Output::AskPartner { .. } => {}
                 Output::AskRegistrar(resource) => self.ask_registrar(who, resource),
                 Output::Disconnect { refusal, retry } => {
                     self.tell(format!("{} disconnects: {refusal}", self.nodes[who].name));

@@ -1,0 +1,89 @@
+//! What the driver needs of a client machine: for a node that drives one with more around it, as the escrow node does.
+//!
+//! An app has no use for this module: it opens a [`crate::Client`] as it is.
+
+use chancery_protocol::{
+    client::{ClientFault, ClientMachine},
+    identity::{Chain, DeviceKey},
+    time::Timestamp,
+};
+
+pub use chancery_protocol::{
+    client::{Input, Output},
+    rows::Space,
+};
+
+/// A row as a machine reads it back.
+pub type Row = (Space, Vec<u8>, Vec<u8>);
+
+/// A machine. The driver drains `poll` before the next `handle`, makes all rows of a batch durable before any effect of it,
+/// and opens the machine again after a `Persist` that failed.
+pub trait Machine: Sized + 'static {
+    /// What it reads when it opens.
+    const SPACES: &[Space];
+
+    /// Opens it on what is stored. `seed` is fresh entropy.
+    ///
+    /// # Errors
+    /// If the rows are not whole or are another device's.
+    fn open(key: DeviceKey, chain: Chain, rows: Vec<Row>, seed: [u8; 32], now: Timestamp) -> Result<Self, ClientFault>;
+
+    /// Takes an input.
+    fn handle(&mut self, input: Input, now: Timestamp);
+
+    /// The next thing to do, until `None`.
+    fn poll(&mut self) -> Option<Output>;
+
+    /// Goes on with a later certificate.
+    ///
+    /// # Errors
+    /// If it is another device's.
+    fn renew(&mut self, chain: Chain, now: Timestamp) -> Result<(), ClientFault>;
+
+    /// When to call [`Self::handle_timeout`] at the latest.
+    fn next_timeout(&self) -> Option<Timestamp>;
+
+    /// Does what is due.
+    fn handle_timeout(&mut self, now: Timestamp);
+}
+
+/// What a client machine reads when it opens.
+pub const CLIENT_SPACES: &[Space] = &[
+    Space::Device,
+    Space::Mls,
+    Space::Group,
+    Space::Chain,
+    Space::Outbox,
+    Space::Intent,
+    Space::Epoch,
+    Space::Directory,
+    Space::Partner,
+];
+
+impl Machine for ClientMachine {
+    const SPACES: &[Space] = CLIENT_SPACES;
+
+    fn open(key: DeviceKey, chain: Chain, rows: Vec<Row>, seed: [u8; 32], now: Timestamp) -> Result<Self, ClientFault> {
+        Self::open(key, chain, rows, seed, now)
+    }
+
+    fn handle(&mut self, input: Input, now: Timestamp) {
+        self.handle(input, now);
+    }
+
+    fn poll(&mut self) -> Option<Output> {
+        self.poll()
+    }
+
+    fn renew(&mut self, chain: Chain, now: Timestamp) -> Result<(), ClientFault> {
+        self.renew(chain, now)
+    }
+
+    fn next_timeout(&self) -> Option<Timestamp> {
+        self.next_timeout()
+    }
+
+    fn handle_timeout(&mut self, now: Timestamp) {
+        self.handle_timeout(now);
+    }
+}

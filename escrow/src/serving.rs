@@ -1,0 +1,172 @@
+//! The node's commands: enrolling, serving, and how it stands.
+//!
+//! This module does not archive; [`crate::node`] drives what does.
+
+use std::{net::SocketAddr, path::Path, time::Duration};
+
+use chancery_client::{Error, FileKey, Role};
+use chancery_protocol::mls::policy::escrow_key_hash;
+use serde_json::json;
+
+use crate::{
+    cli::say,
+    endpoint::{Endpoint, EndpointError},
+    node::{Node, Status},
+};
+
+/// File name of the key of the endpoint.
+const ENDPOINT_KEY: &str = "endpoint.key";
+/// File in which a serving node says how it stands.
+const STATUS: &str = "status.json";
+/// How often it says so.
+const STATUS_EVERY: Duration = Duration::from_secs(5);
+
+/// Why a command ended without doing what it should.
+#[derive(Debug, thiserror::Error)]
+enum Ended {
+    #[error(transparent)]
+    Node(#[from] Error),
+    #[error(transparent)]
+    Endpoint(#[from] EndpointError),
+    #[error("{0}")]
+    Io(#[from] std::io::Error),
+    #[error("{0}")]
+    Said(String),
+}
+
+/// Redeems the ticket on standard input.
+///
+/// # Errors
+/// Why not, in words.
+pub(crate) fn enrol(dir: &Path, as_json: bool) -> Result<(), String> {
+    run(enrolling(dir, as_json))
+}
+
+/// Serves until a signal.
+///
+/// # Errors
+/// Why not, in words.
+pub(crate) fn serve(dir: &Path, listen: SocketAddr, as_json: bool) -> Result<(), String> {
+    run(serving(dir, listen, as_json))
+}
+
+/// Says how the node stands.
+///
+/// # Errors
+/// Why not, in words.
+pub(crate) fn status(dir: &Path, as_json: bool) -> Result<(), String> {
+    run(standing(dir, as_json))
+}
+
+fn run(work: impl Future<Output = Result<(), Ended>>) -> Result<(), String> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    runtime.map_err(|error| error.to_string())?.block_on(work).map_err(|error| error.to_string())
+}
+
+async fn enrolling(dir: &Path, as_json: bool) -> Result<(), Ended> {
+    let mut ticket = String::new();
+    std::io::stdin().read_line(&mut ticket)?;
+    let node = Node::open(dir).await?;
+    let enrolled = node.enrol(ticket.trim()).await;
+    // The endpoint's key belongs to the folder from the beginning, so that a policy can name it.
+    let endpoint = FileKey::create_or_open(dir.join(ENDPOINT_KEY));
+    node.shutdown().await?;
+    let (identity, _) = (enrolled?, endpoint.map_err(|error| Ended::Said(error.0))?);
+    let key = escrow_key_hash(&identity.public_key);
+    if as_json {
+        let fields = json!({
+            "account": identity.address,
+            "device": identity.device.to_string(),
+            "escrow_key": key.to_string(),
+        });
+        say(&fields.to_string());
+    } else {
+        say(&format!("enrolled as {}", identity.address));
+        say(&format!("for the policy: escrow = \"{}\", escrow_key = \"{key}\"", identity.address));
+        say(&format!("next: chancery-escrow serve --dir {}", dir.display()));
+    }
+    Ok(())
+}
+
+async fn serving(dir: &Path, listen: SocketAddr, as_json: bool) -> Result<(), Ended> {
+    let stop = stop_signal()?;
+    tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter("info").init();
+    let node = Node::open(dir).await?;
+    let Some(identity) = node.identity().filter(|identity| identity.role == Role::Escrow) else {
+        node.shutdown().await?;
+        return Err(Ended::Said(format!(
+            "{} is not enrolled as an escrow node: chancery-escrow enrol --dir {} < ticket",
+            dir.display(),
+            dir.display()
+        )));
+    };
+    let key = FileKey::create_or_open(dir.join(ENDPOINT_KEY)).map_err(|error| Ended::Said(error.0))?;
+    let endpoint = Endpoint::open(listen, &key, node.client().clone(), identity.authority, crate::now())?;
+    let (address, pin) = (endpoint.address(), endpoint.pin());
+    if as_json {
+        say(&json!({ "listening": address.to_string(), "pin": pin.to_string() }).to_string());
+    } else {
+        say(&format!("members ask at {address} (UDP), key {pin}; stop with Ctrl-C"));
+    }
+    let mut every = tokio::time::interval(STATUS_EVERY);
+    tokio::pin!(stop);
+    loop {
+        tokio::select! {
+            () = &mut stop => break,
+            _ = every.tick() => write_status(dir, &node.status().await?)?,
+        }
+    }
+    drop(endpoint);
+    node.shutdown().await?;
+    // What is written while a node serves would look as if it still did.
+    let _ = std::fs::remove_file(dir.join(STATUS));
+    Ok(())
+}
+
+/// Whole or not at all.
+fn write_status(dir: &Path, status: &Status) -> Result<(), Ended> {
+    let fields = json!({ "at_ms": crate::now().0, "status": status });
+    let (path, fresh) = (dir.join(STATUS), dir.join(".status.json"));
+    std::fs::write(&fresh, fields.to_string())?;
+    std::fs::rename(fresh, path)?;
+    Ok(())
+}
+
+async fn standing(dir: &Path, as_json: bool) -> Result<(), Ended> {
+    let (fields, running) = match std::fs::read(dir.join(STATUS)) {
+        Ok(bytes) => {
+            let fields: serde_json::Value =
+                serde_json::from_slice(&bytes).map_err(|error| Ended::Said(error.to_string()))?;
+            (fields, true)
+        }
+        Err(_) => {
+            let node = Node::open(dir).await?;
+            let status = node.status().await;
+            node.shutdown().await?;
+            (json!({ "at_ms": crate::now().0, "status": status? }), false)
+        }
+    };
+    if as_json {
+        say(&fields.to_string());
+        return Ok(());
+    }
+    let count = |name: &str| fields["status"][name].to_string();
+    let age = crate::now().0.saturating_sub(fields["at_ms"].as_u64().unwrap_or(0)) / 1_000;
+    say(&if running { format!("serving, {age} s ago") } else { "not serving".to_owned() });
+    say(&format!("groups {}, of which it cannot read on {}", count("groups"), count("stuck")));
+    say(&format!("segments {}, of which open {}", count("segments"), count("open_segments")));
+    say(&format!("records {}, entries of the archive's log {}", count("records"), count("log_size")));
+    Ok(())
+}
+
+/// Resolves at SIGINT or SIGTERM.
+fn stop_signal() -> std::io::Result<impl Future<Output = ()>> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    })
+}

@@ -1,0 +1,337 @@
+//! The escrow machine: a client machine that listens, and what it hears sealed in the same transaction. `spec/escrow.md`.
+//!
+//! This module decides when a segment ends and what is said of it; [`crate::escrow`] seals and has the forms. It opens nothing: the keys that it seals under are nowhere but in its memory, until their segment is closed.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use crate::{
+    capture::{
+        group::{CloseReason, GroupArchive, OpenSegment, Place, SegmentRecord},
+        log::ArchiveLog,
+    },
+    client::{ClientFault, ClientMachine, Command, CommandId, Event, Heard, Input, Output, RowWrite, Space},
+    escrow::{ArchiveEvent, CaptureState, CaptureStatement, ScopeHeader, evidence},
+    identity::{Chain, DeviceIdentity, DeviceKey},
+    ids::{GroupId, SegmentId},
+    merkle::Origin,
+    secret::Random,
+    time::Timestamp,
+    wire::{decode_exact, encode},
+};
+
+/// Numbers of commands of this machine: no host draws from here.
+const OWN_COMMANDS: u64 = 1 << 63;
+
+/// What the machine reads when it opens, besides what its client does.
+pub const ARCHIVE_SPACES: &[Space] = &[Space::Archive, Space::ArchiveGroup, Space::Segment];
+
+/// The machine of an escrow device.
+pub struct EscrowMachine {
+    pub(super) client: ClientMachine,
+    key: DeviceKey,
+    pub(super) random: Random,
+    pub(super) log: ArchiveLog,
+    pub(super) groups: BTreeMap<GroupId, GroupArchive>,
+    /// Segments that a process before this one left open, until the first input says what time it is.
+    left_open: Vec<(SegmentId, SegmentRecord)>,
+    pub(super) rows: Vec<RowWrite>,
+    next_command: u64,
+    /// When some group is to be looked at, at the latest.
+    due: Option<Timestamp>,
+    origin: Origin,
+    /// Groups with records that no entry of the log names yet.
+    pub(super) unnamed: Vec<GroupId>,
+    truncate: bool,
+    events: Vec<Event>,
+    outputs: VecDeque<Output>,
+}
+
+impl core::fmt::Debug for EscrowMachine {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "EscrowMachine({} groups, {:?})", self.groups.len(), self.log)
+    }
+}
+
+fn broken(what: &str) -> ClientFault {
+    ClientFault::Internal(format!("the stored {what} cannot be read"))
+}
+
+impl EscrowMachine {
+    /// Opens the machine on the rows of the client's spaces and of [`ARCHIVE_SPACES`]. `seed` is fresh entropy.
+    ///
+    /// # Errors
+    /// `Internal` if the rows are not whole or the chain is not this key's.
+    pub fn open(
+        key: DeviceKey,
+        chain: Chain,
+        rows: impl IntoIterator<Item = (Space, Vec<u8>, Vec<u8>)>,
+        seed: [u8; 32],
+        now: Timestamp,
+    ) -> Result<Self, ClientFault> {
+        let mut random = Random::new(seed);
+        let own = DeviceKey::from_seed(key.seed().clone()).map_err(|_| broken("key"))?;
+        let (mut clients, mut archive, mut records, mut left_open) =
+            (Vec::new(), Vec::new(), BTreeMap::new(), Vec::new());
+        for (space, row, value) in rows {
+            match space {
+                Space::Archive => archive.push((row, value)),
+                Space::ArchiveGroup => {
+                    let group = GroupId::from_slice(&row).ok_or_else(|| broken("archive of a group"))?;
+                    let place: Place = decode_exact("", &value).map_err(|_| broken("archive of a group"))?;
+                    records.insert(group, place);
+                }
+                Space::Segment => {
+                    let id = SegmentId::from_slice(&row).ok_or_else(|| broken("segment"))?;
+                    let record: SegmentRecord = decode_exact("", &value).map_err(|_| broken("segment"))?;
+                    if record.closed.is_none() {
+                        left_open.push((id, record));
+                    }
+                }
+                _ => clients.push((space, row, value)),
+            }
+        }
+        let log = ArchiveLog::open(&archive, &mut random).ok_or_else(|| broken("archive's log"))?;
+        let client = ClientMachine::open(key, chain, clients, random.bytes(), now)?;
+        let origin = evidence::origin(client.identity().root());
+        let mut groups = BTreeMap::new();
+        for (group, place) in records {
+            let view = client.view(group);
+            groups.insert(group, GroupArchive::open(place, view));
+        }
+        let unclean = !left_open.is_empty();
+        let mut machine = Self {
+            client,
+            key: own,
+            random,
+            log,
+            groups,
+            left_open,
+            rows: Vec::new(),
+            next_command: OWN_COMMANDS,
+            due: Some(now),
+            origin,
+            unnamed: Vec::new(),
+            truncate: false,
+            events: Vec::new(),
+            outputs: VecDeque::new(),
+        };
+        if unclean {
+            // escrow.renew.1: who copied the memory of the process before reads nothing that comes after.
+            for group in machine.groups.values_mut() {
+                group.place.renewed_at = None;
+            }
+        }
+        Ok(machine)
+    }
+
+    /// Who this device is.
+    #[must_use]
+    pub fn identity(&self) -> &DeviceIdentity {
+        self.client.identity()
+    }
+
+    /// Takes one input. Drain [`Self::poll`] before the next.
+    pub fn handle(&mut self, input: Input, now: Timestamp) {
+        self.client.handle(input, now);
+        self.settle(now);
+    }
+
+    /// Does what is due.
+    pub fn handle_timeout(&mut self, now: Timestamp) {
+        self.client.handle_timeout(now);
+        self.settle(now);
+    }
+
+    /// The next thing to do, until `None`.
+    pub fn poll(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// When to call [`Self::handle_timeout`] at the latest.
+    #[must_use]
+    pub fn next_timeout(&self) -> Option<Timestamp> {
+        self.client.next_timeout().into_iter().chain(self.due).min()
+    }
+
+    /// Goes on with a later certificate of the same device.
+    ///
+    /// # Errors
+    /// As [`ClientMachine::renew`].
+    pub fn renew(&mut self, chain: Chain, now: Timestamp) -> Result<(), ClientFault> {
+        self.client.renew(chain, now)?;
+        self.settle(now);
+        Ok(())
+    }
+
+    /// What there is to tell an operator; it names no group's title.
+    pub fn take_events(&mut self) -> Vec<Event> {
+        core::mem::take(&mut self.events)
+    }
+
+    /// Seals what was heard, and puts its rows into the transaction of the rows that the client has written for it.
+    /// (escrow.capture.1)
+    fn settle(&mut self, now: Timestamp) {
+        self.close_left_open(now);
+        self.take_heard(now);
+        if self.due.is_some_and(|at| at <= now) {
+            self.close_due(now);
+            self.renew_due(now);
+            self.state_due(now);
+            self.due = self.groups.values().filter_map(GroupArchive::due).min();
+        }
+        for group in core::mem::take(&mut self.unnamed) {
+            self.name_records(group, now);
+        }
+        self.log.seal(&self.origin, now, &mut self.rows);
+        let mut outputs = Vec::new();
+        while let Some(output) = self.client.poll() {
+            match output {
+                Output::Persist(rows) => self.rows.extend(rows),
+                Output::Done(CommandId(number), _) if number >= OWN_COMMANDS => {}
+                output => outputs.push(output),
+            }
+        }
+        if !self.rows.is_empty() {
+            self.outputs.push_back(Output::Persist(core::mem::take(&mut self.rows)));
+        }
+        if core::mem::take(&mut self.truncate) {
+            self.outputs.push_back(Output::Truncate);
+        }
+        self.outputs.extend(outputs);
+    }
+
+    fn take_heard(&mut self, now: Timestamp) {
+        let (heard, events) = self.client.take_heard();
+        self.events.extend(events);
+        let mut touched = Vec::new();
+        for one in heard {
+            let group = match &one {
+                Heard::Began { group, .. } | Heard::Stopped { group, .. } => *group,
+                Heard::Entry(entry) => entry.group,
+            };
+            match one {
+                Heard::Began { head, epoch, view, authenticator, .. } => {
+                    self.began(group, head, epoch, &view, &authenticator, now);
+                }
+                Heard::Entry(entry) => self.entry(&entry, now),
+                Heard::Stopped { head, .. } => {
+                    self.close(group, CloseReason::Stopped, now);
+                    if let Some(archive) = self.groups.get_mut(&group) {
+                        archive.place.stuck = true;
+                        archive.state_at = Some(now);
+                    }
+                    self.fault(group, format!("the group cannot be read on after entry {}", head.seq.0), now);
+                }
+            }
+            if touched.last() != Some(&group) {
+                touched.push(group);
+            }
+        }
+        touched.sort_unstable();
+        touched.dedup();
+        for group in touched {
+            self.write_group(group);
+            self.due = self.groups.get(&group).and_then(GroupArchive::due).into_iter().chain(self.due).min();
+        }
+    }
+
+    pub(super) fn append(&mut self, event: ArchiveEvent, now: Timestamp) {
+        // A log of 2^40 entries is full; what it then lacks shows in reports and statements.
+        let _ = self.log.append(now, event, &mut self.rows);
+    }
+
+    pub(super) fn write_group(&mut self, group: GroupId) {
+        let Some(archive) = self.groups.get(&group) else { return };
+        let value = Some(encode(&archive.place));
+        self.rows.push(RowWrite { space: Space::ArchiveGroup, key: group.as_bytes().to_vec(), value });
+    }
+
+    pub(super) fn write_segment(&mut self, id: SegmentId, record: &SegmentRecord) {
+        let value = Some(encode(record));
+        self.rows.push(RowWrite { space: Space::Segment, key: id.as_bytes().to_vec(), value });
+    }
+
+    /// Something of a group is not archived: it is said where nobody can take it back. (escrow.gap.1)
+    pub(super) fn fault(&mut self, group: GroupId, what: String, now: Timestamp) {
+        self.append(ArchiveEvent::Fault { group: Some(group), what }, now);
+    }
+
+    /// Their keys went with the process that had them. (archive.segment.1)
+    fn close_left_open(&mut self, now: Timestamp) {
+        for (id, mut record) in core::mem::take(&mut self.left_open) {
+            record.closed = Some((now, CloseReason::Restart));
+            self.write_segment(id, &record);
+            // A header that this machine has written decodes.
+            if let Ok(header) = ScopeHeader::from_bytes(&record.header) {
+                self.append(ArchiveEvent::SegmentClosed { header: header.hash(), records: record.records }, now);
+            }
+        }
+    }
+
+    /// Closes the segment of a group and erases its key.
+    pub(super) fn close(&mut self, group: GroupId, reason: CloseReason, now: Timestamp) {
+        self.name_records(group, now);
+        let Some(segment) = self.groups.get_mut(&group).and_then(|archive| archive.segment.take()) else { return };
+        let (id, header) = (segment.id(), segment.segment.hash());
+        let mut record = segment.record;
+        // Here the key goes.
+        drop(segment.segment);
+        record.closed = Some((now, reason));
+        self.write_segment(id, &record);
+        self.append(ArchiveEvent::SegmentClosed { header, records: record.records }, now);
+        self.truncate = true;
+    }
+
+    fn close_due(&mut self, now: Timestamp) {
+        let due = |archive: &GroupArchive| {
+            archive.segment.as_ref().filter(|segment| segment.closes_at() <= now).map(OpenSegment::why)
+        };
+        let due: Vec<(GroupId, CloseReason)> =
+            self.groups.iter().filter_map(|(group, archive)| Some((*group, due(archive)?))).collect();
+        for (group, reason) in due {
+            self.close(group, reason, now);
+        }
+        let over = |archive: &GroupArchive| archive.report_due().is_some_and(|at| at <= now);
+        let over: Vec<GroupId> =
+            self.groups.iter().filter(|(_, archive)| over(archive)).map(|(group, _)| *group).collect();
+        for group in over {
+            self.report(group, now);
+            self.write_group(group);
+        }
+    }
+
+    fn renew_due(&mut self, now: Timestamp) {
+        let due = |archive: &GroupArchive| archive.renewal_due().is_some_and(|at| at <= now);
+        let due: Vec<GroupId> =
+            self.groups.iter().filter(|(_, archive)| due(archive)).map(|(group, _)| *group).collect();
+        for group in due {
+            self.next_command = self.next_command.wrapping_add(1) | OWN_COMMANDS;
+            let renew = Command::RenewKeys { group };
+            self.client.handle(Input::Command(CommandId(self.next_command), renew), now);
+            if let Some(archive) = self.groups.get_mut(&group) {
+                archive.place.renewed_at = Some(now);
+            }
+            self.write_group(group);
+        }
+    }
+
+    /// escrow.state.1
+    fn state_due(&mut self, now: Timestamp) {
+        let due: Vec<GroupId> = self
+            .groups
+            .iter()
+            .filter(|(_, archive)| archive.state_at.is_some_and(|at| at <= now))
+            .map(|(group, _)| *group)
+            .collect();
+        for group in due {
+            let Some(archive) = self.groups.get_mut(&group) else { continue };
+            archive.state_at = None;
+            let place = &archive.place;
+            let state = if place.stuck { CaptureState::Stuck } else { CaptureState::Ok };
+            let statement =
+                CaptureStatement::new(place.lookup, place.head, place.epoch, place.authenticator, state, now);
+            let (key, value) = (place.lookup.as_bytes().to_vec(), Some(statement.sign(&self.key)));
+            self.rows.push(RowWrite { space: Space::Statement, key, value });
+        }
+    }
+}
