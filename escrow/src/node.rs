@@ -12,7 +12,7 @@ use chancery_protocol::{
     capture::{
         EscrowMachine,
         group::{Place, SegmentRecord},
-        log::CHECKPOINT,
+        log::{CHECKPOINT, EDGE, public_key},
     },
     client::ClientFault,
     identity::{Chain, DeviceKey},
@@ -118,7 +118,7 @@ pub struct Status {
     pub groups: usize,
     /// Of those, groups that it cannot read on.
     pub stuck: usize,
-    /// Entries of groups' logs that are archived, since it was added to each.
+    /// Segments of the archive.
     pub segments: usize,
     /// Segments whose key is still in memory.
     pub open_segments: usize,
@@ -126,6 +126,8 @@ pub struct Status {
     pub records: u64,
     /// Entries of the archive's log under the newest checkpoint.
     pub log_size: u64,
+    /// The key that signs its checkpoints, in hexadecimal; none before the first entry.
+    pub log_key: Option<String>,
 }
 
 impl Node {
@@ -254,6 +256,17 @@ impl Node {
         found.map(|(_, note)| String::from_utf8(note).map_err(damaged)).transpose()
     }
 
+    /// The Ed25519 key that signs checkpoints of the archive's log; none before its first entry.
+    ///
+    /// # Errors
+    /// `Damaged`, `Storage`, `Stopped`.
+    pub async fn log_key(&self) -> Result<Option<[u8; 32]>, Error> {
+        let rows = self.client.rows(Space::Archive, EDGE.to_vec(), 1).await?;
+        let damaged = || Error::Damaged("the archive's log does not decode".to_owned());
+        let edge = rows.into_iter().find(|(key, _)| key == EDGE);
+        edge.map(|(_, edge)| public_key(&edge).ok_or_else(damaged)).transpose()
+    }
+
     /// How the node stands.
     ///
     /// # Errors
@@ -274,6 +287,7 @@ impl Node {
             open_segments: segments.iter().filter(|(_, segment)| segment.closed.is_none()).count(),
             records: segments.iter().map(|(_, segment)| segment.records).sum(),
             log_size: self.checkpoint().await?.and_then(size).unwrap_or(0),
+            log_key: self.log_key().await?.map(|key| data_encoding::HEXLOWER.encode(&key)),
         })
     }
 }

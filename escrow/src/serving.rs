@@ -156,6 +156,9 @@ async fn standing(dir: &Path, as_json: bool) -> Result<(), Ended> {
     say(&format!("groups {}, of which it cannot read on {}", count("groups"), count("stuck")));
     say(&format!("segments {}, of which open {}", count("segments"), count("open_segments")));
     say(&format!("records {}, entries of the archive's log {}", count("records"), count("log_size")));
+    if let Some(key) = fields["status"]["log_key"].as_str() {
+        say(&format!("the log's checkpoints are signed by {key}"));
+    }
     Ok(())
 }
 

@@ -1,5 +1,5 @@
 //! The archive's log as the node keeps it: entries as rows, the right edge, and the newest checkpoint.
-//! `spec/evidence.md#log`.
+//! `spec/escrow.md#log`.
 //!
 //! This module does not say what belongs into the log.
 
@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// Key of the log's own row.
-const EDGE: &[u8] = b"edge";
+pub const EDGE: &[u8] = b"edge";
 /// Key of the newest checkpoint's row.
 pub const CHECKPOINT: &[u8] = b"checkpoint";
 /// Every so many levels a node is kept: the others are computed from 256 below.
@@ -55,6 +55,13 @@ pub fn node_key(node: Node) -> Vec<u8> {
     [[b'n', node.level].as_slice(), &node.index.to_be_bytes()].concat()
 }
 
+/// The key that signs checkpoints, out of the log's own row. None if it is not whole.
+#[must_use]
+pub fn public_key(edge: &[u8]) -> Option<[u8; 32]> {
+    let edge: Edge = decode_exact("", edge).ok()?;
+    Some(*LogKey::from_seed(&edge.key).ok()?.public())
+}
+
 impl ArchiveLog {
     /// From the rows of [`Space::Archive`], or a log with a key of its own that has no entry yet. None if they are not whole.
     #[must_use]
@@ -65,12 +72,6 @@ impl ArchiveLog {
         };
         let key = LogKey::from_seed(&edge.key).ok()?;
         Some(Self { seed: edge.key, key, frontier: edge.frontier, dirty: false })
-    }
-
-    /// The key that signs its checkpoints.
-    #[must_use]
-    pub fn public_key(&self) -> &[u8; 32] {
-        self.key.public()
     }
 
     /// How many entries there are.
@@ -95,7 +96,7 @@ impl ArchiveLog {
         true
     }
 
-    /// Signs what was appended since, and stores the edge with it. (evidence.log.1)
+    /// Signs what was appended since, and stores the edge with it. (escrow.log.1)
     pub fn seal(&mut self, origin: &Origin, now: Timestamp, rows: &mut Vec<RowWrite>) {
         if !core::mem::take(&mut self.dirty) {
             return;

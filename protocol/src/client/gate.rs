@@ -29,8 +29,20 @@ impl ClientMachine {
     /// # Errors
     /// `Forbidden`.
     pub(super) fn may_do(&self, command: &Command) -> Result<(), ClientFault> {
-        let quiet =
-            matches!(command, Command::RenewKeys { .. } | Command::Groups | Command::Members { .. } | Command::Flush);
+        let quiet = matches!(
+            command,
+            Command::RenewKeys { .. }
+                | Command::Policy { .. }
+                | Command::Groups
+                | Command::Members { .. }
+                | Command::Directory
+                | Command::AcknowledgeDevice { .. }
+                | Command::FollowAnew
+                | Command::PinPartner(_)
+                | Command::UnpinPartner(_)
+                | Command::Partners
+                | Command::Flush
+        );
         if quiet {
             return Ok(());
         }

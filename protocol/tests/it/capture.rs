@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use chancery_protocol::{
     capture::{
         group::{CloseReason, Place, SegmentRecord},
-        log::{ArchiveLog, CHECKPOINT, entry_key},
+        log::{CHECKPOINT, EDGE, entry_key, public_key},
         seal_entry::{lines_key, receipt_key},
     },
     client::{ClientFault, Command, Reply, Space, StateChange},
@@ -231,9 +231,7 @@ impl Archived {
 
     /// The key of the archive's log, out of its row.
     fn log_key(&self) -> [u8; 32] {
-        let rows = self.rows().into_iter().filter(|((space, _), _)| *space == Space::Archive);
-        let rows: Vec<_> = rows.map(|((_, key), value)| (key, value)).collect();
-        *ArchiveLog::open(&rows, &mut Random::new([0; 32])).unwrap().public_key()
+        public_key(&self.rows()[&(Space::Archive, EDGE.to_vec())]).unwrap()
     }
 
     /// Reports of the group's days, which all add up and follow one another.

@@ -35,7 +35,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("server", &["chancery-protocol", "chancery-quic"]),
     ("client-sdk", &["chancery-protocol", "chancery-quic"]),
     ("client-sdk/cli", &["chancery-client"]),
-    ("escrow", &["chancery-protocol", "chancery-quic"]),
+    ("escrow", &["chancery-protocol", "chancery-quic", "chancery-client"]),
 ];
 
 /// What stands at the top.

@@ -2,6 +2,7 @@
 
 mod apart;
 mod bad_network;
+mod capture;
 mod cut_off;
 mod deployment;
 mod devices;
