@@ -1,5 +1,5 @@
 //! The archive's log as the node keeps it: entries as rows, the right edge, and the newest checkpoint.
-//! `spec/escrow.md#log`.
+//! `spec/escrow.md#what-the-node-says`.
 //!
 //! This module does not say what belongs into the log.
 
@@ -107,5 +107,49 @@ impl ArchiveLog {
             |key: &[u8], value| rows.push(RowWrite { space: Space::Archive, key: key.to_vec(), value: Some(value) });
         put(EDGE, encode(&edge));
         put(CHECKPOINT, checkpoint.note().as_bytes().to_vec());
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use super::*;
+    use crate::merkle::{MemoryLog, Tile, inclusion_proof, verify_inclusion};
+
+    // proves escrow.log.3
+    #[test]
+    fn nodes_of_the_tiles_above_the_entries_are_kept() {
+        let (mut random, mut rows, mut memory) = (Random::new([1; 32]), Vec::new(), MemoryLog::default());
+        let mut log = ArchiveLog::open(&[], &mut random).unwrap();
+        for number in 0..600_u64 {
+            assert!(log.append(Timestamp(number), ArchiveEvent::Fault { group: None, what: String::new() }, &mut rows));
+        }
+        let of = |space| rows.iter().filter(move |row| row.space == space);
+        for row in of(Space::ArchiveEntry) {
+            memory.append(leaf_hash(row.value.as_ref().unwrap()));
+        }
+        let nodes: Vec<Node> = Tile::of(1, 0, 600).unwrap().nodes().collect();
+        let kept: Vec<Vec<u8>> = of(Space::Archive).map(|row| row.key.clone()).collect();
+        assert_eq!(kept, nodes.iter().map(|node| node_key(*node)).collect::<Vec<_>>());
+        let hashes: Vec<u8> = of(Space::Archive).flat_map(|row| row.value.clone().unwrap()).collect();
+        assert_eq!(Tile::of(1, 0, 600).unwrap().read(&mut memory).unwrap(), hashes);
+
+        // After a restart it goes on at the same edge, under the same key.
+        let origin = crate::escrow::evidence::origin(crate::ids::RootHash([2; 32]));
+        rows.clear();
+        log.seal(&origin, Timestamp(1), &mut rows);
+        let stored: Vec<(Vec<u8>, Vec<u8>)> =
+            rows.iter().map(|row| (row.key.clone(), row.value.clone().unwrap())).collect();
+        let key = public_key(&stored.iter().find(|(key, _)| key == EDGE).unwrap().1).unwrap();
+        let note = &stored.iter().find(|(key, _)| key == CHECKPOINT).unwrap().1;
+        let checkpoint = crate::merkle::Checkpoint::open(note, &origin, &key).unwrap();
+        assert_eq!((checkpoint.size(), checkpoint.root()), (600, memory.root()));
+        assert_eq!(ArchiveLog::open(&stored, &mut random).unwrap().size(), 600);
+        let proof = inclusion_proof(3, 600, &mut memory).unwrap();
+        let leaf = leaf_hash(
+            &ArchiveEntry { at: Timestamp(3), event: ArchiveEvent::Fault { group: None, what: String::new() } }
+                .to_bytes(),
+        );
+        assert!(verify_inclusion(&leaf, 3, 600, &checkpoint.root(), &proof));
     }
 }

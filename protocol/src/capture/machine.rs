@@ -251,7 +251,7 @@ impl EscrowMachine {
         self.rows.push(RowWrite { space: Space::Segment, key: id.as_bytes().to_vec(), value });
     }
 
-    /// Something of a group is not archived: it is said where nobody can take it back. (escrow.gap.1)
+    /// Something of a group is not archived: it is said where nobody can take it back. (escrow.gap.1, escrow.gap.2)
     pub(super) fn fault(&mut self, group: GroupId, what: String, now: Timestamp) {
         self.append(ArchiveEvent::Fault { group: Some(group), what }, now);
     }

@@ -89,7 +89,7 @@ fn people(leaves: &[Arc<LeafView>]) -> Vec<Person> {
 }
 
 impl EscrowMachine {
-    /// A group is read from here on: for the first time, or again behind a gap. (escrow.began.1)
+    /// A group is read from here on: for the first time, or again behind a gap. (escrow.gap.1)
     pub(super) fn began(
         &mut self,
         group: GroupId,
@@ -351,7 +351,7 @@ impl EscrowMachine {
         Ok(())
     }
 
-    /// The records that were sealed since are one entry of the archive's log. (evidence.capture.1, escrow.receipt.1)
+    /// The records that were sealed since are one entry of the archive's log. (escrow.log.4, escrow.receipt.1)
     pub(super) fn name_records(&mut self, group: GroupId, now: Timestamp) {
         let Some(archive) = self.groups.get_mut(&group) else { return };
         let Place { lookup, head, epoch, .. } = archive.place;

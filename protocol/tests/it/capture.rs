@@ -250,7 +250,7 @@ impl Archived {
     }
 }
 
-// proves escrow.capture.1, escrow.log.1, escrow.receipt.1, evidence.capture.1
+// proves escrow.capture.1, escrow.log.1, escrow.log.4, escrow.receipt.1
 #[test]
 fn each_entry_of_an_escrowed_group_is_sealed_once_and_opened_by_two_of_three_seats() {
     let mut archived = Archived::new(1);
@@ -392,7 +392,7 @@ fn another_policy_begins_another_segment() {
     assert_eq!(archived.segments().values().filter(|segment| closed(segment)).count(), 1);
 }
 
-// proves escrow.capture.2
+// proves escrow.capture.2, escrow.gap.2
 #[test]
 fn what_cannot_be_sealed_is_stated_as_stuck_and_does_not_count_as_archived() {
     let mut net = Net::new(10);

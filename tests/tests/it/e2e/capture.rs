@@ -12,17 +12,18 @@ use chancery_protocol::{
         evidence::origin,
         threshold::{ArchiveKey, combine, deal},
     },
-    identity::{Authority, DeviceKey, key_file},
+    identity::{Authority, Chain, DeviceKey, TenantRoot, key_file},
     ids::{OpeningHash, Seq, StatementLookup},
+    merkle::{Checkpoint, MemoryLog, Resource, Tile, leaf_hash, tile::decode_bundle},
     mls::{
         EscrowPolicy, PolicyCertificate,
         policy::{PolicyMode, PolicyNotice, escrow_key_hash},
     },
-    secret::Random,
+    secret::{Random, Secret32},
     time::Timestamp,
     wire::{
         Frame,
-        capture::{AskReceipt, AskStatement},
+        capture::{AskLog, AskReceipt, AskStatement},
         envelope::{Body, Envelope},
         relay::Head,
     },
@@ -126,9 +127,33 @@ fn texts(records: &[Record]) -> Vec<String> {
     records.iter().filter_map(text).collect()
 }
 
+/// A device that the organisation has certified.
+fn own_device(deployment: &Deployment) -> (Chain, DeviceKey) {
+    let file = deployment.dir.path().join("relay/offline/tenant-root.key");
+    let seed = key_file::parse(&std::fs::read_to_string(file).unwrap(), "tenant-root").unwrap();
+    let now = Timestamp(0).plus(std::time::UNIX_EPOCH.elapsed().unwrap());
+    let issuing = TenantRoot::create(seed, now).unwrap().issuing(Secret32::new([2; 32]), now).unwrap();
+    let key = DeviceKey::from_seed(Secret32::new([3; 32])).unwrap();
+    (issuing.certify(&"auditor".parse().unwrap(), key.public(), Role::Human, now).unwrap(), key)
+}
+
+async fn read_log(endpoint: &Endpoint, as_who: Option<&(Chain, DeviceKey)>, resource: Resource) -> Option<Vec<u8>> {
+    match ask_as(endpoint, as_who, Frame::AskLog(AskLog { resource })).await {
+        Some(Frame::LogTold(told)) => told.bytes.map(|bytes| bytes.0),
+        other => panic!("{other:?}"),
+    }
+}
+
 /// One question to the endpoint, as somebody without a certificate.
 async fn ask(endpoint: &Endpoint, question: Frame) -> Option<Frame> {
-    let connection = within(connect(&[endpoint.address()], endpoint.pin(), None, Protocol::Capture)).await.unwrap();
+    ask_as(endpoint, None, question).await
+}
+
+async fn ask_as(endpoint: &Endpoint, as_who: Option<&(Chain, DeviceKey)>, question: Frame) -> Option<Frame> {
+    let identity = as_who.map(|(chain, key)| (chain, key));
+    let addresses = [endpoint.address()];
+    let connecting = connect(&addresses, endpoint.pin(), identity, Protocol::Capture);
+    let connection = within(connecting).await.unwrap();
     let (mut writer, mut reader) = connection.open_capture().await.unwrap();
     writer.write(&[question.to_bytes(1).into()]).await.unwrap();
     within(reader.next()).await.ok().flatten().map(|taken| taken.frame.unwrap())
@@ -151,7 +176,7 @@ async fn acknowledge(client: &Client, group: GroupId) {
     within(client.flush()).await.unwrap();
 }
 
-// proves escrow.capture.1, escrow.renew.1, escrow.log.1, escrow.log.2, escrow.receipt.1
+// proves escrow.capture.1, escrow.renew.1, escrow.log.1, escrow.log.2, escrow.log.3, escrow.receipt.1
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_dies_on_the_way_archives_each_entry_once_and_proves_it() {
     let deployment = Deployment::start().await;
@@ -227,9 +252,22 @@ async fn a_node_that_dies_on_the_way_archives_each_entry_once_and_proves_it() {
     assert_eq!(statement.state, CaptureState::Ok);
     assert!(statement.head.seq >= Seq(14) && statement.head.seq <= place.head.seq);
     // The log names groups: it is for the organisation's own devices.
-    let resource = chancery_protocol::merkle::Resource::Checkpoint;
-    let log = ask(&endpoint, Frame::AskLog(chancery_protocol::wire::capture::AskLog { resource })).await;
-    assert!(matches!(log, Some(Frame::LogTold(told)) if told.bytes.is_none()));
+    assert_eq!(read_log(&endpoint, None, Resource::Checkpoint).await, None);
+    let own = own_device(&deployment);
+    let note = read_log(&endpoint, Some(&own), Resource::Checkpoint).await.unwrap();
+    let checkpoint = Checkpoint::open(&note, &origin, &log_key).unwrap();
+    let tile = Tile::of(0, 0, checkpoint.size()).unwrap();
+    let bundle = read_log(&endpoint, Some(&own), Resource::Entries(tile)).await.unwrap();
+    let mut tree = MemoryLog::default();
+    let mut hashes = Vec::new();
+    for entry in decode_bundle(tile.width(), &bundle).unwrap() {
+        hashes.extend_from_slice(leaf_hash(entry).as_bytes());
+        tree.append(leaf_hash(entry));
+    }
+    assert_eq!((tree.size(), tree.root()), (checkpoint.size(), checkpoint.root()));
+    assert_eq!(read_log(&endpoint, Some(&own), Resource::Tile(tile)).await, Some(hashes));
+    let beyond = Tile::new(0, 0, tile.width() + 1).unwrap();
+    assert_eq!(read_log(&endpoint, Some(&own), Resource::Tile(beyond)).await, None);
     drop(endpoint);
     within(node.shutdown()).await.unwrap();
 }
