@@ -20,7 +20,7 @@ use chancery_protocol::{
     time::Timestamp,
     wire::decode_exact,
 };
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// File name of the key under which the node's state is sealed at rest.
 const HOST_KEY: &str = "host.key";
@@ -108,7 +108,7 @@ impl core::fmt::Debug for Node {
 }
 
 /// How a node stands. It names no group's title and nobody.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
     /// Whether the relay has accepted it.
     pub online: bool,

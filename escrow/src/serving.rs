@@ -6,6 +6,7 @@ use std::{net::SocketAddr, path::Path, time::Duration};
 
 use chancery_client::{Error, FileKey, Role};
 use chancery_protocol::mls::policy::escrow_key_hash;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::{
@@ -113,7 +114,7 @@ async fn serving(dir: &Path, listen: SocketAddr, as_json: bool) -> Result<(), En
     loop {
         tokio::select! {
             () = &mut stop => break,
-            _ = every.tick() => write_status(dir, &node.status().await?)?,
+            _ = every.tick() => write_status(dir, node.status().await?)?,
         }
     }
     drop(endpoint);
@@ -123,40 +124,55 @@ async fn serving(dir: &Path, listen: SocketAddr, as_json: bool) -> Result<(), En
     Ok(())
 }
 
+/// How a node stood, and when.
+#[derive(Serialize, Deserialize)]
+struct Told {
+    at_ms: u64,
+    status: Status,
+}
+
+impl Told {
+    fn now(status: Status) -> Self {
+        Self { at_ms: crate::now().0, status }
+    }
+
+    fn to_json(&self) -> Result<String, Ended> {
+        serde_json::to_string(self).map_err(|error| Ended::Said(error.to_string()))
+    }
+}
+
 /// Whole or not at all.
-fn write_status(dir: &Path, status: &Status) -> Result<(), Ended> {
-    let fields = json!({ "at_ms": crate::now().0, "status": status });
+fn write_status(dir: &Path, status: Status) -> Result<(), Ended> {
     let (path, fresh) = (dir.join(STATUS), dir.join(".status.json"));
-    std::fs::write(&fresh, fields.to_string())?;
+    std::fs::write(&fresh, Told::now(status).to_json()?)?;
     std::fs::rename(fresh, path)?;
     Ok(())
 }
 
 async fn standing(dir: &Path, as_json: bool) -> Result<(), Ended> {
-    let (fields, running) = match std::fs::read(dir.join(STATUS)) {
+    let (told, running) = match std::fs::read(dir.join(STATUS)) {
         Ok(bytes) => {
-            let fields: serde_json::Value =
-                serde_json::from_slice(&bytes).map_err(|error| Ended::Said(error.to_string()))?;
-            (fields, true)
+            let told: Told = serde_json::from_slice(&bytes).map_err(|error| Ended::Said(error.to_string()))?;
+            (told, true)
         }
         Err(_) => {
             let node = Node::open(dir).await?;
             let status = node.status().await;
             node.shutdown().await?;
-            (json!({ "at_ms": crate::now().0, "status": status? }), false)
+            (Told::now(status?), false)
         }
     };
     if as_json {
-        say(&fields.to_string());
+        say(&told.to_json()?);
         return Ok(());
     }
-    let count = |name: &str| fields["status"][name].to_string();
-    let age = crate::now().0.saturating_sub(fields["at_ms"].as_u64().unwrap_or(0)) / 1_000;
+    let Told { at_ms, status } = told;
+    let age = crate::now().0.saturating_sub(at_ms) / 1_000;
     say(&if running { format!("serving, {age} s ago") } else { "not serving".to_owned() });
-    say(&format!("groups {}, of which it cannot read on {}", count("groups"), count("stuck")));
-    say(&format!("segments {}, of which open {}", count("segments"), count("open_segments")));
-    say(&format!("records {}, entries of the archive's log {}", count("records"), count("log_size")));
-    if let Some(key) = fields["status"]["log_key"].as_str() {
+    say(&format!("groups {}, of which it cannot read on {}", status.groups, status.stuck));
+    say(&format!("segments {}, of which open {}", status.segments, status.open_segments));
+    say(&format!("records {}, entries of the archive's log {}", status.records, status.log_size));
+    if let Some(key) = &status.log_key {
         say(&format!("the log's checkpoints are signed by {key}"));
     }
     Ok(())
