@@ -498,3 +498,37 @@ fn what_a_node_could_not_read_until_it_was_added_again_is_a_gap_in_the_archive_i
     let reports = archived.reports();
     assert_eq!((reports[0].gaps.len(), reports[0].gaps[0].first, reports[0].gaps[0].last), (1, *first, *last));
 }
+
+// proves escrow.gap.1, escrow.report.1
+#[test]
+fn a_node_that_takes_over_accounts_for_what_was_before_it() {
+    let mut archived = Archived::new(13);
+    let group = archived.group;
+    archived.net.archive_node("vault");
+    archived.net.send("ana", group, "to the first");
+    archived.net.run_for(2_000);
+    let first = Archived::policy(&archived.net, &archived.key, |_| {});
+    let key = escrow_key_hash(archived.net.identity("vault").public_key());
+    let second = Archived::policy(&archived.net, &archived.key, |policy| {
+        policy.version = 2;
+        policy.previous = Some(SignedPolicy::from_bytes(&first).unwrap().hash());
+        policy.escrow = "vault".parse().unwrap();
+        policy.escrow_key = key;
+    });
+    let took_over = archived.net.newest(group).next();
+    archived.net.ok("ana", Command::SetPolicy { group, policy: second });
+    archived.net.send("ana", group, "to the second");
+    archived.net.run_for(2_000);
+    archived.net.pass(Duration::from_secs(26 * 3_600));
+    assert!(archived.place().stuck && !archived.texts().contains(&"to the second".to_owned()));
+    archived.reports();
+
+    let rows = archived.net.rows("vault").into_iter().filter(|((space, _), _)| *space == Space::Report);
+    let reports: Vec<DayReport> = rows.map(|(_, value)| DayReport::from_bytes(&value).unwrap()).collect();
+    let [report] = reports.as_slice() else { panic!("{reports:?}") };
+    report.check().unwrap();
+    assert_eq!(report.before, Head::empty(group));
+    let gap = report.gaps[0];
+    assert_eq!((gap.first, gap.last.next(), gap.reason), (Seq(1), took_over, GapReason::BeforeJoining));
+    assert!(report.after.seq > took_over);
+}

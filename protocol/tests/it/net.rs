@@ -9,7 +9,8 @@ use std::{
 use chancery_protocol::{
     capture::EscrowMachine,
     client::{
-        ClientMachine, Command, CommandId, Event, GroupSummary, Input, Message, Output, Reply, Space, message_key,
+        ClientMachine, Command, CommandId, Event, GroupSummary, Heard, HeardEntry, Input, Message, Outcome, Output,
+        Reply, Space, message_key,
     },
     identity::{
         CertificateAuthority, Chain, DeviceIdentity, DeviceKey, PersonalRoot, Role, TenantRoot,
@@ -27,6 +28,7 @@ use chancery_protocol::{
     time::Timestamp,
     wire::{
         Direction, Frame, decode_exact,
+        envelope::{Body, Envelope},
         frame::take_frame,
         relay::{Append, EntryKind},
     },
@@ -91,6 +93,9 @@ pub struct Node {
     machine: Machine,
     /// Whether it is an escrow node.
     archives: bool,
+    /// What a client heard that only listens, and what it was told.
+    heard: Vec<(GroupId, Body)>,
+    told: Vec<Event>,
     pub conn: Option<ConnId>,
     /// Frames on their way to this client, by lane.
     lanes: BTreeMap<Lane, VecDeque<(u32, Frame)>>,
@@ -370,6 +375,8 @@ impl Net {
             tap,
             machine,
             archives: false,
+            heard: Vec::new(),
+            told: Vec::new(),
             conn: None,
             lanes: BTreeMap::new(),
             up: VecDeque::new(),
@@ -509,6 +516,17 @@ impl Net {
 
     fn drain_client(&mut self, name: &str) {
         let mut disconnect = false;
+        let node = self.nodes.get_mut(name).unwrap();
+        if let Machine::Client(machine) = &mut node.machine {
+            let (heard, told) = machine.take_heard();
+            node.told.extend(told);
+            node.heard.extend(heard.into_iter().filter_map(|heard| match heard {
+                Heard::Entry(HeardEntry {
+                    group, outcome: Outcome::Message { envelope, repeated: false, .. }, ..
+                }) => Some((group, Envelope::from_bytes(&envelope).unwrap().body)),
+                _ => None,
+            }));
+        }
         let (mut asked, mut asked_of) = (None, Vec::new());
         while let Some(output) = self.nodes.get_mut(name).unwrap().machine.poll() {
             if self.crashes(name) {
@@ -760,7 +778,6 @@ impl Net {
     }
 
     pub fn texts(&self, name: &str, group: GroupId) -> Vec<String> {
-        use chancery_protocol::wire::envelope::Body;
         self.history(name, group)
             .into_iter()
             .filter_map(|message| match message.body {
@@ -768,6 +785,12 @@ impl Net {
                 _ => None,
             })
             .collect()
+    }
+
+    /// What a client heard in a group that only listens.
+    pub fn heard(&self, name: &str, group: GroupId) -> Vec<Body> {
+        let heard = self.nodes[name].heard.iter().filter(|(of, _)| *of == group);
+        heard.map(|(_, body)| body.clone()).collect()
     }
 
     /// Events since the last call.
@@ -783,6 +806,7 @@ impl Net {
             .filter(|(id, _)| *id > node.events_read)
             .collect();
         node.events_read = all.last().map_or(node.events_read, |(id, _)| *id);
-        all.into_iter().map(|(_, event)| event).collect()
+        let told = core::mem::take(&mut node.told);
+        all.into_iter().map(|(_, event)| event).chain(told).collect()
     }
 }
