@@ -197,7 +197,7 @@ pub(crate) enum GroupVerb {
         #[arg(long, value_name = "FILE")]
         policy: Option<PathBuf>,
     },
-    /// Show under which policy a group is archived, or bring the policy's next version into it
+    /// Show the policy under which a group is archived, or bring in its next version
     #[command(after_help = exit::HELP)]
     Policy {
         /// Name of the group, or 8 or more digits of its id
@@ -206,7 +206,7 @@ pub(crate) enum GroupVerb {
         #[arg(long, value_name = "FILE")]
         set: Option<PathBuf>,
     },
-    /// Say that you have read the notice of an archived group: before that nothing can be sent
+    /// Say that you have read an archived group's notice: nothing is sent before
     #[command(after_help = exit::HELP)]
     Acknowledge {
         /// Name of the group, or 8 or more digits of its id
