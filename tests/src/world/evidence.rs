@@ -109,6 +109,8 @@ pub(super) struct Evidence {
     pub sabotaged: BTreeSet<(usize, GroupId)>,
     /// Groups that two insiders have ended: one has confirmed what the other made.
     pub doomed: BTreeSet<GroupId>,
+    /// Insiders who have shown a token that another insider had made.
+    pub handed: BTreeSet<(usize, GroupId)>,
     /// Who cannot go on in a group with nobody left to help, or by what an insider did.
     pub forsaken: BTreeSet<(usize, GroupId)>,
     /// Accounts that were disabled, and the newest operation that the store was given before.

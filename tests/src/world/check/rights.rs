@@ -119,7 +119,8 @@ impl World {
                 let deadline = *deadlines.entry(*removal).or_insert_with(|| self.deadline(group, *removal));
                 let (Some(deadline), Some(placed)) = (deadline, placed) else { continue };
                 let name = self.nodes[*who].name;
-                if placed < deadline {
+                // A token that a member has made and handed on is good for whoever shows it: no relay can tell them apart.
+                if placed < deadline || self.evidence.handed.contains(&(*who, group)) {
                     continue;
                 }
                 if author == Some(*who) && entry.kind != EntryKind::Notice {

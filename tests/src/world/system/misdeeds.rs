@@ -116,6 +116,7 @@ impl World {
     pub(super) fn confirm(&mut self, who: usize, group: GroupId) {
         let Some((_, token)) = self.loot.iter().rev().find(|(of, _)| *of == group).cloned() else { return };
         self.evidence.doomed.insert(group);
+        self.evidence.handed.insert((who, group));
         self.inject(who, &Frame::Open(Open { group, token, from: None }));
     }
 
