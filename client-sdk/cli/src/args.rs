@@ -123,7 +123,7 @@ pub(crate) enum PartnerVerb {
     /// Pin an organisation: its people can be invited as NAME@DOMAIN
     #[command(after_help = exit::HELP)]
     Add {
-        /// What https://DOMAIN/.well-known/chancery of it serves, as a file; - to read it from standard input
+        /// What https://DOMAIN/.well-known/chancery serves, as a file; - for standard input
         file: PathBuf,
     },
     /// List pinned organisations
@@ -140,7 +140,7 @@ pub(crate) enum PartnerVerb {
 /// What to do with devices.
 #[derive(Debug, Subcommand)]
 pub(crate) enum DeviceVerb {
-    /// Print a code for another device, wait until it is used, and add that device to the groups
+    /// Print a code for another device, wait until it is used, and add it to the groups
     #[command(after_help = exit::HELP)]
     Link,
     /// Add the other devices of this account to the groups that this one is in
@@ -190,7 +190,7 @@ pub(crate) enum GroupVerb {
     New {
         /// Its name, seen by members only
         name: String,
-        /// For life: personal (people among themselves), work (of the own organisation), escrowed (work, archived)
+        /// For life: personal (people), work (an organisation's), escrowed (work, archived)
         #[arg(long, value_name = "personal|work|escrowed")]
         class: Class,
         /// The signed escrow policy, for class escrowed
@@ -229,7 +229,7 @@ pub(crate) enum GroupVerb {
     Invite {
         /// Name of the group, or 8 or more digits of its id
         group: String,
-        /// A name in the own organisation, NAME@DOMAIN of a pinned one, or what `whoami` or `contact show` prints
+        /// A name, NAME@DOMAIN of a pinned organisation, or what `contact show` prints
         address: String,
     },
     /// Remove somebody
