@@ -390,7 +390,9 @@ impl ClientMachine {
     /// When it is this device's turn to remove who is out of a group.
     pub(super) fn expulsion_due(&self, id: GroupId, slot: &GroupSlot) -> Option<Timestamp> {
         let is_intended = slot.intents.values().any(|intent| intent.what == IntentKind::Expel);
-        let open = slot.opening == Opening::Open && slot.record.status == GroupStatus::Active;
+        // Whoever is leaving still sees those off who are out: perhaps nobody else is left.
+        let member = matches!(slot.record.status, GroupStatus::Active | GroupStatus::Leaving);
+        let open = slot.opening == Opening::Open && member;
         if is_intended || !open || self.listening.is_some() {
             return None;
         }
