@@ -15,7 +15,7 @@ fn corpus(target: &Target) -> Vec<Vec<u8>> {
 }
 
 /// Inputs for a target.
-const RUNS: u64 = 4_000;
+const RUNS: u64 = 2_000;
 /// Inputs for those that take a millisecond and more for each.
 const RUNS_OF_SLOW_ONES: &[(&str, u64)] = &[
     ("archive", 1_000),
