@@ -153,6 +153,11 @@ impl RelayDisk {
         self.store.entry(group, seq).map(|entry| entry.kind)
     }
 
+    /// Bytes of the body at a place; 0 where nothing is.
+    pub fn body_len(&self, group: GroupId, seq: Seq) -> usize {
+        self.store.entry(group, seq).map_or(0, |entry| entry.body.len())
+    }
+
     pub fn entries(&self, group: GroupId) -> Vec<Entry> {
         self.store.entries(group).cloned().collect()
     }
