@@ -136,6 +136,10 @@ pub const OPENING_TEXT_BYTES_MAX: usize = 2_048;
 pub const OPENING_SEGMENTS_MAX: usize = 4_096;
 /// Most people in an opening request.
 pub const OPENING_PEOPLE_MAX: usize = 1_000;
+/// Longest manifest of an export, in bytes.
+pub const MANIFEST_BYTES_MAX: usize = 256 * 1024 * 1024;
+/// Most faults of an export that are named.
+pub const EXPORT_FAULTS_MAX: usize = 1_000;
 /// Most seats that hold a share of an archive key.
 pub const SEATS_MAX: u8 = 64;
 /// Longest name of a retention class, in bytes of UTF-8.

@@ -23,6 +23,7 @@ const AREAS: &[&str] = &[
     "evidence",
     "ceremony",
     "opening",
+    "export",
 ];
 
 /// Folders whose code must cite every requirement.

@@ -4,6 +4,7 @@
 
 pub mod ceremony;
 pub mod evidence;
+pub mod export;
 pub mod hpke;
 pub mod opening;
 pub mod receipt;

@@ -111,6 +111,13 @@ impl Request {
         Ok(signed(encode(self), Purpose::OpeningRequest, key))
     }
 
+    /// What was signed, without asking by whom: for whoever has the archive's log to vouch for it.
+    pub(super) fn of_signed(bytes: &[u8]) -> Option<Self> {
+        let (content, _) = unsigned(bytes)?;
+        let request: Self = decode_exact("an opening request", &content).ok()?;
+        request.check().is_ok().then_some(request)
+    }
+
     /// Reads a request that one of these keys has signed. (opening.request.3)
     ///
     /// # Errors

@@ -173,6 +173,8 @@ pub struct Commit {
 /// A part of an attachment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attachment {
+    /// Who sent it.
+    pub sender: Person,
     /// The message that it belongs to.
     pub message: MessageId,
     /// SHA-256 over the whole.

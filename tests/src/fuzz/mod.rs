@@ -11,6 +11,7 @@ pub mod device_name;
 pub mod directory;
 pub mod envelope;
 pub mod evidence;
+pub mod export;
 pub mod frame;
 pub mod group_state;
 pub mod input;
@@ -51,6 +52,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "directory", run: directory::run },
     Target { name: "envelope", run: envelope::run },
     Target { name: "evidence", run: evidence::run },
+    Target { name: "export", run: export::run },
     Target { name: "frame", run: frame::run },
     Target { name: "group_state", run: group_state::run },
     Target { name: "judge_mls", run: judge_mls::run },
@@ -100,6 +102,7 @@ pub fn seed_of(path: &str, vector: &Vector) -> Option<(String, Vec<u8>)> {
         "archive_entry" | "receipt" | "capture_statement" | "day_report" => {
             ("evidence", evidence::seed(&vector.kind, &vector.input))
         }
+        "export" => ("export", hex("manifest")),
         "opening_request" | "opening_answer" | "ceremony_certificate" => {
             ("opening", opening::seed(&vector.kind, &vector.input))
         }

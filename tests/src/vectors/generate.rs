@@ -6,6 +6,7 @@
 mod archive;
 mod directory;
 mod evidence;
+pub mod export;
 mod frames;
 mod identity;
 mod log;
@@ -62,5 +63,6 @@ pub fn all() -> BTreeMap<String, Vector> {
     archive::add(&mut set);
     evidence::add(&mut set);
     opening::add(&mut set);
+    export::add(&mut set);
     set.vectors
 }

@@ -9,6 +9,7 @@ mod replay;
 mod replay_archive;
 mod replay_directory;
 mod replay_evidence;
+mod replay_export;
 mod replay_identity;
 mod replay_merkle;
 mod replay_opening;
@@ -155,6 +156,7 @@ pub fn run(kind: &str, input: &Value) -> Result<Outcome, String> {
         "opening_request" => replay_opening::request(input),
         "opening_review" => replay_opening::review(input),
         "opening_answer" => replay_opening::answer(input),
+        "export" => replay_export::export(input),
         _ => Err(format!("no vector is of kind {kind:?}")),
     }
 }

@@ -165,6 +165,7 @@ pub(super) fn record(input: &Value) -> Result<Outcome, String> {
         RecordBody::Skipped { reason } => json!({"skipped": *reason as u8}),
         RecordBody::Gap { last, reason } => json!({"gap": {"last": last.0, "reason": *reason as u8}}),
         RecordBody::Attachment(part) => json!({"attachment": {
+            "sender": uri(&part.sender),
             "message": hex(part.message.0), "hash": hex(part.hash), "part": part.part, "parts": part.parts,
             "content": hex(&*part.content),
         }}),

@@ -29,7 +29,7 @@ fn list(input: &Value, key: &str) -> Result<Vec<Vec<u8>>, String> {
     values.iter().map(decode).collect::<Result<_, _>>().map_err(|error| format!("{key:?}: {error}"))
 }
 
-fn arrays(input: &Value, key: &str) -> Result<Vec<[u8; 32]>, String> {
+pub(super) fn arrays(input: &Value, key: &str) -> Result<Vec<[u8; 32]>, String> {
     let whole = |bytes: Vec<u8>| <[u8; 32]>::try_from(bytes).map_err(|_| format!("{key:?}: not 32 bytes"));
     list(input, key)?.into_iter().map(whole).collect()
 }

@@ -19,6 +19,7 @@ const RUNS: u64 = 2_000;
 /// Inputs for those that take a millisecond and more for each.
 const RUNS_OF_SLOW_ONES: &[(&str, u64)] = &[
     ("archive", 1_000),
+    ("export", 300),
     ("opening", 600),
     ("judge_mls", 200),
     ("mls_intake", 300),

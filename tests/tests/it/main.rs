@@ -10,8 +10,10 @@
 mod client_rules;
 mod directory;
 mod e2e;
+mod export;
 mod fuzz;
 mod history;
+mod hpke;
 mod merkle;
 mod model;
 mod proxy;

@@ -289,6 +289,7 @@ fn records(set: &mut Set) {
     };
     let attachment = |part: u32, parts: u32, content: &[u8]| {
         RecordBody::Attachment(Attachment {
+            sender: person("ana", 0x33),
             message: MessageId([0x99; 16]),
             hash: [0xaa; 32],
             part,
