@@ -40,6 +40,7 @@ use crate::{
     registrar::{
         Policy, Registrar,
         directory::{Directory, DirectoryError},
+        failure::Failure,
         push::Line,
         store::RegistrarStore,
     },
@@ -98,6 +99,8 @@ pub struct Server {
     listener: Arc<Listener>,
     accepting: Task<()>,
     relay: Option<Relay>,
+    /// The registrar's database.
+    registrar_failed: watch::Receiver<Option<String>>,
     line: Option<Task<()>>,
     metrics: Option<Task<()>>,
     /// Each connection's task holds the other end's sender; it closes with the last one.
@@ -174,9 +177,10 @@ impl Server {
             }
             _ => None,
         };
+        let (failure, registrar_failed) = Failure::new();
         let (desk, line) = match authority {
             Some(authority) => {
-                let (desk, line) = open_desk(&config, authority, &key, &listener, notices, &clock)?;
+                let (desk, line) = open_desk(&config, authority, &key, &listener, (notices, &failure), &clock)?;
                 (Some(desk), line)
             }
             None => (None, None),
@@ -198,7 +202,18 @@ impl Server {
         };
         let accepting = tokio::spawn(accept(Arc::clone(&listener), door));
         tracing::info!("the {} is serving", name(config.role));
-        Ok(Self { local_addr, metrics_addr, tenant, listener, accepting, relay, line, metrics, alive })
+        Ok(Self {
+            local_addr,
+            metrics_addr,
+            tenant,
+            listener,
+            accepting,
+            relay,
+            registrar_failed,
+            line,
+            metrics,
+            alive,
+        })
     }
 
     /// Where it listens.
@@ -226,14 +241,26 @@ impl Server {
     }
 
     /// Waits for the failure after which nothing more is served, and says what it was. The process must end then:
-    /// after a failed write nobody knows what is on the disk until it is opened anew. A registrar has none: it answers
-    /// that its store failed, and tries again.
+    /// after a failed write nobody knows what is on the disk until it is opened anew.
     pub async fn failed(&mut self) -> String {
-        let Some(relay) = &mut self.relay else { return std::future::pending().await };
-        match relay.failed.wait_for(Option::is_some).await {
-            Ok(reason) => reason.clone().unwrap_or_default(),
-            // The committer's thread holds the sender; if it is gone without a word, it has panicked.
-            Err(_) => "the store's thread has ended".to_owned(),
+        let relay = async {
+            let Some(relay) = &mut self.relay else { return std::future::pending().await };
+            match relay.failed.wait_for(Option::is_some).await {
+                Ok(reason) => reason.clone().unwrap_or_default(),
+                // The committer's thread holds the sender; if it is gone without a word, it has panicked.
+                Err(_) => "the store's thread has ended".to_owned(),
+            }
+        };
+        let registrar = async {
+            match self.registrar_failed.wait_for(Option::is_some).await {
+                Ok(reason) => reason.clone().unwrap_or_default(),
+                // A node without a registrar.
+                Err(_) => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            reason = relay => reason,
+            reason = registrar => reason,
         }
     }
 
@@ -286,13 +313,13 @@ fn open_desk(
     authority: CertificateAuthority,
     key: &DeviceKey,
     listener: &Listener,
-    notices: Option<&mpsc::UnboundedSender<Notice>>,
+    (notices, failure): (Option<&mpsc::UnboundedSender<Notice>>, &Failure),
     clock: &Clock,
 ) -> Result<(Desk, Option<Task<()>>), StartError> {
-    let open = || RegistrarStore::open(&config.registrar_database());
+    let open = || RegistrarStore::open(&config.registrar_database()).map(|store| store.failing_at(failure));
     let tenant = authority.root();
     let relay = config.registrar.relay.as_ref().filter(|_| !config.role.is_relay()).map(RelayPlace::place);
-    let (directory, watch) = open_directory(config, &authority, notices, clock)?.unzip();
+    let (directory, watch) = open_directory(config, &authority, (notices, failure), clock)?.unzip();
     let (line, task) = match (notices, &relay) {
         (Some(notices), _) => (RelayLine::Here(AdmissionWatch::start(open()?, tenant, notices.clone())?), None),
         (None, Some(relay)) => {
@@ -315,7 +342,7 @@ fn open_desk(
 fn open_directory(
     config: &Config,
     authority: &CertificateAuthority,
-    notices: Option<&mpsc::UnboundedSender<Notice>>,
+    (notices, failure): (Option<&mpsc::UnboundedSender<Notice>>, &Failure),
     clock: &Clock,
 ) -> Result<Option<(Arc<Directory>, DirectoryWatch)>, StartError> {
     let Some(named) = authority.log_key()? else { return Ok(None) };
@@ -324,7 +351,7 @@ fn open_directory(
     if *key.public() != named {
         return Err(StartError::DirectoryKey(config.directory_key()));
     }
-    let store = RegistrarStore::open(&config.registrar_database())?;
+    let store = RegistrarStore::open(&config.registrar_database())?.failing_at(failure);
     let directory = Arc::new(Directory::open(store, key, authority.root())?);
     let watch = DirectoryWatch::start(Arc::clone(&directory), authority.root(), notices.cloned(), clock.clone())?;
     Ok(Some((directory, watch)))

@@ -70,8 +70,9 @@ impl Watched {
                 Err(RecvTimeoutError::Disconnected) => return,
             };
             if let Err(error) = self.look(request.is_some()) {
-                // Who was let in before still is; who was disabled since is not cut off until this works again.
+                // Who was let in before still is, until this works again or the process ends.
                 tracing::error!(%error, "the registrar's database cannot be read");
+                self.store.failure().of(&error);
             }
             if let Some(done) = request {
                 let _ = done.send(());

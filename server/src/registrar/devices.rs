@@ -53,6 +53,9 @@ pub enum DeskError {
     /// No space is left.
     #[error("the registrar's database is full")]
     Full,
+    /// Another process writes for longer than this one waits.
+    #[error("the registrar's database is in use: try again")]
+    Busy,
     /// The database failed.
     #[error("{0}")]
     Failed(String),
@@ -62,6 +65,7 @@ impl From<rusqlite::Error> for DeskError {
     fn from(error: rusqlite::Error) -> Self {
         match error.sqlite_error_code() {
             Some(ErrorCode::DiskFull) => Self::Full,
+            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Self::Busy,
             _ => Self::Failed(error.to_string()),
         }
     }

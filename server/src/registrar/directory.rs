@@ -142,7 +142,19 @@ impl Directory {
     /// See [`DirectoryError`]; what was shown before still is.
     pub fn refresh(&self, now: Timestamp) -> Result<bool, DirectoryError> {
         let mut state = self.state();
-        let State { store, log, version } = &mut *state;
+        let failure = state.store.failure().clone();
+        if failure.is_there() {
+            return Ok(false);
+        }
+        let refreshed = self.sign(&mut state, now);
+        if let Err(DirectoryError::Store(error)) = &refreshed {
+            failure.of(error);
+        }
+        refreshed
+    }
+
+    fn sign(&self, state: &mut State, now: Timestamp) -> Result<bool, DirectoryError> {
+        let State { store, log, version } = state;
         // The version is read before the entries: a change in between is then seen as one.
         let found = store.data_version()?;
         if *version != Some(found) {

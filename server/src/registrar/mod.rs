@@ -6,6 +6,7 @@
 mod deposits;
 pub mod devices;
 pub mod directory;
+pub mod failure;
 mod orders;
 pub mod partners;
 pub(crate) mod push;
@@ -39,6 +40,7 @@ use chancery_protocol::{
 use crate::registrar::{
     devices::{Asking, DeskError, DeviceRow, RENEWAL_GRACE},
     directory::Directory,
+    failure::Failure,
     store::RegistrarStore,
 };
 
@@ -57,6 +59,7 @@ pub struct Policy {
 #[derive(Debug)]
 pub struct Registrar {
     store: Mutex<RegistrarStore>,
+    failure: Failure,
     authority: CertificateAuthority,
     server: SpkiPin,
     policy: Policy,
@@ -67,7 +70,8 @@ impl Registrar {
     /// From its database, its issuing key, the pin of the server it is reached through, and what the operator decided.
     #[must_use]
     pub fn new(store: RegistrarStore, authority: CertificateAuthority, server: SpkiPin, policy: Policy) -> Self {
-        Self { store: Mutex::new(store), authority, server, policy, directory: None }
+        let failure = store.failure().clone();
+        Self { store: Mutex::new(store), failure, authority, server, policy, directory: None }
     }
 
     /// With the organisation's directory, which it then shows to those that it has certified.
@@ -87,6 +91,9 @@ impl Registrar {
     /// proven there. Blocks on the disk.
     #[must_use]
     pub fn answer(&self, request: &Frame, peer: Option<&Chain>, now: Timestamp) -> Frame {
+        if self.failure.is_there() {
+            return Frame::NotEnrolled(Refusal::StoreFailed);
+        }
         let relay = self.policy.relay.clone();
         let answer = match request {
             Frame::Enrol(request) => self.enrol(request, now).map(|chain| self.enrolled(chain)),
@@ -118,7 +125,9 @@ impl Registrar {
         let certify = |handle: &_, role| {
             self.authority.certify(handle, &request.device_key, role, now).map_err(|_| Refusal::StoreFailed)
         };
-        self.store().enrol(&secret_hash, self.asking(&request.device_key, now), certify).map_err(refusal)
+        self.store()
+            .enrol(&secret_hash, self.asking(&request.device_key, now), certify)
+            .map_err(|error| self.refusal(error))
     }
 
     fn admit(&self, request: &Admit, now: Timestamp) -> Result<(), Refusal> {
@@ -134,7 +143,7 @@ impl Registrar {
         let secret_hash = Ticket::secret_hash(&request.secret);
         self.store()
             .admit(&secret_hash, self.asking(identity.public_key(), now), identity.root(), self.policy.personal_max)
-            .map_err(refusal)
+            .map_err(|error| self.refusal(error))
     }
 
     fn renew(&self, peer: Option<&Chain>, now: Timestamp) -> Result<Chain, Refusal> {
@@ -145,7 +154,9 @@ impl Registrar {
                 .certify(handle, identity.public_key(), identity.role(), now)
                 .map_err(|_| Refusal::StoreFailed)
         };
-        self.store().renew(handle, self.asking(identity.public_key(), now), certify).map_err(refusal)
+        self.store()
+            .renew(handle, self.asking(identity.public_key(), now), certify)
+            .map_err(|error| self.refusal(error))
     }
 
     /// directory.serve.1: the directory is for the devices of the organisation, and of those that it works with.
@@ -164,7 +175,7 @@ impl Registrar {
         let chain = peer.ok_or(Refusal::CertificateMissing)?;
         let identity = verify_chain(chain, At::Moment(now)).map_err(chain_refusal)?;
         let Authority::Tenant(root) = identity.authority() else { return Err(Refusal::CertificateForeign) };
-        let known = self.store().has_partner(root).map_err(|error| refusal(error.into()))?;
+        let known = self.store().has_partner(root).map_err(|error| self.refusal(error.into()))?;
         if known { Ok(()) } else { Err(Refusal::CertificateForeign) }
     }
 
@@ -189,19 +200,21 @@ impl Registrar {
             return Err(Refusal::CertificateExpired);
         }
         let handle = identity.handle().cloned().ok_or(Refusal::CertificateForeign)?;
-        self.store().refuse_cut(&handle, identity.device()).map_err(refusal)?;
+        self.store().refuse_cut(&handle, identity.device()).map_err(|error| self.refusal(error))?;
         Ok((handle, identity.device()))
     }
 
     fn link(&self, peer: Option<&Chain>, link: &Link, now: Timestamp) -> Result<Frame, Refusal> {
         let (handle, _) = self.owner(peer, now)?;
         let expires_at = now.plus(Duration::from_secs(LINK_MINUTES * 60));
-        self.store().add_link(&link.secret_hash, &handle, expires_at, self.policy.devices_max, now).map_err(refusal)?;
+        self.store()
+            .add_link(&link.secret_hash, &handle, expires_at, self.policy.devices_max, now)
+            .map_err(|error| self.refusal(error))?;
         Ok(Frame::Linkable(Linkable { expires_at }))
     }
 
     fn devices(&self, handle: &Handle) -> Result<Frame, Refusal> {
-        let rows = self.store().devices(handle).map_err(|error| refusal(error.into()))?;
+        let rows = self.store().devices(handle).map_err(|error| self.refusal(error.into()))?;
         let listed = |row: DeviceRow| ListedDevice {
             device: row.device,
             label: row.label,
@@ -218,7 +231,7 @@ impl Registrar {
             return Err(Refusal::UnknownDevice);
         }
         let revoked = self.store().revoke_of(revoke.device, Some(&handle), now);
-        revoked.map_err(|error| refusal(error.into()))?.ok_or(Refusal::UnknownDevice)?;
+        revoked.map_err(|error| self.refusal(error.into()))?.ok_or(Refusal::UnknownDevice)?;
         self.devices(&handle)
     }
 
@@ -231,7 +244,7 @@ impl Registrar {
             return Err(Refusal::Malformed);
         }
         let renamed = self.store().rename(rename.device, &handle, &rename.label);
-        if !renamed.map_err(|error| refusal(error.into()))? {
+        if !renamed.map_err(|error| self.refusal(error.into()))? {
             return Err(Refusal::UnknownDevice);
         }
         self.devices(&handle)
@@ -248,7 +261,7 @@ impl Registrar {
             return Err(Refusal::TooLarge { bytes_max: DEPOSIT_BYTES_MAX as u64 });
         }
         let expires_at = now.plus(Duration::from_secs(LINK_MINUTES * 60));
-        self.store().deposit(identity.root(), deposit, expires_at).map_err(refusal)?;
+        self.store().deposit(identity.root(), deposit, expires_at).map_err(|error| self.refusal(error))?;
         Ok(Frame::Linkable(Linkable { expires_at }))
     }
 
@@ -258,12 +271,25 @@ impl Registrar {
         if !verify_signature(&collect.device_key, Purpose::Collect, &message, &collect.proof) {
             return Err(Refusal::TicketRefused);
         }
-        let sealed = self.store().collect(&collect.id, &collect.device_key, now).map_err(refusal)?;
+        let sealed =
+            self.store().collect(&collect.id, &collect.device_key, now).map_err(|error| self.refusal(error))?;
         Ok(Frame::Collected(Collected { sealed, relay: self.policy.relay.clone() }))
     }
 
     fn asking(&self, key: &[u8; 32], now: Timestamp) -> Asking {
         Asking { device: device_id(key), key: *key, now, devices_max: self.policy.devices_max }
+    }
+
+    fn refusal(&self, error: DeskError) -> Refusal {
+        match error {
+            DeskError::Refused(refusal) => refusal,
+            DeskError::Full => Refusal::StoreFull,
+            DeskError::Busy => Refusal::StoreFailed,
+            DeskError::Failed(reason) => {
+                self.failure.announce(&reason);
+                Refusal::StoreFailed
+            }
+        }
     }
 
     fn store(&self) -> MutexGuard<'_, RegistrarStore> {
@@ -275,17 +301,6 @@ fn chain_refusal(error: IdentityError) -> Refusal {
     match error {
         IdentityError::Expired => Refusal::CertificateExpired,
         _ => Refusal::CertificateInvalid,
-    }
-}
-
-fn refusal(error: DeskError) -> Refusal {
-    match error {
-        DeskError::Refused(refusal) => refusal,
-        DeskError::Full => Refusal::StoreFull,
-        DeskError::Failed(reason) => {
-            tracing::error!(%reason, "the registrar's database failed");
-            Refusal::StoreFailed
-        }
     }
 }
 

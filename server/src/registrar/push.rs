@@ -232,7 +232,10 @@ impl Pusher {
         reading: impl FnOnce(&RegistrarStore) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, String> {
         let store = Arc::clone(&self.store);
-        let read = move || reading(&store.lock().unwrap_or_else(PoisonError::into_inner));
+        let read = move || {
+            let store = store.lock().unwrap_or_else(PoisonError::into_inner);
+            reading(&store).inspect_err(|error| store.failure().of(error))
+        };
         let read = tokio::task::spawn_blocking(read).await.map_err(|error| error.to_string())?;
         read.map_err(|error| format!("the registrar's database cannot be read: {error}"))
     }

@@ -14,7 +14,7 @@ use chancery_protocol::{
 };
 use rusqlite::{Connection, OptionalExtension as _, Params, ToSql, TransactionBehavior, params};
 
-use super::{directory, orders};
+use super::{directory, failure::Failure, orders};
 use crate::{
     keys::draw,
     store::{
@@ -49,6 +49,13 @@ pub struct AccountRow {
 #[derive(Debug)]
 pub struct RegistrarStore {
     pub(super) connection: Connection,
+    failure: Failure,
+}
+
+impl Drop for RegistrarStore {
+    fn drop(&mut self) {
+        self.failure.leave(&self.connection);
+    }
 }
 
 impl RegistrarStore {
@@ -62,7 +69,20 @@ impl RegistrarStore {
             .map_err(|error| error.to_string())
             .and_then(|random| orders::begin(&connection, *random.expose()).map_err(|error| error.to_string()));
         begun.map_err(|reason| OpenError::Failed { file: path.display().to_string(), reason })?;
-        Ok(Self { connection })
+        Ok(Self { connection, failure: Failure::new().0 })
+    }
+
+    /// One of several connections of a process, which all say there that the database has failed.
+    #[must_use]
+    pub fn failing_at(mut self, failure: &Failure) -> Self {
+        self.failure = failure.clone();
+        self
+    }
+
+    /// Where it says that it has failed.
+    #[must_use]
+    pub fn failure(&self) -> &Failure {
+        &self.failure
     }
 
     /// Adds an account; false if the handle is taken.

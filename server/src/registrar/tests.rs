@@ -91,6 +91,51 @@ fn a_ticket_gets_one_device_a_certificate_and_the_same_one_again() {
     assert_eq!(desk.store().accounts().unwrap()[0].devices, 1);
 }
 
+#[test]
+fn a_full_disk_refuses_what_needs_room_and_fails_nothing() {
+    let desk = Desk::new();
+    let tenant = desk.registrar.tenant();
+    let tickets: Vec<Secret32> = (10..70)
+        .map(|seed| {
+            let handle: Handle = format!("somebody{seed}").parse().unwrap();
+            desk.store().add_account(&handle, handle.account(tenant), Role::Human, None, NOW).unwrap();
+            desk.ticket(seed, Some(&handle))
+        })
+        .collect();
+    let limit = |pages: i64| {
+        let store = desk.registrar.store();
+        let set = format!("PRAGMA max_page_count = {pages}");
+        store.connection.query_row(&set, [], |row| row.get::<_, i64>(0)).unwrap()
+    };
+    // No more pages than there are: SQLite takes the number that is in use.
+    limit(1);
+    let ask = |seed: usize| desk.registrar.answer(&enrol(&tickets[seed], &key(100 + seed as u8), PIN), None, NOW);
+    let full = (0..tickets.len()).find(|seed| ask(*seed) == Frame::NotEnrolled(Refusal::StoreFull)).unwrap();
+    assert_eq!(ask(full), Frame::NotEnrolled(Refusal::StoreFull));
+    assert!(!desk.registrar.failure.is_there());
+    limit(1_000_000);
+    assert!(matches!(ask(full), Frame::Enrolled(_)), "nothing was spent");
+}
+
+#[test]
+fn after_a_failure_of_its_database_nothing_is_answered_any_more() {
+    let desk = Desk::new();
+    let (failure, heard) = Failure::new();
+    let store = RegistrarStore::open(&desk.folder.path().join("registrar.db")).unwrap().failing_at(&failure);
+    let root = TenantRoot::create(Secret32::new([1; 32]), NOW).unwrap();
+    let authority = root.issuing(Secret32::new([2; 32]), NOW).unwrap();
+    let registrar = Registrar::new(store, authority, PIN, POLICY);
+    let secret = desk.ticket(10, Some(&ana()));
+    let spoilt = desk.store();
+    spoilt.connection.execute_batch("DROP TABLE tickets").unwrap();
+    let request = enrol(&secret, &key(3), PIN);
+    assert_eq!(registrar.answer(&request, None, NOW), Frame::NotEnrolled(Refusal::StoreFailed));
+    assert!(heard.borrow().as_deref().unwrap().contains("tickets"));
+    // Nor what would do without that table.
+    let Frame::NotEnrolled(refused) = registrar.answer(&Frame::ListDevices(ListDevices), None, NOW) else { panic!() };
+    assert_eq!(refused, Refusal::StoreFailed);
+}
+
 // proves identity.enrol.1, identity.ticket.4
 #[test]
 fn expired_unknown_misdirected_and_unproven_tickets_are_refused_and_not_spent() {

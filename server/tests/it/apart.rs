@@ -21,6 +21,16 @@ use tempfile::TempDir;
 
 use crate::client::{Device, PATIENCE, admit, commit, enrol, handle, key, personal, token};
 
+/// Makes every page of a database that is in use unreadable, those that wait in its log included.
+fn spoil(database: &Path) {
+    for (path, from) in [(database.to_owned(), 100), (database.with_extension("db-wal"), 32)] {
+        let mut bytes = fs::read(&path).unwrap();
+        let from = from.min(bytes.len());
+        bytes[from..].fill(0xff);
+        fs::write(&path, bytes).unwrap();
+    }
+}
+
 struct Apart {
     folder: TempDir,
     relay: Config,
@@ -79,6 +89,24 @@ async fn cut(device: &mut Device) -> Refusal {
             other => drop(other),
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_registrar_whose_database_fails_says_so_and_the_relay_goes_on() {
+    let mut apart = Apart::new();
+    let relay = apart.relay().await;
+    let mut registrar = apart.registrar().await;
+    let ana = enrol(&apart.admin().add_account(&handle("ana")).unwrap(), &key(1)).await.unwrap();
+    let mut device = let_in(&relay, &ana, &key(1)).await.unwrap();
+    let ticket = apart.admin().add_account(&handle("李雷")).unwrap();
+    spoil(&apart.registrar.registrar_database());
+    assert_eq!(enrol(&ticket, &key(2)).await.err(), Some(Refusal::StoreFailed));
+    let reason = tokio::time::timeout(PATIENCE, registrar.failed()).await.expect("it has failed");
+    assert!(!reason.is_empty());
+    assert_eq!(enrol(&ticket, &key(3)).await.err(), Some(Refusal::StoreFailed), "nothing is answered any more");
+    registrar.shutdown().await;
+    assert!(matches!(device.ask(Frame::Ping(Ping)).await, Frame::Pong(_)));
+    relay.shutdown().await;
 }
 
 // proves relay.admission.2, relay.orders.3
