@@ -14,7 +14,8 @@ use chancery_protocol::{
     },
     identity::{Domain, Handle, Organisation, OrganisationError, Ticket, TicketKind},
     ids::{AccountId, EventId, GroupId, MessageId, NoticeHash, RootHash, Seq},
-    mls::{PolicyError, SignedPolicy, charter::Class},
+    limits::GROUP_PICTURE_BYTES_MAX,
+    mls::{GroupPicture, PolicyError, SignedPolicy, charter::Class},
     wire::Blob,
 };
 use tokio::{
@@ -381,6 +382,30 @@ impl Client {
     /// this account is none; `Refused`, `NotEnrolled`, `Storage`, `StorageFull`.
     pub async fn rename(&self, group: GroupId, name: &str) -> Result<(), Error> {
         self.change(group, StateChange::Name(name.to_owned())).await
+    }
+
+    /// Gives the group another picture, or none, and returns when it has it: a PNG, JPEG or WebP file of up to 16,384
+    /// bytes, carried as it is, with what the camera wrote into it. Members alone see it.
+    ///
+    /// # Errors
+    /// As [`Client::rename`]; `Invalid` for a file that is too long or of another format.
+    pub async fn set_picture(&self, group: GroupId, file: Option<&[u8]>) -> Result<(), Error> {
+        let picture = file.map(|file| GroupPicture::from_bytes(file.to_vec())).transpose();
+        let picture = picture.map_err(|_| {
+            Error::Invalid(format!("a picture is a PNG, JPEG or WebP file of up to {GROUP_PICTURE_BYTES_MAX} bytes"))
+        })?;
+        self.change(group, StateChange::Picture(picture)).await
+    }
+
+    /// The group's picture, if it has one. It comes from a member: decode it as you would a stranger's file.
+    ///
+    /// # Errors
+    /// `UnknownGroup`; `NotAllowed` if this device is not a member; `NotEnrolled`, `Storage`.
+    pub async fn picture(&self, group: GroupId) -> Result<Option<GroupPicture>, Error> {
+        match self.command(Command::Picture { group }).await? {
+            Reply::Picture(picture) => Ok(picture),
+            other => Err(unexpected(&other)),
+        }
     }
 
     /// Makes a member an administrator and returns when it is one. From the first one on, administrators alone add

@@ -54,7 +54,7 @@ pub use chancery_protocol::{
     },
     ids::{AccountId, DeviceId, EventId, GroupId, MessageId, NoticeHash, RootHash, Seq},
     mls::{
-        EscrowPolicy,
+        EscrowPolicy, GroupPicture,
         charter::Class,
         policy::{PolicyMode, PolicyNotice},
     },

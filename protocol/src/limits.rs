@@ -32,6 +32,8 @@ pub const ENVELOPE_BYTES_MAX: usize = 96 * 1024;
 pub const ENVELOPE_BUCKET_MIN: usize = 256;
 /// Longest group name, in bytes of UTF-8.
 pub const GROUP_NAME_BYTES_MAX: usize = 256;
+/// Longest picture of a group, in bytes. Each signature covers the GroupContext, so that it costs on every message.
+pub const GROUP_PICTURE_BYTES_MAX: usize = 16 * 1024;
 /// Longest group state extension, in bytes.
 pub const GROUP_STATE_BYTES_MAX: usize = 64 * 1024;
 /// Most trusted roots, guests or administrators in a group state, each.

@@ -248,6 +248,21 @@ pub(crate) enum GroupVerb {
         /// Its name from then on, seen by members only
         name: String,
     },
+    /// Say what picture a group has, save it, or give the group another
+    #[command(after_help = exit::HELP)]
+    Picture {
+        /// Name of the group, or 8 or more digits of its id
+        group: String,
+        /// A PNG, JPEG or WebP file of up to 16,384 bytes; members alone see it, with all that is in it
+        #[arg(long, value_name = "FILE")]
+        set: Option<PathBuf>,
+        /// Take the picture away
+        #[arg(long, conflicts_with = "set")]
+        clear: bool,
+        /// Write the picture into a file that is not there yet
+        #[arg(long, value_name = "FILE", conflicts_with_all = ["set", "clear"])]
+        save: Option<PathBuf>,
+    },
     /// Make a member an administrator: they alone invite people and change the group
     #[command(after_help = exit::HELP)]
     Appoint {

@@ -1,6 +1,10 @@
 //! `chancery group ...`
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    io::{self, Read, Write},
+    path::Path,
+};
 
 use chancery_client::{AccountId, Class, GroupId};
 
@@ -85,6 +89,21 @@ pub(crate) async fn obey(session: &Session, output: &Output, verb: &GroupVerb) -
             session.within(KEPT, client.rename(group, name)).await?;
             changed(output, "renamed", group, None)
         }
+        GroupVerb::Picture { group, set, clear, save } => {
+            let group = session.group(group).await?;
+            if set.is_some() || *clear {
+                let file = set.as_ref().map(|path| image(path)).transpose()?;
+                session.within(KEPT, client.set_picture(group, file.as_deref())).await?;
+                return changed(output, "pictured", group, None);
+            }
+            session.glance().await;
+            let picture = client.picture(group).await?;
+            if let (Some(path), Some(picture)) = (save, &picture) {
+                let fresh = fs::OpenOptions::new().write(true).create_new(true).open(path);
+                fresh.and_then(|mut file| file.write_all(picture.bytes())).map_err(|error| named(path, &error))?;
+            }
+            output.picture(group, picture.as_ref(), save.as_deref())
+        }
         GroupVerb::Appoint { group, address } => {
             let group = session.group(group).await?;
             let account = member(session, group, address).await?;
@@ -119,7 +138,18 @@ pub(crate) async fn obey(session: &Session, output: &Output, verb: &GroupVerb) -
 }
 
 fn read(path: &Path) -> Result<String, Failure> {
-    fs::read_to_string(path).map_err(|error| Failure::usage(format!("{}: {error}", path.display())))
+    fs::read_to_string(path).map_err(|error| named(path, &error))
+}
+
+/// No more of it than shows that it is too long.
+fn image(path: &Path) -> Result<Vec<u8>, Failure> {
+    let mut bytes = Vec::new();
+    let file = fs::File::open(path).and_then(|file| file.take(1 << 20).read_to_end(&mut bytes));
+    file.map(|_| bytes).map_err(|error| named(path, &error))
+}
+
+fn named(path: &Path, error: &io::Error) -> Failure {
+    Failure::usage(format!("{}: {error}", path.display()))
 }
 
 /// A member by the address that `group members` prints; it may be of another organisation, which no name alone finds.

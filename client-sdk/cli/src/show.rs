@@ -3,12 +3,15 @@
 //! This module does not decide what to print. Names and messages come from others: on a terminal, control characters and
 //! bidirectional overrides would let them forge lines, so they are shown as escapes. JSON carries them as they are.
 
-use std::io::{self, Write};
+use std::{
+    io::{self, Write},
+    path::Path,
+};
 
 use chancery_client::{
     AccountId, Authority, Body, Client, Contact, Device, DirectorySummary, Domain, Event, Freshness, GroupId,
-    GroupStatus, GroupSummary, Handle, HostEvent, Identity, Invitee, LinkCode, MemberSummary, Message, Organisation,
-    Partner, Role, RootHash, SplitEvidence,
+    GroupPicture, GroupStatus, GroupSummary, Handle, HostEvent, Identity, Invitee, LinkCode, MemberSummary, Message,
+    Organisation, Partner, Role, RootHash, SplitEvidence,
 };
 use serde_json::{Value, json};
 
@@ -248,6 +251,31 @@ impl Output {
         )
     }
 
+    pub(crate) fn picture(
+        &self,
+        group: GroupId,
+        picture: Option<&GroupPicture>,
+        saved: Option<&Path>,
+    ) -> Result<(), Failure> {
+        let Some(picture) = picture else {
+            let none = || json!({ "group": group.to_string(), "picture": null });
+            return self.line(|| "the group has no picture".to_owned(), none);
+        };
+        let (media, bytes) = (picture.media_type(), picture.bytes().len());
+        let saved = saved.map(|path| path.display().to_string());
+        self.line(
+            || {
+                let saved = saved.as_ref().map(|path| format!(", saved as {}", escape(path))).unwrap_or_default();
+                format!("{media}, {bytes} bytes{saved}")
+            },
+            || {
+                json!({
+                    "group": group.to_string(), "picture": { "media_type": media, "bytes": bytes }, "saved": saved,
+                })
+            },
+        )
+    }
+
     /// A group that was founded anew, and who of the old one's members is not in it.
     pub(crate) fn founded(
         &self,
@@ -389,6 +417,7 @@ fn group_of_event(event: &Event) -> Option<GroupId> {
         | Event::DeviceAdded { group, .. }
         | Event::MemberRemoved { group, .. }
         | Event::Renamed { group, .. }
+        | Event::PictureChanged { group, .. }
         | Event::AdministratorsChanged { group, .. }
         | Event::OrganisationsChanged { group, .. }
         | Event::Leaving { group, .. }
@@ -436,6 +465,7 @@ fn sentence(event: &Event, client: &Client, people: &People) -> String {
         Event::MemberStuck { account, .. } => {
             format!("a device of {} cannot follow the group and will be added again", who(account))
         }
+        Event::PictureChanged { .. } => "the group has another picture, or none any more".to_owned(),
         Event::Renamed { name, .. } => format!("the group is called {name} from here on"),
         Event::AdministratorsChanged { appointed, dismissed, .. } => {
             format!("administrators: {} appointed, {} dismissed", appointed.len(), dismissed.len())
@@ -532,6 +562,7 @@ fn event_object(number: u64, event: &Event, client: &Client) -> Value {
             "member_removed",
             json!({ "member": who(handle, account), "account": account.to_string(), "by": by.to_string() }),
         ),
+        Event::PictureChanged { by, .. } => ("picture_changed", json!({ "by": by.to_string() })),
         Event::Renamed { name, by, .. } => ("renamed", json!({ "name": name, "by": by.to_string() })),
         Event::AdministratorsChanged { appointed, dismissed, by, .. } => {
             let ids = |accounts: &[AccountId]| accounts.iter().map(ToString::to_string).collect::<Vec<_>>();

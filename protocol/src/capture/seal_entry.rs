@@ -239,9 +239,10 @@ impl EscrowMachine {
         let (mut added, mut removed) =
             (change.added.chunks(RECORD_MEMBERS_MAX), change.removed.chunks(RECORD_MEMBERS_MAX));
         let mut name = change.state.as_ref().map(|state| state.name.clone());
+        let mut picture = change.picture.clone();
         loop {
             let parts = (added.next(), removed.next());
-            if parts == (None, None) && name.is_none() && !bodies.is_empty() {
+            if parts == (None, None) && name.is_none() && picture.is_none() && !bodies.is_empty() {
                 return bodies;
             }
             bodies.push(RecordBody::Commit(Commit {
@@ -249,6 +250,7 @@ impl EscrowMachine {
                 added: people(parts.0.unwrap_or_default()),
                 removed: people(parts.1.unwrap_or_default()),
                 name: name.take(),
+                picture: picture.take(),
             }));
         }
     }

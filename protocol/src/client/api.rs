@@ -9,7 +9,7 @@ use crate::{
     identity::{Authority, Domain, Freshness, Handle, Organisation, Role, directory::SplitEvidence},
     ids::{AccountId, DeviceId, EventId, GroupId, MessageId, NoticeHash, PolicyHash, RootHash, Seq},
     merkle::Resource,
-    mls::{Class, EscrowPolicy, PolicyError},
+    mls::{Class, EscrowPolicy, GroupPicture, PolicyError},
     rows::RowWrite,
     time::Timestamp,
     wire::{Blob, Frame, envelope::Body, registrar::Place},
@@ -81,7 +81,12 @@ pub enum Command {
         /// The group.
         group: GroupId,
     },
-    /// Changes the group's name or its administrators. Done when the commit is merged.
+    /// The group's picture. Done with `Picture`.
+    Picture {
+        /// The group.
+        group: GroupId,
+    },
+    /// Changes the group's name, its picture or its administrators. Done when the commit is merged.
     Change {
         /// The group.
         group: GroupId,
@@ -147,6 +152,8 @@ pub enum StateChange {
     Appoint(AccountId),
     /// One administrator fewer. Without any, every member may add people and change the state.
     Dismiss(AccountId),
+    /// Its picture, or none.
+    Picture(Option<GroupPicture>),
 }
 
 /// Outcome of a command.
@@ -169,6 +176,8 @@ pub enum Reply {
     Directory(Option<DirectorySummary>),
     /// The policy.
     Policy(Box<PolicySummary>),
+    /// The picture; none if the group has none.
+    Picture(Option<GroupPicture>),
 }
 
 /// The policy of an escrowed group.
@@ -326,13 +335,15 @@ pub enum AlarmKind {
     Ended,
     /// The stored state of the group cannot be read.
     Damaged,
+    /// The relay cannot read what it stores of the group. It stops nothing: the device asks again every minute.
+    Unserved,
 }
 
 impl AlarmKind {
     /// Whether the group is neither read nor sent to any more.
     #[must_use]
     pub const fn stops(self) -> bool {
-        !matches!(self, Self::Diverged | Self::HeadsDiffer | Self::OwnLeafReplay)
+        !matches!(self, Self::Diverged | Self::HeadsDiffer | Self::OwnLeafReplay | Self::Unserved)
     }
 
     /// A word that never changes its meaning.
@@ -349,6 +360,7 @@ impl AlarmKind {
             Self::AccessLost => "access_lost",
             Self::Ended => "ended",
             Self::Damaged => "damaged",
+            Self::Unserved => "unserved",
         }
     }
 }
@@ -607,6 +619,13 @@ pub enum Event {
         ours: String,
         /// The one that contradicts it.
         theirs: String,
+    },
+    /// The group has another picture, or none any more.
+    PictureChanged {
+        /// The group.
+        group: GroupId,
+        /// By whom.
+        by: AccountId,
     },
 }
 

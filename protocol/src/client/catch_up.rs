@@ -9,7 +9,7 @@ use crate::{
         api::{AlarmKind, Event, GroupStatus, Message, message_key},
         escrow::{is_alone, is_last_device},
         listen::Outcome,
-        machine::{ClientMachine, GroupSlot, Opening, RETRY_AFTER, Request},
+        machine::{ClientMachine, GroupSlot, Opening, RETRY_AFTER, Request, UNSERVED_AFTER},
         record::{ChainRecord, Follow},
     },
     error::Refusal,
@@ -100,6 +100,11 @@ impl ClientMachine {
             return;
         }
         slot.wait_until = Some(now.plus(RETRY_AFTER));
+        if *refusal == Refusal::StoreFailed {
+            // It may pass; a group that it has damaged does not open any more.
+            let since = slot.unserved.map_or(now, |(since, _)| since);
+            return self.unserved(id, since, now.since(since) >= UNSERVED_AFTER, now);
+        }
         let (kind, reason) = match refusal {
             Refusal::UnknownGroup => (AlarmKind::RelayRolledBack, "the relay has lost the group"),
             Refusal::TokenRefused => (AlarmKind::AccessLost, "the relay does not accept this device's access token"),
@@ -110,6 +115,34 @@ impl ClientMachine {
             _ => return,
         };
         self.alarm(id, kind, reason);
+    }
+
+    /// relay.delivery.2: what the relay cannot read to the end of is one group's trouble; it is asked for again.
+    pub(super) fn subscription_ended(&mut self, correlation: u32, refusal: &Refusal, now: Timestamp) {
+        let ended = self.groups.iter().find(|(_, slot)| slot.asked_as == Some(correlation));
+        let Some(id) = ended.map(|(id, _)| *id) else { return };
+        match refusal {
+            Refusal::StoreFailed => {
+                if let Some(slot) = self.groups.get_mut(&id) {
+                    slot.opening = Opening::Closed;
+                }
+                self.unserved(id, now, true, now);
+            }
+            refusal => self.open_refused(id, refusal, now),
+        }
+    }
+
+    fn unserved(&mut self, id: GroupId, since: Timestamp, tells: bool, now: Timestamp) {
+        let Some(slot) = self.groups.get_mut(&id) else { return };
+        let told = slot.is_unserved();
+        slot.unserved = Some((since, tells || told));
+        if tells || told {
+            slot.wait_until = Some(now.plus(UNSERVED_AFTER));
+        }
+        if tells && !told {
+            let reason = "the relay cannot read what it stores of the group: its operator must look at the disk";
+            self.tell(&Event::Alarm { group: id, kind: AlarmKind::Unserved, reason: reason.to_owned() });
+        }
     }
 
     pub(super) fn alarm(&mut self, id: GroupId, kind: AlarmKind, reason: &str) {

@@ -33,6 +33,7 @@ impl ClientMachine {
             command,
             Command::RenewKeys { .. }
                 | Command::Policy { .. }
+                | Command::Picture { .. }
                 | Command::Groups
                 | Command::Members { .. }
                 | Command::Directory

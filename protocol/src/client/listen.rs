@@ -11,7 +11,10 @@ use crate::{
     ids::GroupId,
     mls::{Charter, Group, GroupState, GroupView, LeafView, Merged, ProcessError, SignedPolicy},
     time::Timestamp,
-    wire::relay::{Entry, EntryKind, Head},
+    wire::{
+        Blob,
+        relay::{Entry, EntryKind, Head},
+    },
 };
 
 /// What was heard, in the order of each group's log.
@@ -93,6 +96,8 @@ pub struct HeardChange {
     pub removed: Vec<Arc<LeafView>>,
     /// The state, if it is another one.
     pub state: Option<GroupState>,
+    /// The picture, if it is another one; empty if there is none any more.
+    pub picture: Option<Blob>,
     /// The policy after it, in a group that has one.
     pub policy: Option<Arc<SignedPolicy>>,
     /// The charter, which no commit changes.
@@ -156,6 +161,10 @@ impl ClientMachine {
                 added: added.map(|(_, leaf)| Arc::clone(leaf)).collect(),
                 removed: removed.map(|(_, leaf)| Arc::clone(leaf)).collect(),
                 state: (merged.before.state != after.state).then(|| after.state.clone()),
+                picture: (merged.before.state.picture != after.state.picture).then(|| {
+                    let picture = after.state.picture.as_ref();
+                    Blob(picture.map(|picture| picture.bytes().to_vec()).unwrap_or_default())
+                }),
                 policy: after.policy.clone(),
                 charter: after.charter,
                 authenticator,

@@ -11,8 +11,8 @@ use std::{
 use crate::{
     client::{
         api::{
-            ClientFault, Command, CommandId, Event, GroupStatus, GroupSummary, Input, MemberSummary, Output, Reply,
-            event_key,
+            AlarmKind, ClientFault, Command, CommandId, Event, GroupStatus, GroupSummary, Input, MemberSummary, Output,
+            Reply, event_key,
         },
         directory::{Following, Seen},
         listen::Listening,
@@ -39,6 +39,8 @@ use crate::{
 
 /// How long to wait before something that the relay could not do is tried again.
 pub(super) const RETRY_AFTER: Duration = Duration::from_millis(500);
+/// How long a relay may fail to open a group before that is told, and after which it is asked again. (relay.delivery.2)
+pub(super) const UNSERVED_AFTER: Duration = Duration::from_secs(60);
 
 /// How long a Welcome waits for the groups to be read.
 const HELD_MAX: Duration = Duration::from_secs(5);
@@ -76,6 +78,10 @@ pub(super) struct GroupSlot {
     pub show_token: bool,
     /// Whether entries came before it was known where this device begins: they are on another stream than the answer.
     pub missed: bool,
+    /// Correlation of the Open that asked for the subscription.
+    pub asked_as: Option<u32>,
+    /// Since when the relay has failed to serve the group, and whether that was told; none once all is read.
+    pub unserved: Option<(Timestamp, bool)>,
     /// Whether all that there was has been read since the connection stands.
     pub synced: bool,
     /// Requests of this group on their way: appends of messages, by order.
@@ -411,6 +417,7 @@ impl ClientMachine {
             Command::Invite { group, account } => self.invite(id, group, account).map(|()| None),
             Command::Remove { group, account } => self.remove(id, group, account).map(|()| None),
             Command::Leave { group } => self.leave(id, group, now),
+            Command::Picture { group } => self.picture(group).map(|picture| Some(Reply::Picture(picture))),
             Command::Change { group, change } => self.change_state(id, group, change).map(|()| None),
             Command::RenewKeys { group } => self.renew_keys(id, group).map(|()| None),
             Command::Send { group, text } => self.send_text(group, text, now).map(|id| Some(Reply::Message(id))),
@@ -467,6 +474,7 @@ impl ClientMachine {
         self.requests.clear();
         for slot in self.groups.values_mut() {
             slot.opening = Opening::Closed;
+            slot.asked_as = None;
             slot.may_append = false;
             slot.synced = false;
             slot.sent.clear();
@@ -513,7 +521,7 @@ impl ClientMachine {
                     let retry = !refusal.is_about_identity();
                     self.disconnect = Some((refusal, retry));
                 }
-                None => {}
+                None => self.subscription_ended(correlation, &refusal, now),
             },
             answer => {
                 if let Some(request) = self.requests.remove(&correlation) {
@@ -582,7 +590,10 @@ impl ClientMachine {
         slot.show_token = false;
         slot.may_append = false;
         let asked = slot.record.head;
-        self.request(Request::Open(id, asked), Frame::Open(Open { group: id, token, from }));
+        let correlation = self.request(Request::Open(id, asked), Frame::Open(Open { group: id, token, from }));
+        if let Some(slot) = self.groups.get_mut(&id).filter(|_| from.is_some()) {
+            slot.asked_as = Some(correlation);
+        }
     }
 
     /// Answers to what an earlier membership in a group asked mean nothing to the next one.
@@ -590,10 +601,11 @@ impl ClientMachine {
         self.requests.retain(|_, request| request.group() != Some(group));
     }
 
-    pub(super) fn request(&mut self, request: Request, frame: Frame) {
+    pub(super) fn request(&mut self, request: Request, frame: Frame) -> u32 {
         self.last_correlation = self.last_correlation.wrapping_add(1).max(1);
         self.requests.insert(self.last_correlation, request);
         self.sends.push((self.last_correlation, frame));
+        self.last_correlation
     }
 
     pub(super) fn tell(&mut self, event: &Event) {
@@ -679,7 +691,7 @@ impl ClientMachine {
     /// same group, is looked at.
     fn read_held(&mut self, now: Timestamp) {
         while !self.held.is_empty() {
-            let behind = self.groups.values().any(|slot| slot.is_followed() && !slot.synced);
+            let behind = self.groups.values().any(|slot| slot.is_followed() && !slot.synced && !slot.is_unserved());
             if behind && self.held_until.is_some_and(|until| until > now) {
                 return;
             }
@@ -717,6 +729,8 @@ impl GroupSlot {
             may_append: false,
             show_token: false,
             missed: false,
+            asked_as: None,
+            unserved: None,
             synced: false,
             sent: BTreeSet::new(),
             commit_sent: false,
@@ -747,6 +761,11 @@ impl GroupSlot {
         self.opening == Opening::Open && self.record.placed && self.record.head.seq >= self.known.seq
     }
 
+    /// Whether it was told that the relay does not serve the group.
+    pub(super) fn is_unserved(&self) -> bool {
+        self.unserved.is_some_and(|(_, told)| told)
+    }
+
     /// Whether a message of an earlier epoch has no answer yet.
     pub(super) fn has_stale_flight(&self) -> bool {
         let flights = self.outbox.values().take(IN_FLIGHT_MAX).filter_map(OutboxItem::unplaced);
@@ -756,8 +775,7 @@ impl GroupSlot {
     fn is_idle(&self) -> bool {
         !self.is_followed()
             || (self.outbox.is_empty() && self.intents.is_empty() && self.record.pending.is_none())
-                && self.is_caught_up()
-                && self.may_append
+                && (self.is_unserved() || self.is_caught_up() && self.may_append)
     }
 }
 
@@ -770,7 +788,7 @@ fn summary((group, slot): (&GroupId, &GroupSlot)) -> GroupSummary {
         status: slot.record.status,
         accounts: slot.record.accounts,
         waiting: u32::try_from(slot.outbox.len()).unwrap_or(u32::MAX),
-        alarm: slot.record.alarm,
+        alarm: slot.record.alarm.or(slot.is_unserved().then_some(AlarmKind::Unserved)),
         stuck_by: slot.record.stuck.as_ref().and_then(|stuck| stuck.by),
         predecessor: slot.record.predecessor,
         notice_due: slot.notice_due(),

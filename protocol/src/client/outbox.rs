@@ -84,6 +84,9 @@ impl ClientMachine {
         }
         // A token that may not append is not the newest: its end is not the log's.
         slot.synced |= slot.is_caught_up() && slot.may_append;
+        if slot.is_caught_up() {
+            slot.unserved = None;
+        }
         // relay.open.4: until the answer to a token an append would count as one without.
         if !self.is_opening(id) {
             self.resend(id);

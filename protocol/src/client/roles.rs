@@ -1,4 +1,4 @@
-//! What members change about a group as such: its name, and who administers it. `spec/mls-profile.md#roles`.
+//! What members change about a group as such: its name, its picture, and who administers it. `spec/mls-profile.md#roles`.
 //!
 //! This module does not judge who may; [`mod@crate::mls::judge`] does, for every member alike.
 
@@ -11,7 +11,7 @@ use crate::{
     },
     ids::{AccountId, GroupId, RootHash},
     limits::GROUP_STATE_LIST_MAX,
-    mls::{GroupState, Merged},
+    mls::{GroupPicture, GroupState, Merged},
 };
 
 impl StateChange {
@@ -29,6 +29,7 @@ impl StateChange {
                     }
                 }
             }
+            Self::Picture(picture) => state.picture.clone_from(picture),
             Self::Dismiss(account) => state.administrators.retain(|named| named != account),
         }
         state
@@ -56,10 +57,15 @@ impl ClientMachine {
             StateChange::Dismiss(account) if !administrators.contains(account) => {
                 return Err(ClientFault::NotAdministrator);
             }
-            StateChange::Appoint(_) | StateChange::Dismiss(_) => {}
+            StateChange::Appoint(_) | StateChange::Dismiss(_) | StateChange::Picture(_) => {}
         }
         self.intend(group, IntentKind::State(change), Some(id));
         Ok(())
+    }
+
+    pub(super) fn picture(&self, group: GroupId) -> Result<Option<GroupPicture>, ClientFault> {
+        let slot = self.groups.get(&group).ok_or(ClientFault::UnknownGroup)?;
+        Ok(slot.group.as_ref().ok_or(ClientFault::NotMember)?.view().state.picture.clone())
     }
 
     /// The state without an administrator who is removed: so a later invitation does not bring the office back.
@@ -77,6 +83,9 @@ impl ClientMachine {
         let before = &merged.before.state;
         if before.name != after.name {
             self.tell(&Event::Renamed { group: id, name: after.name.clone(), by });
+        }
+        if before.picture != after.picture {
+            self.tell(&Event::PictureChanged { group: id, by });
         }
         let missing = |from: &[AccountId], others: &[AccountId]| -> Vec<AccountId> {
             from.iter().filter(|account| !others.contains(account)).copied().collect()

@@ -103,7 +103,7 @@ pub enum RecordBody {
         /// Its envelope.
         envelope: Blob,
     },
-    /// 4: a commit: members that came and went, another name.
+    /// 4: a commit: members that came and went, another name or picture.
     Commit(Commit),
     /// 5: a commit that put another escrow policy in force.
     Policy {
@@ -168,6 +168,8 @@ pub struct Commit {
     pub removed: Vec<Person>,
     /// The group's name from here on, if it was changed.
     pub name: Option<String>,
+    /// The group's picture from here on, if it was changed; empty if it has none any more.
+    pub picture: Option<Blob>,
 }
 
 /// A part of an attachment.

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{
-    identity::{CertificateAuthority, Role, TenantRoot},
+    identity::{CertificateAuthority, Role, TenantRoot, issue::DEVICE_VALIDITY, name::DeviceName},
     mls::{Class, key_package},
     secret::{Random, Secret32},
     time::Timestamp,
@@ -126,6 +126,34 @@ fn a_key_package_of_an_expired_certificate_is_not_added() {
     assert!(OfferedPackage::parse(&ana.core, &bytes, later).is_err());
     assert!(OfferedPackage::parse(&ana.core, &bytes, NOW).is_ok());
     assert!(OfferedPackage::parse(&ana.core, &[0; 40], NOW).is_err());
+}
+
+// proves mls.judge.7
+#[test]
+fn a_leaf_that_another_root_certifies_by_name_is_refused_before_anybody_adds_it() {
+    let (ana, mut desk, _bo, _joined) = pair();
+    let partner = TenantRoot::create(Secret32::new([21; 32]), NOW).unwrap().hash();
+    let eve = DeviceKey::from_seed(Secret32::new([31; 32])).unwrap();
+    let name = DeviceName::tenant(partner, "eve".parse().unwrap(), eve.device(), Role::Human);
+    // acme's issuing key, on a name of the partner.
+    let chain = issuing().certify_name(&name, eve.public(), NOW, DEVICE_VALIDITY).unwrap();
+    let forged = Device { core: Core::new(Random::new([31; 32])), key: eve, chain, packages: Storage::default() };
+    let bytes = key_package::make(&forged.core, &forged.packages, &forged.key, &forged.chain, false).unwrap();
+    let refused = OfferedPackage::parse(&ana.core, &bytes, NOW).unwrap_err();
+    assert_eq!(refused, "the device's certificate does not verify");
+    // A client that adds it all the same makes a commit that the judge refuses.
+    let true_chain = device(&issuing(), "eve", 31);
+    let mut offered = true_chain.package(false);
+    offered.package = {
+        use openmls::prelude::{MlsMessageBodyIn, MlsMessageIn, ProtocolVersion};
+        use tls_codec::Deserialize as _;
+        let message = MlsMessageIn::tls_deserialize_exact(&*bytes).unwrap();
+        let MlsMessageBodyIn::KeyPackage(package) = message.extract() else { panic!("a key package") };
+        package.validate(ana.core.crypto(), ProtocolVersion::Mls10).unwrap()
+    };
+    let refused = desk.commit(&ana.core, &ana.key, &Change { adds: vec![offered], ..Change::default() }).unwrap_err();
+    assert!(matches!(refused, CommitError::Judged(Rule::LeafCredential)), "{refused:?}");
+    assert_eq!(Rule::LeafCredential.to_string(), "mls.judge.7: a leaf's certificate chain does not verify");
 }
 
 // proves mls.judge.8

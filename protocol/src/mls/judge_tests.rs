@@ -3,7 +3,13 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use crate::{
-    identity::{CertificateAuthority, Chain, DeviceKey, PersonalRoot, Role, TenantRoot, certificate::At, verify_chain},
+    identity::{
+        CertificateAuthority, Chain, DeviceKey, PersonalRoot, Role, TenantRoot,
+        certificate::{At, IdentityError},
+        issue::DEVICE_VALIDITY,
+        name::DeviceName,
+        verify_chain,
+    },
     ids::{AccountId, DeviceId, Epoch, GroupId, RootHash},
     mls::{
         charter::{Charter, Class},
@@ -145,6 +151,84 @@ fn people_of_an_organisation_that_is_not_listed_are_refused() {
     dropped.state.roots.pop();
     let commit = CommitView { committer: Some(ana.identity.device()), changes_context: true, ..CommitView::default() };
     assert_eq!(verdict(&after, &commit, &dropped), Err(Rule::LeafRoot));
+}
+
+/// The desk of acme with eve of a partner in it.
+fn shared() -> (Work, CertificateAuthority, Arc<LeafView>, GroupView) {
+    let work = work();
+    let partner = authority(21);
+    let eve = tenant_leaf(&partner, "eve", 31, Role::Human);
+    let mut desk = with(&work.desk, &eve);
+    desk.state.roots.push(partner.root());
+    (work, partner, eve, desk)
+}
+
+// proves mls.judge.9, mls.judge.12
+#[test]
+fn a_partners_people_come_in_by_whoever_may_change_the_state_and_bring_nobody_elses() {
+    let (Work { ana, bo, .. }, partner, eve, mut desk) = shared();
+    assert!(judge(None, &desk).is_ok());
+    // The partner's people bring in colleagues of theirs, and nobody of a third organisation without listing it.
+    let finn = tenant_leaf(&partner, "finn", 32, Role::Human);
+    assert_eq!(verdict(&desk, &adds(&eve, &finn), &with(&desk, &finn)), Ok(()));
+    let third = authority(51);
+    let gil = tenant_leaf(&third, "gil", 53, Role::Human);
+    let unlisted = verdict(&desk, &adds(&eve, &gil), &with(&desk, &gil)).unwrap_err();
+    assert_eq!(unlisted.to_string(), "mls.judge.9: a leaf's root is not trusted in this group");
+    // The charter's organisation stays the first one, whoever asks for what.
+    let mut first = desk.clone();
+    first.state.roots.reverse();
+    let swapped = verdict(&desk, &CommitView { changes_context: true, ..by(&eve) }, &first).unwrap_err();
+    assert_eq!(swapped.to_string(), "mls.judge.13: the group state does not decode or does not fit the charter");
+    // Listing a root is changing the state: with administrators, theirs alone.
+    desk.state.administrators = vec![account(&ana)];
+    let mut listed = with(&desk, &gil);
+    listed.state.roots.push(third.root());
+    for other in [&eve, &bo] {
+        let refused = verdict(&desk, &adds(other, &gil), &listed).unwrap_err();
+        assert_eq!(
+            refused.to_string(),
+            "mls.judge.12: only an administrator adds accounts and changes the group state or the policy"
+        );
+    }
+    assert_eq!(verdict(&desk, &adds(&ana, &gil), &listed), Ok(()));
+}
+
+// proves identity.verify.2
+#[test]
+fn a_root_does_not_certify_a_name_of_another_organisation() {
+    let (Work { acme, .. }, partner, eve, _) = shared();
+    let handle = eve.identity.handle().unwrap();
+    let claimed = DeviceName::tenant(partner.root(), handle.clone(), eve.identity.device(), Role::Human);
+    let chain = acme.certify_name(&claimed, key(31).public(), NOW, DEVICE_VALIDITY).unwrap();
+    let refused = verify_chain(&chain, At::NotBefore).unwrap_err();
+    assert_eq!(refused, IdentityError::WrongAuthority);
+    assert_eq!(refused.to_string(), "the certificate claims an authority that did not sign it");
+    // Nor with the partner's root put behind acme's issuing certificate.
+    let mut spliced = chain;
+    spliced.0.pop();
+    spliced.0.extend(partner.chain().last().cloned());
+    assert_eq!(verify_chain(&spliced, At::NotBefore), Err(IdentityError::Broken));
+}
+
+// proves mls.judge.10, mls.judge.12
+#[test]
+fn a_namesake_of_another_organisation_is_another_account_and_takes_nobodys_place() {
+    let (Work { acme, ana, .. }, _, eve, mut desk) = shared();
+    let namesake = tenant_leaf(&acme, "eve", 33, Role::Human);
+    assert_ne!(account(&namesake), account(&eve));
+    // It comes in as an account of its own, which administrators alone bring in.
+    let after = with(&desk, &namesake);
+    assert_eq!(verdict(&desk, &adds(&ana, &namesake), &after), Ok(()));
+    assert_eq!((after.accounts().len(), after.devices(account(&eve)).len()), (4, 1));
+    desk.state.administrators = vec![account(&eve)];
+    let after = with(&desk, &namesake);
+    assert_eq!(verdict(&desk, &adds(&ana, &namesake), &after), Err(Rule::Administrators));
+    // Even with the very key of eve's device, in the commit that removes it: that heals nobody.
+    let same_key = tenant_leaf(&acme, "eve", 31, Role::Human);
+    let mut swap = adds(&ana, &same_key);
+    swap.removed.push(eve.identity.device());
+    assert_eq!(verdict(&desk, &swap, &with(&desk, &same_key)), Err(Rule::Administrators));
 }
 
 // proves mls.judge.9

@@ -8,6 +8,7 @@ pub mod group;
 pub mod judge;
 pub mod key_package;
 pub mod notice;
+pub mod picture;
 pub mod policy;
 pub mod profile;
 pub mod state;
@@ -22,6 +23,7 @@ pub use group::{
 pub use judge::{Accepted, Rule, judge};
 pub use key_package::OfferedPackage;
 pub use notice::{Notice, NoticeError};
+pub use picture::GroupPicture;
 pub use policy::{EscrowPolicy, PolicyCertificate, PolicyError, SignedPolicy};
 pub use profile::Core;
 pub use state::GroupState;

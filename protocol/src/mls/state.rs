@@ -8,6 +8,7 @@ use crate::{
     error::Malformed,
     ids::{AccountId, RootHash},
     limits::{GROUP_NAME_BYTES_MAX, GROUP_STATE_BYTES_MAX, GROUP_STATE_LIST_MAX},
+    mls::picture::GroupPicture,
     wire::{decode_exact, encode},
 };
 
@@ -25,6 +26,8 @@ pub struct GroupState {
     pub guests: Vec<RootHash>,
     /// Accounts that alone add accounts and change this state; if none is named, every member may.
     pub administrators: Vec<AccountId>,
+    /// Picture, if it has one.
+    pub picture: Option<GroupPicture>,
 }
 
 impl GroupState {
@@ -37,7 +40,8 @@ impl GroupState {
     /// Reads the extension's bytes.
     ///
     /// # Errors
-    /// `TooLong` or `Undecodable`; the latter also for an empty or too long name and too long lists (mls.state.2).
+    /// `TooLong` or `Undecodable`; the latter also for an empty or too long name, too long lists (mls.state.2) and a picture
+    /// that is none (mls.picture.1).
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, Malformed> {
         if bytes.len() > GROUP_STATE_BYTES_MAX {
             return Err(Malformed::TooLong { what: "a group state", len: bytes.len(), max: GROUP_STATE_BYTES_MAX });

@@ -146,6 +146,8 @@ struct Open {
     /// First entry that was delivered, and next one to deliver; none without a subscription.
     first: Option<Seq>,
     next: Option<Seq>,
+    /// Correlation of the Open that asked for the subscription: under it is said that it has ended.
+    asked_as: u32,
     /// When the subscription began, or last read what it was behind.
     caught_up_at: Timestamp,
     /// Whether what this account shows confirms tokens of others.
@@ -734,6 +736,7 @@ impl RelayMachine {
             known.token == token || rank(known.read_to, known.began) <= rank(row.read_to, row.began.seq)
         });
         let next = from.or_else(|| known.and_then(|known| known.next));
+        let asked_as = known.filter(|_| from.is_none()).map_or(correlation, |known| known.asked_as);
         let reading = known.is_some_and(|known| known.reading);
         let newest = known.map_or(row.head.seq, |known| known.newest.max(row.head.seq));
         if newer {
@@ -747,6 +750,7 @@ impl RelayMachine {
                 newest,
                 first: known.and_then(|known| known.first).or(next),
                 next,
+                asked_as,
                 caught_up_at: known.filter(|known| known.next.is_some()).map_or(now, |known| known.caught_up_at),
                 may_confirm: row.may_confirm,
                 reading,
@@ -758,6 +762,7 @@ impl RelayMachine {
         {
             // relay.open.3: the older one reads all that this one does.
             known.next = next;
+            known.asked_as = asked_as;
         }
         let may_append = connection.groups.get(&open.group).is_some_and(|open| open.read_to.is_none());
         let opened = relay::Opened {
@@ -928,9 +933,11 @@ impl RelayMachine {
                 self.send(conn, Lane::Delivery, frame.to_bytes(0).into());
                 self.deliver(conn, group, now);
             }
+            // relay.delivery.1: the other subscriptions of the connection go on.
             Err(refusal) => {
                 open.next = None;
-                self.send(conn, Lane::Control, Frame::Refused(refusal).to_bytes(0).into());
+                let refused = Frame::Refused(refusal).to_bytes(open.asked_as);
+                self.send(conn, Lane::Control, refused.into());
             }
         }
     }

@@ -20,7 +20,7 @@ use chancery_protocol::{
     ids::{Epoch, GroupId, OpeningHash, SegmentId, Seq},
     merkle::{MemoryLog, inclusion_proof, leaf_hash},
     mls::{
-        EscrowPolicy, PolicyCertificate, SignedPolicy,
+        EscrowPolicy, GroupPicture, PolicyCertificate, SignedPolicy,
         policy::{PolicyMode, PolicyNotice, escrow_key_hash},
     },
     secret::{Random, Secret32},
@@ -266,6 +266,21 @@ fn each_entry_of_an_escrowed_group_is_sealed_once_and_opened_by_two_of_three_sea
     let texts = archived.texts();
     assert_eq!((texts.len(), texts.iter().filter(|text| *text == "你好").count()), (6, 2));
     let records = archived.records();
+    let image = vec![0xff, 0xd8, 0xff, 0xe0];
+    let picture = Some(GroupPicture::from_bytes(image.clone()).unwrap());
+    archived.net.ok("ana", Command::Change { group, change: StateChange::Picture(picture) });
+    archived.net.ok("ana", Command::Change { group, change: StateChange::Picture(None) });
+    archived.net.run_for(2_000);
+    archived.assert_each_entry_once();
+    let pictures: Vec<Vec<u8>> = archived
+        .records()
+        .into_iter()
+        .filter_map(|record| match record.body {
+            RecordBody::Commit(commit) => commit.picture.map(|picture| picture.0),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(pictures, [image, vec![]]);
     let gone = |record: &Record| matches!(&record.body, RecordBody::Commit(commit) if commit.removed.len() == 1);
     assert_eq!(records.iter().filter(|record| gone(record)).count(), 1);
     // The log begins with the group, the newest checkpoint is over all of it, and the node has the members' heads.

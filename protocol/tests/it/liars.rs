@@ -54,6 +54,62 @@ fn entries_that_do_not_match_the_told_head_raise_an_alarm() {
     assert!(!net.texts("bo", desk).contains(&"two".to_owned()));
 }
 
+// proves relay.delivery.2
+#[test]
+fn a_group_that_the_relay_cannot_read_is_told_of_and_the_others_go_on() {
+    let (mut net, desk) = desk(150);
+    let other = net.create("ana", Class::Work, "other");
+    net.invite("ana", other, "bo");
+    net.settle();
+    net.cut("bo");
+    net.send("ana", desk, "on a bad sector");
+    net.settle();
+    let bad = net.newest(desk);
+    net.send("ana", desk, "behind it");
+    net.settle();
+    net.store.damaged.insert((desk, bad));
+    net.connect("bo");
+    net.run_for(3_000);
+    assert_eq!(alarms(&mut net, "bo"), [AlarmKind::Unserved]);
+    assert_eq!(net.summary("bo", desk).alarm, Some(AlarmKind::Unserved));
+    // The connection stands, and the other group goes on both ways.
+    net.send("ana", other, "hello");
+    net.send("bo", other, "hi");
+    net.run_for(3_000);
+    assert_eq!(net.texts("bo", other), ["hello", "hi"]);
+    assert_eq!(net.texts("ana", other), ["hello", "hi"]);
+    let flush = net.command("bo", Command::Flush);
+    net.run_for(3_000);
+    assert_eq!(net.nodes["bo"].done.get(&flush), Some(&Ok(Reply::Done)));
+    // It is asked for again, each minute, and told of once.
+    net.run_for(200_000);
+    assert_eq!(net.texts("bo", desk), [] as [&str; 0]);
+    net.store.damaged.clear();
+    net.run_for(61_000);
+    assert_eq!(net.texts("bo", desk), ["on a bad sector", "behind it"]);
+    assert_eq!((net.summary("bo", desk).alarm, alarms(&mut net, "bo")), (None, vec![]));
+}
+
+// proves relay.delivery.2
+#[test]
+fn a_group_that_the_relay_does_not_open_is_told_of_after_a_minute() {
+    let (mut net, desk) = desk(160);
+    net.cut("bo");
+    net.send("ana", desk, "on a bad sector");
+    net.settle();
+    let newest = net.newest(desk);
+    net.store.damaged.insert((desk, newest));
+    net.connect("bo");
+    net.run_for(59_000);
+    assert_eq!(alarms(&mut net, "bo"), []);
+    net.run_for(2_000);
+    assert_eq!(alarms(&mut net, "bo"), [AlarmKind::Unserved]);
+    net.store.damaged.clear();
+    net.run_for(61_000);
+    assert_eq!(net.texts("bo", desk), ["on a bad sector"]);
+    assert_eq!(net.summary("bo", desk).alarm, None);
+}
+
 // proves mls.head.2
 #[test]
 fn a_relay_that_forgot_or_changed_entries_raises_an_alarm() {

@@ -38,6 +38,8 @@ pub struct Relay {
     unwritten: BTreeMap<ConnId, usize>,
     last: u64,
     correlation: u32,
+    /// Under which correlations was refused.
+    refused_as: Vec<u32>,
 }
 
 impl Relay {
@@ -57,6 +59,7 @@ impl Relay {
             unwritten: BTreeMap::new(),
             last: 0,
             correlation: 0,
+            refused_as: Vec::new(),
         };
         relay.restart();
         relay
@@ -117,7 +120,9 @@ impl Relay {
                 Output::Send { conn, lane, bytes } => {
                     let direction = if lane == Lane::Control { Direction::ToClient } else { Direction::Delivery };
                     let (taken, _) = take_frame(direction, &bytes).unwrap().unwrap();
-                    self.sent.entry(conn).or_default().push((lane, taken.frame.unwrap()));
+                    let frame = taken.frame.unwrap();
+                    self.refused_as.extend(matches!(frame, Frame::Refused(_)).then_some(taken.correlation));
+                    self.sent.entry(conn).or_default().push((lane, frame));
                     if self.slow {
                         *self.unwritten.entry(conn).or_default() += bytes.len();
                     } else {
@@ -356,6 +361,34 @@ fn each_bad_append_has_its_own_refusal_and_changes_nothing() {
     assert!(matches!(relay.ask(ana, Frame::Append(second)), Frame::Appended(_)));
     assert_eq!(relay.store.group(GROUP).unwrap().head.seq, Seq(5));
     assert!(relay.lives(ana));
+}
+
+// proves relay.delivery.1
+#[test]
+fn a_subscription_that_cannot_go_on_ends_under_its_own_correlation_and_the_connection_lives() {
+    let mut relay = Relay::new();
+    let ana = relay.ana();
+    relay.found(ana);
+    relay.open(ana, 1, None);
+    for text in [b"1", b"2", b"3"] {
+        assert!(matches!(relay.ask(ana, message(1, text)), Frame::Appended(_)));
+    }
+    relay.store.damaged.insert((GROUP, Seq(3)));
+    let chain = relay.chain("bo", 12);
+    let bo = relay.connect(Some(chain));
+    for from in [2, 4, 3] {
+        assert!(matches!(relay.open(bo, 1, Some(from)), Frame::Opened(_)));
+        let taken = relay.take(bo);
+        let refused = core::mem::take(&mut relay.refused_as);
+        // From behind the damage on, everything is there.
+        if from == 4 {
+            assert_eq!((seqs(&taken), refused), (vec![4], vec![]));
+        } else {
+            assert_eq!(taken.last(), Some(&Frame::Refused(Refusal::StoreFailed)), "from {from}");
+            assert_eq!((seqs(&taken), refused), (vec![], vec![relay.correlation]), "from {from}");
+        }
+    }
+    assert!(relay.lives(bo));
 }
 
 #[test]

@@ -1,9 +1,11 @@
-//! Who names a group, who administers it, and what is left when they are gone.
+//! Who names a group and gives it a picture, who administers it, and what is left when they are gone.
 
 use chancery_protocol::{
     client::{ClientFault, Command, Event, Reply, StateChange},
+    error::Malformed,
     ids::{AccountId, GroupId},
-    mls::Class,
+    mls::{Class, GroupPicture},
+    wire::encode,
 };
 
 use crate::net::Net;
@@ -52,6 +54,61 @@ fn a_name_reaches_every_member_and_who_comes_later() {
         let refused = net.refused("ana", Command::Change { group: desk, change: StateChange::Name(name) });
         assert!(refused.to_string().contains(fault), "{refused}");
     }
+}
+
+fn picture(net: &mut Net, at: &str, group: GroupId) -> Option<GroupPicture> {
+    let id = net.command(at, Command::Picture { group });
+    let Some(Ok(Reply::Picture(picture))) = net.nodes[at].done.get(&id).cloned() else {
+        panic!("{at} answers nothing")
+    };
+    picture
+}
+
+// proves mls.picture.1
+#[test]
+fn a_picture_reaches_every_member_and_who_comes_later_and_the_relay_sees_nothing_of_it() {
+    let (mut net, desk) = desk(8);
+    assert_eq!(picture(&mut net, "ana", desk), None);
+    let image = [&b"\x89PNG\r\n\x1a\n"[..], &b"A PICTURE THAT MEMBERS ALONE SEE ".repeat(400)].concat();
+    let shown = GroupPicture::from_bytes(image.clone()).unwrap();
+    let change = StateChange::Picture(Some(shown.clone()));
+    net.ok("李雷", Command::Change { group: desk, change });
+    net.invite("ana", desk, "zoë");
+    let by = net.account("李雷");
+    for who in ["ana", "李雷", "omar", "zoë"] {
+        assert_eq!(picture(&mut net, who, desk), Some(shown.clone()), "{who}");
+    }
+    for who in ["ana", "李雷", "omar"] {
+        assert!(net.events(who).contains(&Event::PictureChanged { group: desk, by }), "{who}");
+    }
+    // Commits and Welcomes are long enough to hold it, and hold none of its words.
+    let sent: Vec<Vec<u8>> = net.left.iter().map(|(_, append)| encode(append)).collect();
+    assert!(sent.iter().filter(|bytes| bytes.len() > image.len()).count() >= 2);
+    let seen = |bytes: &[u8]| bytes.windows(16).any(|window| window == b"A PICTURE THAT M");
+    assert!(seen(&image) && !sent.iter().any(|bytes| seen(bytes)));
+
+    net.ok("ana", Command::Change { group: desk, change: StateChange::Picture(None) });
+    assert_eq!(picture(&mut net, "omar", desk), None);
+    // Who is out has none to show, and administrators alone change it.
+    net.ok("ana", Command::Change { group: desk, change: StateChange::Appoint(by) });
+    let fault = net.refused("omar", Command::Change { group: desk, change: StateChange::Picture(Some(shown)) });
+    assert!(is_forbidden(&fault), "{fault:?}");
+    net.ok("ana", Command::Remove { group: desk, account: net.account("omar") });
+    assert_eq!(net.refused("omar", Command::Picture { group: desk }), ClientFault::NotMember);
+}
+
+#[test]
+fn a_picture_is_a_small_png_jpeg_or_webp() {
+    let media = |bytes: &[u8]| GroupPicture::from_bytes(bytes.to_vec()).map(|picture| picture.media_type());
+    assert_eq!(media(b"\x89PNG\r\n\x1a\n"), Ok("image/png"));
+    assert_eq!(media(b"\xff\xd8\xff"), Ok("image/jpeg"));
+    assert_eq!(media(b"RIFF....WEBP"), Ok("image/webp"));
+    for other in [&b""[..], b"GIF89a", b"<svg/>", b"RIFF....WAVE", b"\x89PNG"] {
+        assert!(matches!(media(other), Err(Malformed::Undecodable { .. })), "{other:?}");
+    }
+    let sized = |len: usize| [&b"\xff\xd8\xff"[..], &vec![0; len - 3]].concat();
+    assert!(media(&sized(16_384)).is_ok());
+    assert!(matches!(media(&sized(16_385)), Err(Malformed::TooLong { .. })));
 }
 
 #[test]

@@ -3,7 +3,7 @@
 //!
 //! This module does not keep anything beyond the process, and never runs out of space.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use chancery_protocol::{
     error::Refusal,
@@ -67,6 +67,8 @@ pub type Change = (Key, Option<Row>);
 pub struct MemoryStore {
     rows: BTreeMap<Key, Row>,
     changes: Vec<Change>,
+    /// Entries that are not what was acknowledged: a store notices. (relay.damage.1)
+    pub damaged: BTreeSet<(GroupId, Seq)>,
 }
 
 fn trace_time(now: Timestamp) -> Timestamp {
@@ -247,6 +249,9 @@ impl MemoryStore {
         if from < first {
             return Err(Refusal::Gone { first });
         }
+        if from <= to && self.damaged.range((group, from)..=(group, to)).next().is_some() {
+            return Err(Refusal::StoreFailed);
+        }
         let wanted = self.entries_from(group, from, to).filter(|entry| entry.seq <= to).take(entries_max);
         let mut bytes = 0;
         let whole = wanted.take_while(|entry| {
@@ -411,6 +416,11 @@ impl MemoryStore {
     /// Runs one operation.
     pub fn run(&mut self, op: &StoreOp, now: Timestamp) -> StoreReply {
         match op {
+            StoreOp::Open { group, .. }
+                if self.group(*group).is_some_and(|row| self.damaged.contains(&(*group, row.head.seq))) =>
+            {
+                StoreReply::Opened(Err(Refusal::StoreFailed))
+            }
             StoreOp::Open { group, token, by } => {
                 let token = self.token(*group, *token).map(|(_, row)| row);
                 let opened = open(self.group(*group), token.as_ref(), &self.live(*group), *by, now);

@@ -103,6 +103,9 @@ pub(super) fn group_state(input: &Value) -> Result<Outcome, String> {
     Ok(Outcome::ok(json!({
         "name": state.name, "roots": roots(&state.roots), "guests": roots(&state.guests),
         "administrators": state.administrators.iter().map(|account| hex(account.0)).collect::<Vec<_>>(),
+        "picture": state.picture.as_ref().map(|picture| json!({
+            "media_type": picture.media_type(), "bytes": hex(picture.bytes()),
+        })),
     })))
 }
 

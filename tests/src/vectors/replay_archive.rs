@@ -158,6 +158,7 @@ pub(super) fn record(input: &Value) -> Result<Outcome, String> {
         RecordBody::Commit(commit) => json!({"commit": {
             "committer": uri(&commit.committer), "added": commit.added.iter().map(uri).collect::<Vec<_>>(),
             "removed": commit.removed.iter().map(uri).collect::<Vec<_>>(), "name": commit.name,
+            "picture": commit.picture.as_ref().map(|picture| hex(&**picture)),
         }}),
         RecordBody::Policy { committer, policy, document } => {
             json!({"policy": {"committer": uri(committer), "policy": hex(policy.0), "document": hex(&**document)}})

@@ -38,6 +38,8 @@ const LATEST: Timestamp = Timestamp(NOW.0 + 80 * 86_400_000);
 struct Sub {
     /// The tokens that were shown and accepted.
     shown: Vec<TokenHash>,
+    /// Correlation of the Open that asked for it.
+    asked_as: u32,
     /// Where the next entry may be: several places while it is open which of two cursors counts. None: no subscription.
     next: Vec<Seq>,
 }
@@ -386,7 +388,7 @@ impl<'a, S: RelayStore> Run<'a, S> {
                 self.heads.insert((conn, correlation), row.head);
             }
             let answer = match &reply {
-                StoreReply::Opened(row) => self.opened(conn, &frame, row),
+                StoreReply::Opened(row) => self.opened(conn, correlation, &frame, row),
                 StoreReply::Appended(Ok(row)) => Frame::Appended(row.appended),
                 StoreReply::Taken(Ok(packages)) => Frame::KeyPackages(KeyPackages { packages: packages.clone() }),
                 StoreReply::Appended(Err(refusal)) | StoreReply::Taken(Err(refusal)) => Frame::Refused(refusal.clone()),
@@ -404,7 +406,7 @@ impl<'a, S: RelayStore> Run<'a, S> {
         self.outputs(&mut None);
     }
 
-    fn opened(&mut self, conn: ConnId, frame: &Frame, row: &Result<OpenedRow, Refusal>) -> Frame {
+    fn opened(&mut self, conn: ConnId, correlation: u32, frame: &Frame, row: &Result<OpenedRow, Refusal>) -> Frame {
         let Frame::Open(open) = frame else { panic!("{frame:?} opens nothing") };
         let row = match row {
             Ok(row) => row,
@@ -428,6 +430,7 @@ impl<'a, S: RelayStore> Run<'a, S> {
                 sub.next.clear();
             }
             sub.next.push(from);
+            sub.asked_as = correlation;
         }
         sub.shown.push(open.token.hash());
         Frame::Opened(Opened {
@@ -457,7 +460,9 @@ impl<'a, S: RelayStore> Run<'a, S> {
                 let held = self.conns.get_mut(&conn).expect("it is connected");
                 assert_eq!(held.ready.take(), Some(Some(ready.key_packages)));
             }
-            Frame::Refused(Refusal::Gone { first }) if taken.correlation == 0 => self.gone(conn, first),
+            Frame::Refused(Refusal::Gone { first }) if !self.expected.contains_key(&(conn, taken.correlation)) => {
+                self.gone(conn, taken.correlation, first);
+            }
             frame => self.answer(conn, taken.correlation, frame),
         }
         if let Some(held) = self.conns.get_mut(&conn).filter(|held| !held.slow) {
@@ -508,11 +513,11 @@ impl<'a, S: RelayStore> Run<'a, S> {
         assert!(waiting.is_none_or(|body| *body == mail.body));
     }
 
-    fn gone(&mut self, conn: ConnId, first: Seq) {
+    fn gone(&mut self, conn: ConnId, correlation: u32, first: Seq) {
         let held = self.conns.get_mut(&conn).expect("it is connected");
         let ended = held.subs.iter_mut().find(|(group, sub)| {
             let left = self.model.group(**group).map(|(_, _, first)| first);
-            sub.next.iter().any(|next| *next < first) && left >= Some(first)
+            sub.asked_as == correlation && sub.next.iter().any(|next| *next < first) && left >= Some(first)
         });
         ended.expect("a subscription stands before what is left").1.next.clear();
     }

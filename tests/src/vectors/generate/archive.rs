@@ -319,6 +319,17 @@ fn records(set: &mut Set) {
                 added: vec![guest()],
                 removed: vec![person("李雷", 0x34)],
                 name: Some("desk".to_owned()),
+                picture: None,
+            }),
+        ),
+        (
+            "commit-picture",
+            RecordBody::Commit(Commit {
+                committer: person("ana", 0x33),
+                added: vec![],
+                removed: vec![],
+                name: None,
+                picture: Some(Blob(vec![0xff, 0xd8, 0xff, 0xe0])),
             }),
         ),
         (

@@ -6,7 +6,7 @@ use chancery_protocol::{
     mls::{Charter, Class, GroupState},
     time::Timestamp,
     wire::{
-        Blob,
+        Blob, encode,
         envelope::{Body, Envelope, pad},
         relay::Head,
     },
@@ -67,14 +67,16 @@ fn charters(set: &mut Set) {
 
 fn states(set: &mut Set) {
     let mut add = |name: &str, title: &str, bytes: Vec<u8>, expect: &str| {
-        let proves = ["mls.state.1", "mls.state.2"];
-        set.add(&format!("group-state/{name}"), "group_state", title, &proves, json!({"bytes": hex(bytes)}), expect);
+        let proves: &[&str] =
+            if name.contains("picture") { &["mls.picture.1"] } else { &["mls.state.1", "mls.state.2"] };
+        set.add(&format!("group-state/{name}"), "group_state", title, proves, json!({"bytes": hex(bytes)}), expect);
     };
     let work = GroupState {
         name: "设计 🦊".to_owned(),
         roots: vec![RootHash([0x22; 32])],
         guests: vec![RootHash([0x23; 32]), RootHash([0x24; 32])],
         administrators: vec![AccountId([0x99; 32])],
+        picture: None,
     };
     let named = |name: &str| GroupState { name: name.to_owned(), ..GroupState::default() };
     let bytes = work.to_bytes();
@@ -83,11 +85,34 @@ fn states(set: &mut Set) {
     add("name-longest", "a name of 256 bytes", named(&"x".repeat(256)).to_bytes(), "ok");
     add("bad/name-empty", "no name", named("").to_bytes(), "state");
     add("bad/name-long", "a name of 257 bytes", named(&"x".repeat(257)).to_bytes(), "state");
-    add("bad/name-not-utf8", "a name that is not UTF-8", vec![1, 0xff, 0, 0, 0], "state");
+    add("bad/name-not-utf8", "a name that is not UTF-8", vec![1, 0xff, 0, 0, 0, 0], "state");
     let many = GroupState { guests: vec![RootHash([0; 32]); 1001], ..named("us") };
     add("bad/too-many-guests", "1,001 guests", many.to_bytes(), "state");
+    pictures(&mut add);
     add("bad/trailing", "a byte left over", [&bytes[..], &[0]].concat(), "state");
     add("bad/truncated", "the last byte is missing", bytes[..bytes.len() - 1].to_vec(), "state");
+}
+
+/// States with a picture: its bytes stand behind an empty state's.
+fn pictures(add: &mut impl FnMut(&str, &str, Vec<u8>, &str)) {
+    let with = |picture: &[u8]| {
+        let mut bytes = GroupState { name: "us".to_owned(), ..GroupState::default() }.to_bytes();
+        *bytes.last_mut().unwrap() = 1;
+        bytes.extend(encode(&Blob(picture.to_vec())));
+        bytes
+    };
+    let sized = |len: usize| {
+        let mut picture = b"RIFF\0\0\0\0WEBP".to_vec();
+        picture.resize(len, 0x5a);
+        with(&picture)
+    };
+    add("picture-png", "with a picture, as far as its first bytes say", with(b"\x89PNG\r\n\x1a\n..."), "ok");
+    add("picture-jpeg", "with a picture, as far as its first bytes say", with(b"\xff\xd8\xff\xe0"), "ok");
+    add("picture-webp-longest", "with a picture of 16,384 bytes", sized(16_384), "ok");
+    add("bad/picture-long", "a picture of 16,385 bytes", sized(16_385), "state");
+    add("bad/picture-empty", "a picture without bytes", with(b""), "state");
+    add("bad/picture-svg", "a picture that is an SVG", with(b"<svg xmlns='http://www.w3.org/2000/svg'/>"), "state");
+    add("bad/picture-gif", "a picture that is a GIF", with(b"GIF89a.."), "state");
 }
 
 fn envelope(body: Body) -> Envelope {

@@ -4,6 +4,7 @@ mod apart;
 mod bad_network;
 mod capture;
 mod cut_off;
+mod damage;
 mod deployment;
 mod devices;
 mod partners;
