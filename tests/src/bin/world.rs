@@ -13,7 +13,7 @@ usage: cargo run -p chancery-tests --bin world -- --seeds A..B [--identity] [--b
 Runs seeds A to B-1 on all cores. The first one that breaks a promise is made shorter and told as a story.
 --resume FILE  remembers in FILE what is done; the same command goes on from there after it was stopped
 --story SEED   tells the whole story of one seed, whatever comes of it
---identity     with a registrar: people enrol, link devices, renew and are cut off, and the relay may hide it
+--identity     with registrars: people enrol, link devices, renew and are cut off, others visit, the relay may hide it
 --bug NAME     puts a fault in      --only INVARIANT  holds the runs to this promise alone
 ";
 

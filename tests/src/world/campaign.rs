@@ -42,7 +42,7 @@ pub struct Campaign {
 
 /// What says in the file which campaign it belongs to.
 fn title(seeds: &Range<u64>, setting: Setting) -> String {
-    let identity = if setting.identity { " with a registrar" } else { "" };
+    let identity = if setting.identity { " with registrars" } else { "" };
     format!("seeds {}..{}{identity} bug {:?} only {:?}", seeds.start, seeds.end, setting.bug, setting.only)
 }
 

@@ -53,7 +53,8 @@ pub const INVARIANTS: &[(&str, &str)] = &[
     ),
     (
         "same_roster",
-        "once all faults are over, the members of a group see the same devices, none that is out, or say why not",
+        "once all faults are over, the members of a group see the same devices, none that a directory which one of them follows says is \
+         out, or say why not",
     ),
     ("comes_to_rest", "once all faults are over, nothing is left to do within an hour"),
 ];
@@ -204,6 +205,9 @@ impl Evidence {
             Event::Alarm { reason, .. } => format!("alarm at {name}: {reason}"),
             Event::Skipped { seq, reason, .. } => format!("{name} skipped entry {seq}: {reason}"),
             Event::InvitationRefused { reason } => format!("{name} refused an invitation: {reason}"),
+            Event::DirectorySplit { .. } | Event::PartnerDirectorySplit { .. } | Event::PartnerChanged { .. } => {
+                format!("{name} has seen two histories of a directory, or two roots of a domain")
+            }
             _ => return,
         };
         if !self.is_provoked(who, event, author) {

@@ -7,6 +7,7 @@ use chancery_protocol::{mls::Class, secret::Random};
 use super::{
     network::Weather,
     ops::{ClientCrash, Garbage, Op, RelayCrash, other_device},
+    system::{ABROAD, HOME},
 };
 
 /// Absences in a run, so that no run outlasts what relays keep or certificates last.
@@ -145,8 +146,13 @@ pub(super) fn generate(random: &mut Random) -> Vec<Op> {
 /// How often the registrar cuts somebody off in a run, at most.
 const OUTS_MAX: usize = 3;
 
-/// The operations of a seed of runs with a registrar: people of one organisation enrol, link second devices, renew, are cut off
-/// and let in again, with crashes of all three programs; in some runs the relay hides what it is told.
+/// Who is not of the relay's organisation in runs with registrars: people of another one, and a personal account.
+const VISITORS: [usize; 2] = [14, 15];
+const GUEST: usize = 5;
+
+/// The operations of a seed of runs with registrars: people of one organisation enrol, link second devices, renew, are cut off
+/// and let in again, with crashes of all programs; people of another organisation and guests come in, and that one cuts off,
+/// too; in some runs the relay hides what it is told.
 #[must_use]
 pub(super) fn generate_identity(random: &mut Random) -> Vec<Op> {
     let count = 3 + below(random, 3);
@@ -155,14 +161,24 @@ pub(super) fn generate_identity(random: &mut Random) -> Vec<Op> {
     for whom in &people[1..] {
         ops.extend([Op::Enrol(*whom), Op::Run(600), Op::Invite(below(random, *whom), 0, *whom), Op::Run(600)]);
     }
+    let mut foreign: Vec<usize> = VISITORS.into_iter().take([0, 1, 2, 2][below(random, 4)]).collect();
+    foreign.extend((below(random, 3) == 0).then_some(GUEST));
+    for whom in &foreign {
+        let host = one_of(random, &people);
+        ops.extend([Op::Enrol(*whom), Op::Pin(host, ABROAD), Op::Run(600)]);
+        ops.extend([Op::Invite(host, 0, *whom), Op::Run(600)]);
+        ops.extend((below(random, 3) == 0).then_some(Op::Pin(*whom, HOME)));
+    }
+    let residents = people.clone();
+    let people = [people, foreign.clone()].concat();
     let devices: Vec<usize> =
-        people.iter().copied().chain(people.iter().filter_map(|who| other_device(*who))).collect();
+        people.iter().copied().chain(residents.iter().filter_map(|who| other_device(*who))).collect();
     let hides = below(random, 3) == 0;
     let mut outs = 0;
     for _ in 0..30 + below(random, 40) {
         let (who, whom, device) = (one_of(random, &people), one_of(random, &people), one_of(random, &devices));
         let group = below(random, 5).saturating_sub(3);
-        match below(random, 40) {
+        match below(random, 44) {
             0..=2 => {
                 if let Some(other) = other_device(who) {
                     ops.extend([Op::Enrol(other), Op::Run(700), Op::Invite(who, group, who), Op::Run(100)]);
@@ -178,7 +194,10 @@ pub(super) fn generate_identity(random: &mut Random) -> Vec<Op> {
             10 => ops.push(Op::Remove(who, group, whom)),
             11 => ops.push(Op::Leave(device, group)),
             12 => ops.push(Op::Create(who, Class::Work)),
-            13 => ops.push(Op::CrashRegistrar(one_of(random, &[3_000, 1_200_000, 7_200_000]))),
+            13 => ops.push(Op::CrashRegistrar(
+                one_of(random, &[HOME, HOME, ABROAD]),
+                one_of(random, &[3_000, 1_200_000, 7_200_000]),
+            )),
             14 if hides => ops.push(Op::Hide(one_of(random, &[u32::MAX, 0b1010_0101_0110_1001]))),
             15 => ops.push(Op::Cut(device)),
             16 => ops.push(Op::Part(device)),
@@ -193,6 +212,13 @@ pub(super) fn generate_identity(random: &mut Random) -> Vec<Op> {
             26 => ops.push(Op::FailRelay),
             27..=29 => ops.push(Op::Run(1 + random.number() % 2_000)),
             30 | 31 => ops.push(Op::Run(600_000 + random.number() % 1_800_000)),
+            32 if !foreign.is_empty() => ops.push(Op::Pin(who, one_of(random, &[ABROAD, ABROAD, HOME]))),
+            33 if below(random, 3) == 0 => ops.push(Op::Unpin(who, ABROAD)),
+            34 if !foreign.is_empty() && outs < OUTS_MAX => {
+                outs += 1;
+                let whom = one_of(random, &foreign);
+                ops.push(if below(random, 2) == 0 { Op::Disable(whom) } else { Op::Revoke(whom) });
+            }
             _ => ops.push(Op::Send(device, group, 1 + below(random, 3))),
         }
     }

@@ -3,8 +3,8 @@
 //! founds anew what insiders have ended, lets everybody speak, and compares what is left with a reference model; each promise
 //! that is compared has a name ([`INVARIANTS`]), and a seeded bug that breaks it ([`Bug`]).
 //!
-//! In runs with a registrar ([`Setting::identity`]) people enrol, link second devices, renew, and are cut off, clients follow the
-//! directory, and the relay may hide it from them.
+//! In runs with registrars ([`Setting::identity`]) people enrol, link second devices, renew, and are cut off, people of another
+//! organisation and guests visit, clients follow the directories, and the relay may hide its own from them.
 //!
 //! World opens no socket and no file, and does not check sizes, wire formats or certificates: the vectors and the end-to-end
 //! tests do. Its relay is honest, but for what it hides of the directory.
@@ -70,11 +70,13 @@ pub enum Bug {
     TrustsRelay,
     /// The registrar takes a device back and does not write so into its directory.
     SilentRevocation,
+    /// A registrar goes on to show to partners what it showed before it took anybody back.
+    OldForPartners,
 }
 
 impl Bug {
     /// All of them, with the name on the command line and the invariant that must find it.
-    pub const ALL: [(Self, &'static str, &'static str); 19] = [
+    pub const ALL: [(Self, &'static str, &'static str); 20] = [
         (Self::ForgetfulDisk, "forgetful-disk", "acked_is_durable"),
         (Self::NoCompareAndSwap, "no-compare-and-swap", "dense_log"),
         (Self::NoPredecessor, "no-predecessor", "sender_fifo"),
@@ -94,12 +96,13 @@ impl Bug {
         (Self::SilentStuck, "silent-stuck", "stuck_is_healed"),
         (Self::TrustsRelay, "trusts-relay", "revocation_is_noticed"),
         (Self::SilentRevocation, "silent-revocation", "same_roster"),
+        (Self::OldForPartners, "old-for-partners", "same_roster"),
     ];
 
-    /// Whether it shows in runs with a registrar only.
+    /// Whether it shows in runs with registrars only.
     #[must_use]
     pub fn is_of_identity(self) -> bool {
-        matches!(self, Self::TrustsRelay | Self::SilentRevocation)
+        matches!(self, Self::TrustsRelay | Self::SilentRevocation | Self::OldForPartners)
     }
 
     /// By its name on the command line.

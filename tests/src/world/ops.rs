@@ -11,8 +11,10 @@ use super::network::Weather;
 /// What somebody is certified as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// A person of an organisation.
+    /// A person of the relay's organisation.
     Tenant,
+    /// A person of another one, who visits.
+    Visitor,
     /// A person for whom no organisation vouches.
     Personal,
     /// A service of the organisation.
@@ -21,9 +23,9 @@ pub enum Kind {
     Escrow,
 }
 
-/// Who may take part, each with one device; at the end, for runs with a registrar, second devices of the first three. A seed
-/// calls up some of them.
-pub const CAST: [(&str, Kind); 14] = [
+/// Who may take part, each with one device; at the end, for runs with registrars, second devices of the first three, and people
+/// of another organisation. A seed calls up some of them.
+pub const CAST: [(&str, Kind); 16] = [
     ("ana", Kind::Tenant),
     ("李雷", Kind::Tenant),
     ("omar", Kind::Tenant),
@@ -38,19 +40,23 @@ pub const CAST: [(&str, Kind); 14] = [
     ("ana's other device", Kind::Tenant),
     ("李雷's other device", Kind::Tenant),
     ("omar's other device", Kind::Tenant),
+    ("bea", Kind::Visitor),
+    ("陈晨", Kind::Visitor),
 ];
 
-/// Of the cast, those whose names are handles.
+/// Of the cast, those who are in runs without registrars.
 pub(super) const ACCOUNTS: usize = 11;
+/// Of the cast, those who have second devices.
+const DOUBLES: usize = 3;
 
 /// The second device of one of the cast, if it has one.
 pub(super) fn other_device(who: usize) -> Option<usize> {
-    (who + ACCOUNTS < CAST.len()).then_some(who + ACCOUNTS)
+    (who < DOUBLES).then_some(who + ACCOUNTS)
 }
 
 /// The handle of one of the cast.
 pub(super) fn handle(who: usize) -> &'static str {
-    CAST[who.checked_sub(ACCOUNTS).unwrap_or(who)].0
+    CAST[who.checked_sub(ACCOUNTS).filter(|who| *who < DOUBLES).unwrap_or(who)].0
 }
 
 /// Where a client's process dies: at its next effect.
@@ -135,7 +141,7 @@ pub enum Op {
     Smuggle(usize, usize, usize),
     /// An accomplice shows the token of an insider's garbage, so that the relay takes it for confirmed.
     Confirm(usize, usize),
-    /// The registrar certifies a device, which starts then.
+    /// The device starts, once its registrar, if it has one, has certified it.
     Enrol(usize),
     /// It certifies a device anew.
     Renew(usize),
@@ -143,8 +149,12 @@ pub enum Op {
     Revoke(usize),
     /// It lets an account in again.
     Enable(usize),
-    /// The registrar's process dies, and is not there for so many milliseconds.
-    CrashRegistrar(u64),
+    /// A client pins an organisation.
+    Pin(usize, usize),
+    /// It forgets it.
+    Unpin(usize, usize),
+    /// The process of an organisation's registrar dies, and is not there for so many milliseconds.
+    CrashRegistrar(usize, u64),
     /// From now on the relay hides what the registrar says: it keeps to whom it lets in, and shows the directory as it is now to
     /// those whose bits are set.
     Hide(u32),
@@ -174,6 +184,8 @@ impl Op {
             | Self::Renew(who)
             | Self::Revoke(who)
             | Self::Enable(who)
+            | Self::Pin(who, _)
+            | Self::Unpin(who, _)
             | Self::Garbage(who, ..)
             | Self::OldTokens(who, _)
             | Self::Resubmit(who, _)
@@ -228,7 +240,9 @@ impl fmt::Display for Op {
             Self::Renew(who) => write!(f, "{} renews its certificate", name(who)),
             Self::Revoke(who) => write!(f, "the device of {} is revoked", name(who)),
             Self::Enable(who) => write!(f, "{} is let in again", name(who)),
-            Self::CrashRegistrar(ms) => write!(f, "the registrar crashes for {ms} ms"),
+            Self::Pin(who, whom) => write!(f, "{} pins organisation {whom}", name(who)),
+            Self::Unpin(who, whom) => write!(f, "{} forgets organisation {whom}", name(who)),
+            Self::CrashRegistrar(whose, ms) => write!(f, "the registrar of organisation {whose} crashes for {ms} ms"),
             Self::Hide(from) => write!(f, "the relay hides the directory from {from:b}"),
             Self::Run(ms) => write!(f, "{ms} ms go by"),
             Self::Absence(days) => write!(f, "{days} days go by"),

@@ -22,7 +22,7 @@ pub struct Setting {
     pub bug: Option<Bug>,
     /// Holds the run to this promise alone, so that a bug that breaks several is seen to break it.
     pub only: Option<&'static str>,
-    /// With a registrar and its directory, second devices, and people who are cut off; without insiders.
+    /// With registrars and their directories, second devices, visitors, and people who are cut off; without insiders.
     pub identity: bool,
 }
 

@@ -3,6 +3,7 @@
 //! This module does not judge what happens; it hands it to the evidence.
 
 mod clients;
+mod directories;
 mod ends;
 mod misdeeds;
 mod operate;
@@ -32,11 +33,13 @@ use super::{
 };
 
 use self::registrar::Registrar;
-pub(super) use self::registrar::{NOTICED_MS, Out};
+pub(super) use self::registrar::{ABROAD, HOME, NOTICED_MS, Out};
 
 /// When every run begins.
 pub(super) const START: u64 = 1_800_000_000_000;
 const DAY: u64 = 86_400_000;
+/// Connections that the devices of the other organisation may hold.
+const VISITORS_MAX: u32 = 100;
 /// Clocks of clients are wrong by up to ten minutes.
 const SKEW_MAX: u64 = 600_000;
 /// What is in every text and group name.
@@ -194,8 +197,8 @@ pub(super) struct World {
     in_flight: BTreeMap<(ConnId, u32), GroupId>,
     bug: Option<Bug>,
     pub evidence: Evidence,
-    /// In runs with one.
-    pub registrar: Option<Registrar>,
+    /// In runs with them: of the relay's organisation, and of another one.
+    pub registrars: Vec<Registrar>,
     /// There was no end of frames and timers: nothing more can be learnt.
     restless: bool,
     /// What came last.
@@ -211,7 +214,9 @@ impl World {
         let root = TenantRoot::create(Secret32::new([1; 32]), before).unwrap();
         let issuing = root.issuing(Secret32::new([2; 32]), before).unwrap();
         let mut admission = Admission { tenants: [issuing.root()].into(), ..Admission::default() };
-        let registrar = identity.then(|| Registrar::new(before, now));
+        let registrars: Vec<Registrar> =
+            (0..2).filter(|_| identity).map(|number| Registrar::new(number, before, now)).collect();
+        admission.partners.extend(registrars.get(ABROAD).map(|desk| (desk.organisation.root, VISITORS_MAX)));
         let nodes = CAST
             .into_iter()
             .take(if identity { CAST.len() } else { ACCOUNTS })
@@ -220,7 +225,7 @@ impl World {
                 let seed = random.bytes();
                 let key = DeviceKey::from_seed(Secret32::new(seed)).unwrap();
                 let role = match kind {
-                    Kind::Tenant | Kind::Personal => Role::Human,
+                    Kind::Tenant | Kind::Visitor | Kind::Personal => Role::Human,
                     Kind::Service => Role::Service,
                     Kind::Escrow => Role::Escrow,
                 };
@@ -228,8 +233,8 @@ impl World {
                     let root = PersonalRoot::create(Secret32::new(random.bytes()), before).unwrap();
                     admission.personal.insert(root.hash());
                     root.certify(key.public(), before).unwrap()
-                } else if let Some(registrar) = &registrar {
-                    registrar.certify(who, key.public(), before)
+                } else if let Some(desk) = registrars.get(if kind == Kind::Visitor { ABROAD } else { HOME }) {
+                    desk.certify(who, key.public(), before)
                 } else {
                     issuing.certify(&name.parse().unwrap(), key.public(), role, before).unwrap()
                 };
@@ -273,7 +278,7 @@ impl World {
             in_flight: BTreeMap::new(),
             bug,
             evidence: Evidence { only, ..Evidence::default() },
-            registrar,
+            registrars,
             restless: false,
             last: None,
             story: Vec::new(),

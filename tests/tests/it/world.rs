@@ -6,7 +6,7 @@ use chancery_tests::world::{Bug, Campaign, INVARIANTS, Outcome, Setting, operati
 
 /// Seeds of the normal test run.
 const SEEDS: u64 = 1_000;
-/// Seeds of the runs with a registrar.
+/// Seeds of the runs with registrars.
 const SEEDS_OF_IDENTITY: u64 = 500;
 /// Seeds within which a seeded bug must be found.
 const SEEDS_PER_BUG: u64 = 2_000;

@@ -1,4 +1,4 @@
-//! Runs with a registrar: who is in a group in the end, and that nobody speaks to who is out.
+//! Runs with registrars: who is in a group in the end, and that nobody speaks to who is out.
 //!
 //! This module knows no place's members: members say who is in, and must agree; who was out is what the registrar did.
 
@@ -19,7 +19,7 @@ use super::{
 type Seen = (u64, BTreeSet<DeviceId>);
 
 impl World {
-    /// Compares what is left of a run with a registrar.
+    /// Compares what is left of a run with registrars.
     pub fn compare_rosters(&mut self) {
         self.check_durable();
         self.check_roster();
@@ -39,17 +39,18 @@ impl World {
 
     /// Who is out holds nothing that somebody said who could have known of it for long enough.
     fn check_notice(&mut self, group: GroupId, entries: &[Entry]) {
-        let Some(registrar) = &self.registrar else { return };
         let mut wrong = None;
-        for (who, times) in &registrar.out {
+        let was_out = |who: &usize| self.registrars.iter().any(|desk| desk.out.contains_key(who));
+        for (desk, (who, times)) in self.registrars.iter().flat_map(|desk| desk.out.iter().map(move |out| (desk, out)))
+        {
             let held = self.history(*who, group);
             for entry in entries.iter().filter(|entry| held.contains_key(&entry.seq)) {
                 let id = append_id(group, entry.kind, &entry.body);
-                let Some((author, at)) = registrar.in_touch.get(&id).filter(|(author, _)| author != who) else {
+                let Some((author, at)) = desk.in_touch.get(&id).filter(|(author, _)| author != who) else {
                     continue;
                 };
                 let is_late = |(from, to): &Out| from.0 + NOTICED_MS <= at.0 && to.is_none_or(|to| *at < to);
-                if times.iter().any(is_late) && !registrar.out.contains_key(author) {
+                if times.iter().any(is_late) && !was_out(author) {
                     let (author, name) = (self.nodes[*author].name, self.nodes[*who].name);
                     wrong = Some(format!("{author} says message {}, and {name}, who is out, reads it", entry.seq));
                 }
@@ -90,7 +91,12 @@ impl World {
             wrong = Some(format!("{} sees {ours}, and {} sees {}", name(*first), name(*other), told(theirs)));
         }
         for who in (0..self.nodes.len()).filter(|who| roster.contains(&self.nodes[*who].device)) {
+            // Whom only another organisation has taken back goes out where somebody follows that one.
+            let missed = |by: usize| seen.keys().any(|viewer| self.follows(*viewer, by));
             if self.is_out(who) {
+                if !self.organisation_of(who).is_some_and(missed) {
+                    continue;
+                }
                 wrong = Some(format!("{} is out, and is a member for {}", name(who), name(*first)));
             } else if !self.has_reason(who, said[who].as_ref()) && !seen.contains_key(&who) {
                 wrong = Some(format!("{} is a member for {}, and does not know it", name(who), name(*first)));

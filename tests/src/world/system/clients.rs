@@ -161,12 +161,12 @@ impl World {
                 }
                 Output::Send(correlation, frame) => self.send(who, correlation, frame),
                 Output::Done(id, outcome) => self.answer(who, id, outcome),
-                // There are no partners yet: nobody asks one.
-                Output::Events | Output::Truncate | Output::AskPartner { .. } => {}
+                Output::Events | Output::Truncate => {}
                 Output::AskRegistrar(resource) => self.ask_registrar(who, resource),
+                Output::AskPartner { root, resource, .. } => self.ask_partner(who, root, resource),
                 Output::Disconnect { refusal, retry } => {
                     self.tell(format!("{} disconnects: {refusal}", self.nodes[who].name));
-                    let was_out = self.registrar.as_ref().is_some_and(|desk| desk.out.contains_key(&who));
+                    let was_out = self.registrars.iter().any(|desk| desk.out.contains_key(&who));
                     let cut_off = self.evidence.disabled.contains_key(&who) || was_out;
                     if !retry && !cut_off {
                         self.evidence.violate("no_false_alarm", format!("the relay shut a client out: {refusal}"));
@@ -176,7 +176,7 @@ impl World {
                     }
                     if !retry {
                         // Somebody who was let in again meanwhile is told so by others, and tries.
-                        let again = self.registrar.is_some() && !self.is_out(who);
+                        let again = !self.registrars.is_empty() && !self.is_out(who);
                         self.nodes[who].wake = again.then_some(Timestamp(self.now.0 + TRIES_AGAIN_MS));
                     }
                 }
@@ -280,6 +280,9 @@ impl World {
             && self.disk.kind(*group, *seq) == Some(EntryKind::Notice)
         {
             return;
+        }
+        if let Event::PartnerPinned { root, .. } = event {
+            self.pinned(who, *root);
         }
         if let Event::Alarm { group, kind: AlarmKind::Ended | AlarmKind::AccessLost, .. } = event {
             self.note_collusion(*group);

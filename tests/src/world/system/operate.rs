@@ -40,13 +40,15 @@ impl World {
                     world.say(who, group);
                 }
             }),
-            Op::Disable(who) if self.registrar.is_some() => self.disable_account(who),
+            Op::Disable(who) if !self.registrars.is_empty() => self.disable_account(who),
             Op::Disable(who) => self.disable(who),
             Op::Enrol(who) => self.enrol(who),
             Op::Renew(who) => self.renew(who),
             Op::Revoke(who) => self.revoke(who),
             Op::Enable(who) => self.enable_account(who),
-            Op::CrashRegistrar(ms) => self.crash_registrar(ms),
+            Op::Pin(who, whom) => self.pin(who, whom),
+            Op::Unpin(who, whom) => self.unpin(who, whom),
+            Op::CrashRegistrar(whose, ms) => self.crash_registrar(whose, ms),
             Op::Hide(from) => self.hide(from),
             Op::Garbage(who, group, what) => self.in_group(group, |world, group| world.garbage(who, group, what)),
             Op::OldTokens(who, group) => self.in_group(group, |world, group| world.old_tokens(who, group)),
@@ -116,7 +118,7 @@ impl World {
         self.full = false;
         self.mood = Mood::Well;
         self.weather = Weather::Fair;
-        self.registrar_is_back();
+        self.registrars_are_back();
         for who in 0..self.nodes.len() {
             self.rejoin(who);
             self.nodes[who].crash = None;

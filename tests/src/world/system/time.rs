@@ -19,7 +19,7 @@ pub(super) enum Next {
     Disk,
     RelayStart,
     RelayTimer,
-    Registrar,
+    Registrar(usize),
     Ending(usize),
     Wake(usize),
     Synced(usize),
@@ -71,7 +71,9 @@ impl World {
         consider(self.disk_due, Next::Disk);
         consider(self.relay_wake, Next::RelayStart);
         consider(self.relay.as_ref().and_then(RelayMachine::next_timeout), Next::RelayTimer);
-        consider(self.registrar.as_ref().and_then(super::registrar::Registrar::next), Next::Registrar);
+        for (number, desk) in self.registrars.iter().enumerate() {
+            consider(desk.next(), Next::Registrar(number));
+        }
         for (number, ending) in self.endings.iter().enumerate() {
             consider(Some(ending.at), Next::Ending(number));
         }
@@ -89,7 +91,7 @@ impl World {
             Next::Disk => self.transaction(),
             Next::RelayStart => self.start_relay(),
             Next::RelayTimer => self.relay_timer(),
-            Next::Registrar => self.registrar_due(),
+            Next::Registrar(number) => self.registrar_due(number),
             Next::Ending(number) => self.end(number),
             Next::Wake(who) => self.wake(who),
             Next::Synced(who) => self.resume(who),
