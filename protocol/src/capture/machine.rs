@@ -14,6 +14,7 @@ use crate::{
     identity::{Chain, DeviceIdentity, DeviceKey},
     ids::{GroupId, SegmentId},
     merkle::Origin,
+    mls::Core,
     secret::Random,
     time::Timestamp,
     wire::{decode_exact, encode},
@@ -69,6 +70,23 @@ impl EscrowMachine {
         now: Timestamp,
     ) -> Result<Self, ClientFault> {
         let mut random = Random::new(seed);
+        let core = Core::new(Random::new(random.bytes()));
+        Self::open_with(core, key, chain, rows, random, now)
+    }
+
+    /// As [`Self::open`], with a core that the caller has made: how tests give it crypto that repeats. No shipped code
+    /// calls it.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_with(
+        core: Core,
+        key: DeviceKey,
+        chain: Chain,
+        rows: impl IntoIterator<Item = (Space, Vec<u8>, Vec<u8>)>,
+        mut random: Random,
+        now: Timestamp,
+    ) -> Result<Self, ClientFault> {
         let own = DeviceKey::from_seed(key.seed().clone()).map_err(|_| broken("key"))?;
         let (mut clients, mut archive, mut records, mut left_open) =
             (Vec::new(), Vec::new(), BTreeMap::new(), Vec::new());
@@ -91,7 +109,7 @@ impl EscrowMachine {
             }
         }
         let log = ArchiveLog::open(&archive, &mut random).ok_or_else(|| broken("archive's log"))?;
-        let client = ClientMachine::open(key, chain, clients, random.bytes(), now)?;
+        let client = ClientMachine::open_with(core, key, chain, clients)?;
         let origin = evidence::origin(client.identity().root());
         let mut groups = BTreeMap::new();
         for (group, place) in records {

@@ -7,13 +7,15 @@ use std::{ops::Range, path::PathBuf, process::ExitCode, time::Instant};
 use chancery_tests::world::{Bug, Campaign, INVARIANTS, Setting, operations, run, shrink};
 
 const USAGE: &str = "\
-usage: cargo run -p chancery-tests --bin world -- --seeds A..B [--identity] [--bug NAME] [--only INVARIANT] [--resume FILE]
-       cargo run -p chancery-tests --bin world -- --story SEED [--identity] [--bug NAME] [--only INVARIANT]
+usage: cargo run -p chancery-tests --bin world -- --seeds A..B [--identity | --escrow] [--bug NAME] [--only INVARIANT]
+           [--resume FILE]
+       cargo run -p chancery-tests --bin world -- --story SEED [--identity | --escrow] [--bug NAME] [--only INVARIANT]
 
 Runs seeds A to B-1 on all cores. The first one that breaks a promise is made shorter and told as a story.
 --resume FILE  remembers in FILE what is done; the same command goes on from there after it was stopped
 --story SEED   tells the whole story of one seed, whatever comes of it
 --identity     with registrars: people enrol, link devices, renew and are cut off, others visit, the relay may hide it
+--escrow       people talk in escrowed groups, too, whose node crashes; its archive is opened at the end
 --bug NAME     puts a fault in      --only INVARIANT  holds the runs to this promise alone
 ";
 
@@ -32,6 +34,10 @@ fn arguments() -> Option<Arguments> {
             setting.identity = true;
             continue;
         }
+        if name == "--escrow" {
+            setting.escrow = true;
+            continue;
+        }
         let value = arguments.next()?;
         match name.as_str() {
             "--seeds" => {
@@ -43,8 +49,10 @@ fn arguments() -> Option<Arguments> {
                 (seeds, story) = (Some(seed..seed + 1), true);
             }
             "--bug" => {
-                setting.bug = Some(Bug::named(&value)?);
-                setting.identity |= setting.bug.is_some_and(Bug::is_of_identity);
+                let of_bug = Bug::named(&value)?.setting();
+                setting.bug = of_bug.bug;
+                setting.identity |= of_bug.identity;
+                setting.escrow |= of_bug.escrow;
             }
             "--only" => setting.only = Some(INVARIANTS.iter().find(|(name, _)| *name == value)?.0),
             "--resume" => file = Some(PathBuf::from(value)),

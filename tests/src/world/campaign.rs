@@ -42,7 +42,11 @@ pub struct Campaign {
 
 /// What says in the file which campaign it belongs to.
 fn title(seeds: &Range<u64>, setting: Setting) -> String {
-    let identity = if setting.identity { " with registrars" } else { "" };
+    let identity = match (setting.identity, setting.escrow) {
+        (true, _) => " with registrars",
+        (_, true) => " with an escrow node",
+        _ => "",
+    };
     format!("seeds {}..{}{identity} bug {:?} only {:?}", seeds.start, seeds.end, setting.bug, setting.only)
 }
 

@@ -140,6 +140,11 @@ impl RelayDisk {
         all.rev().find(|(_, placed)| placed.added.contains(&device)).map(|(_, placed)| placed.author)
     }
 
+    /// Whom the entry at a place adds.
+    pub fn added(&self, group: GroupId, seq: Seq) -> &[DeviceId] {
+        self.placed.get(&(group, seq)).map_or(&[], |placed| placed.added.as_slice())
+    }
+
     pub fn newest_commit(&self, group: GroupId) -> Seq {
         self.store.group(group).map_or(Seq(0), |row| row.newest_commit)
     }
@@ -200,6 +205,11 @@ impl ClientDisk {
     /// Writes one transaction.
     pub fn write(&mut self, rows: Vec<RowWrite>) {
         self.unsynced = rows;
+    }
+
+    /// Writes rows that are durable at once, outside of the transaction.
+    pub fn write_through(&mut self, rows: Vec<RowWrite>) {
+        self.put(&rows);
     }
 
     /// Rows that have been written and not synced.

@@ -9,6 +9,7 @@ use chancery_protocol::{
     client::{AlarmKind, Event},
     error::Refusal,
     ids::{AccountId, AppendId, GroupId, HeadHash, MessageId, Seq},
+    mls::Class,
     relay::OpId,
     time::Timestamp,
     wire::Frame,
@@ -55,6 +56,18 @@ pub const INVARIANTS: &[(&str, &str)] = &[
         "same_roster",
         "once all faults are over, the members of a group see the same devices, none that a directory which one of them follows says is \
          out, or say why not",
+    ),
+    (
+        "archived_once",
+        "each entry of an escrowed group is sealed once by its node, as it was sent, or stands in a gap of which the archive tells",
+    ),
+    ("archive_is_scoped", "nothing of a group that is not escrowed is in the archive"),
+    ("archive_proves_itself", "receipts, reports and the archive's log name what is sealed, and how far it reaches"),
+    ("sealed_at_rest", "no text is in a row of the escrow node but sealed, and no name of a group but in MLS state"),
+    ("archive_keys_are_gone", "no row of the escrow node holds the key of a segment"),
+    (
+        "one_escrow_member",
+        "an escrowed group has one escrow member, that of its policy, and no other group has one, whatever anybody tries",
     ),
     ("comes_to_rest", "once all faults are over, nothing is left to do within an hour"),
 ];
@@ -121,6 +134,12 @@ pub(super) struct Evidence {
     /// What insiders say of places at which nobody else was: who skipped, and whom the commit there removed.
     pub rumoured_skips: BTreeSet<(GroupId, Seq)>,
     pub rumoured_removals: BTreeMap<(GroupId, Seq), AccountId>,
+    /// Groups that are archived.
+    pub escrowed: BTreeSet<GroupId>,
+    /// Where a text was said.
+    pub said: BTreeMap<u64, GroupId>,
+    /// Commits that brought another policy.
+    pub policies: BTreeSet<(GroupId, Seq)>,
     /// Who was ever let into a group.
     pub joined: BTreeSet<(usize, GroupId)>,
     /// Whom the commit at a place has left behind.
@@ -170,13 +189,15 @@ impl Evidence {
         if let Event::Left { group } | Event::Removed { group } = event {
             *self.outs.entry((who, *group)).or_default() += 1;
         }
-        if let Event::Joined { group, .. } = event {
+        if let Event::Joined { group, class, .. } = event {
             self.joined.insert((who, *group));
+            self.escrowed.extend((*class == Class::Escrowed).then_some(*group));
         }
         if self.insiders.contains(&who) {
             return self.rumour(own, event, commit);
         }
         match event {
+            Event::Archived { by: Some(_), .. } => self.policies.extend(commit),
             Event::Received { group, seq } => *self.received.entry((who, *group, *seq)).or_default() += 1,
             Event::Sent { group, seq, id } => self.sent.entry((who, *id)).or_default().push((*group, *seq)),
             Event::Unsent { id, .. } => drop(self.unsent.insert((who, *id))),

@@ -6,7 +6,7 @@ use chancery_protocol::{mls::Class, secret::Random};
 
 use super::{
     network::Weather,
-    ops::{ClientCrash, Garbage, Op, RelayCrash, other_device},
+    ops::{ClientCrash, ESCROW, Garbage, Op, RelayCrash, SECOND_ESCROW, other_device},
     system::{ABROAD, HOME},
 };
 
@@ -220,6 +220,68 @@ pub(super) fn generate_identity(random: &mut Random) -> Vec<Op> {
                 ops.push(if below(random, 2) == 0 { Op::Disable(whom) } else { Op::Revoke(whom) });
             }
             _ => ops.push(Op::Send(device, group, 1 + below(random, 3))),
+        }
+    }
+    ops
+}
+
+/// The operations of a seed of runs with an escrow node: people of an organisation and a guest in escrowed groups, in a work group and
+/// in a personal one; policies that follow one another; an escrow node that crashes more than others; in some runs an insider.
+#[must_use]
+pub(super) fn generate_escrow(random: &mut Random) -> Vec<Op> {
+    let count = 3 + below(random, 2);
+    let mut people: Vec<usize> = (0..count).collect();
+    people.extend((below(random, 2) == 0).then_some(GUEST));
+    let mut ops = vec![Op::FoundEscrowed(0), Op::Run(500), Op::Acknowledge(0, 0)];
+    for whom in &people[1..] {
+        ops.extend([Op::Invite(0, 0, *whom), Op::Run(400), Op::Acknowledge(*whom, 0), Op::Run(100)]);
+    }
+    ops.extend([Op::Create(1, Class::Work), Op::Run(400), Op::Invite(1, 1, 2), Op::Run(400)]);
+    ops.extend([Op::Create(GUEST, Class::Personal), Op::Run(400), Op::Invite(GUEST, 2, 6), Op::Run(400)]);
+    let insider = (below(random, 4) == 0).then(|| one_of(random, &people[1..]));
+    let loses_keys = below(random, 6) == 0;
+    let mut absences = 0;
+    for _ in 0..30 + below(random, 40) {
+        let who = one_of(random, &people);
+        let whom = one_of(random, &people);
+        let node = if below(random, 3) > 0 { ESCROW } else { who };
+        let group = [0, 0, 0, 0, 1, 2, 3][below(random, 7)];
+        match below(random, 46) {
+            0 if below(random, 2) == 0 => ops.extend([Op::FoundEscrowed(who), Op::Run(400), Op::Acknowledge(who, 3)]),
+            1 | 2 => ops.push(Op::SetPolicy(who, one_of(random, &[0, 3]))),
+            3..=5 => ops.push(Op::Acknowledge(who, one_of(random, &[0, 0, 3]))),
+            6 | 7 => ops.push(Op::Invite(who, group, whom)),
+            8 => ops.push(Op::Remove(who, group, whom)),
+            9 => ops.push(Op::Leave(who, group)),
+            10 | 11 => ops.push(Op::Cut(node)),
+            12 => ops.push(Op::Part(node)),
+            13 | 14 => ops.push(Op::Heal(node)),
+            15 => ops.push(Op::CrashClient(node, ClientCrash::Unwritten)),
+            16 => ops.push(Op::CrashClient(node, ClientCrash::Unsynced)),
+            17 => ops.push(Op::CrashClient(node, ClientCrash::Unsent)),
+            18 => ops.push(Op::CrashRelay(one_of(random, &[RelayCrash::Unsynced, RelayCrash::Untold]))),
+            19 => ops.push(Op::Weather(one_of(random, &[Weather::Fair, Weather::Rough, Weather::Storm]))),
+            20 => ops.push(Op::SlowClient(node, slowness(random))),
+            21 => ops.push(Op::FailClient(node)),
+            22 => ops.push(Op::FailRelay),
+            23 if absences < ABSENCES_MAX => {
+                absences += 1;
+                ops.push(Op::Absence(1 + random.number() % 4));
+            }
+            24 | 25 => ops.push(Op::Run(600_000 + random.number() % 14_400_000)),
+            26..=28 => ops.push(Op::Run(1 + random.number() % 2_000)),
+            29 if loses_keys => ops.push(Op::LosePathKeys(ESCROW, 0)),
+            30..=33 => {
+                let Some(insider) = insider else { continue };
+                ops.push(match below(random, 6) {
+                    0 | 1 => Op::Expel(insider, one_of(random, &[0, 0, 3])),
+                    2 => Op::Smuggle(insider, below(random, 3), one_of(random, &[ESCROW, SECOND_ESCROW])),
+                    3 => Op::Garbage(insider, 0, one_of(random, &[Garbage::Commit, Garbage::Message, Garbage::Notice])),
+                    4 => Op::Resubmit(insider, 0),
+                    _ => Op::OldTokens(insider, 0),
+                });
+            }
+            _ => ops.push(Op::Send(who, group, 1 + below(random, 3))),
         }
     }
     ops

@@ -6,6 +6,9 @@
 //! In runs with registrars ([`Setting::identity`]) people enrol, link second devices, renew, and are cut off, people of another
 //! organisation and guests visit, clients follow the directories, and the relay may hide its own from them.
 //!
+//! In runs with an escrow node ([`Setting::escrow`]) people talk in escrowed groups beside others, the node archives and crashes, and
+//! at the end its archive is opened.
+//!
 //! World opens no socket and no file, and does not check sizes, wire formats or certificates: the vectors and the end-to-end
 //! tests do. Its relay is honest, but for what it hides of the directory.
 
@@ -70,13 +73,27 @@ pub enum Bug {
     TrustsRelay,
     /// The registrar takes a device back and does not write so into its directory.
     SilentRevocation,
+    /// Clients of escrowed groups do not judge.
+    LawlessDesk,
+    /// A client sends everything into an escrowed group as well.
+    CopiesToArchive,
+    /// The escrow node's driver makes two transactions of one: what is sealed is durable first.
+    TwoTransactions,
+    /// It loses sealed records.
+    LosesRecords,
+    /// It loses receipts.
+    LosesReceipts,
+    /// It keeps what the machine tells.
+    KeepsEvents,
+    /// It keeps the keys of segments.
+    KeepsKeys,
     /// A registrar goes on to show to partners what it showed before it took anybody back.
     OldForPartners,
 }
 
 impl Bug {
     /// All of them, with the name on the command line and the invariant that must find it.
-    pub const ALL: [(Self, &'static str, &'static str); 20] = [
+    pub const ALL: [(Self, &'static str, &'static str); 27] = [
         (Self::ForgetfulDisk, "forgetful-disk", "acked_is_durable"),
         (Self::NoCompareAndSwap, "no-compare-and-swap", "dense_log"),
         (Self::NoPredecessor, "no-predecessor", "sender_fifo"),
@@ -97,12 +114,30 @@ impl Bug {
         (Self::TrustsRelay, "trusts-relay", "revocation_is_noticed"),
         (Self::SilentRevocation, "silent-revocation", "same_roster"),
         (Self::OldForPartners, "old-for-partners", "same_roster"),
+        (Self::LawlessDesk, "lawless-desk", "one_escrow_member"),
+        (Self::CopiesToArchive, "copies-to-archive", "archive_is_scoped"),
+        (Self::TwoTransactions, "two-transactions", "archived_once"),
+        (Self::LosesRecords, "loses-records", "archived_once"),
+        (Self::LosesReceipts, "loses-receipts", "archive_proves_itself"),
+        (Self::KeepsEvents, "keeps-events", "sealed_at_rest"),
+        (Self::KeepsKeys, "keeps-keys", "archive_keys_are_gone"),
     ];
 
-    /// Whether it shows in runs with registrars only.
+    /// The runs that it shows in.
     #[must_use]
-    pub fn is_of_identity(self) -> bool {
-        matches!(self, Self::TrustsRelay | Self::SilentRevocation | Self::OldForPartners)
+    pub fn setting(self) -> Setting {
+        let identity = matches!(self, Self::TrustsRelay | Self::SilentRevocation | Self::OldForPartners);
+        let escrow = matches!(
+            self,
+            Self::LawlessDesk
+                | Self::CopiesToArchive
+                | Self::TwoTransactions
+                | Self::LosesRecords
+                | Self::LosesReceipts
+                | Self::KeepsEvents
+                | Self::KeepsKeys
+        );
+        Setting { bug: Some(self), only: None, identity, escrow }
     }
 
     /// By its name on the command line.

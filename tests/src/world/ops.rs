@@ -24,8 +24,8 @@ pub enum Kind {
 }
 
 /// Who may take part, each with one device; at the end, for runs with registrars, second devices of the first three, and people
-/// of another organisation. A seed calls up some of them.
-pub const CAST: [(&str, Kind); 16] = [
+/// of another organisation; and a second escrow node, which no policy names. A seed calls up some of them.
+pub const CAST: [(&str, Kind); 17] = [
     ("ana", Kind::Tenant),
     ("李雷", Kind::Tenant),
     ("omar", Kind::Tenant),
@@ -42,10 +42,14 @@ pub const CAST: [(&str, Kind); 16] = [
     ("omar's other device", Kind::Tenant),
     ("bea", Kind::Visitor),
     ("陈晨", Kind::Visitor),
+    ("lauscher", Kind::Escrow),
 ];
 
 /// Of the cast, those who are in runs without registrars.
 pub(super) const ACCOUNTS: usize = 11;
+/// Of the cast, the escrow node that archives where one does, and the one that no policy names.
+pub(super) const ESCROW: usize = 10;
+pub(super) const SECOND_ESCROW: usize = 16;
 /// Of the cast, those who have second devices.
 const DOUBLES: usize = 3;
 
@@ -97,6 +101,12 @@ pub enum Garbage {
 pub enum Op {
     /// Founds a group.
     Create(usize, Class),
+    /// Founds an escrowed group under the first policy.
+    FoundEscrowed(usize),
+    /// Brings the next policy into a group.
+    SetPolicy(usize, usize),
+    /// Acknowledges the notice of a group's policy.
+    Acknowledge(usize, usize),
     /// Who, into which group, whom.
     Invite(usize, usize, usize),
     /// Who, from which group, whom.
@@ -139,6 +149,8 @@ pub enum Op {
     Resubmit(usize, usize),
     /// An insider whose client has no judge invites somebody.
     Smuggle(usize, usize, usize),
+    /// An insider whose client has no judge removes the escrow member of a group.
+    Expel(usize, usize),
     /// An accomplice shows the token of an insider's garbage, so that the relay takes it for confirmed.
     Confirm(usize, usize),
     /// The device starts, once its registrar, if it has one, has certified it.
@@ -170,6 +182,10 @@ impl Op {
         match *self {
             Self::Invite(who, _, whom) | Self::Remove(who, _, whom) | Self::Smuggle(who, _, whom) => vec![who, whom],
             Self::Create(who, _)
+            | Self::FoundEscrowed(who)
+            | Self::SetPolicy(who, _)
+            | Self::Acknowledge(who, _)
+            | Self::Expel(who, _)
             | Self::Leave(who, _)
             | Self::Send(who, ..)
             | Self::Cut(who)
@@ -201,6 +217,7 @@ impl Op {
             | Self::OldTokens(who, _)
             | Self::Resubmit(who, _)
             | Self::Smuggle(who, ..)
+            | Self::Expel(who, _)
             | Self::Confirm(who, _) => Some(who),
             _ => None,
         }
@@ -212,6 +229,10 @@ impl fmt::Display for Op {
         let name = |who: usize| CAST.get(who).map_or("?", |(name, _)| *name);
         match *self {
             Self::Create(who, class) => write!(f, "{} founds a {class:?} group", name(who)),
+            Self::FoundEscrowed(who) => write!(f, "{} founds an escrowed group", name(who)),
+            Self::SetPolicy(who, group) => write!(f, "{} brings the next policy into group {group}", name(who)),
+            Self::Acknowledge(who, group) => write!(f, "{} acknowledges the notice of group {group}", name(who)),
+            Self::Expel(who, group) => write!(f, "{} removes the escrow member of group {group}", name(who)),
             Self::Invite(who, group, whom) => write!(f, "{} invites {} into group {group}", name(who), name(whom)),
             Self::Remove(who, group, whom) => write!(f, "{} removes {} from group {group}", name(who), name(whom)),
             Self::Leave(who, group) => write!(f, "{} leaves group {group}", name(who)),

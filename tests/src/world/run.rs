@@ -6,7 +6,8 @@ use chancery_protocol::secret::Random;
 
 use super::{
     Bug, Op, Violation,
-    generate::{below, generate, generate_identity},
+    generate::{below, generate, generate_escrow, generate_identity},
+    ops::ESCROW,
     system::World,
 };
 
@@ -24,6 +25,8 @@ pub struct Setting {
     pub only: Option<&'static str>,
     /// With registrars and their directories, second devices, visitors, and people who are cut off; without insiders.
     pub identity: bool,
+    /// With escrowed groups and their node.
+    pub escrow: bool,
 }
 
 /// What a run left behind.
@@ -55,13 +58,18 @@ fn random(seed: u64, purpose: u8) -> Random {
 /// The operations of a seed.
 #[must_use]
 pub fn operations(seed: u64, setting: Setting) -> Vec<Op> {
-    if setting.identity { generate_identity(&mut random(seed, 3)) } else { generate(&mut random(seed, 1)) }
+    match (setting.identity, setting.escrow) {
+        (true, _) => generate_identity(&mut random(seed, 3)),
+        (_, true) => generate_escrow(&mut random(seed, 4)),
+        _ => generate(&mut random(seed, 1)),
+    }
 }
 
 /// Carries out operations in the world of a seed, heals it, and compares.
 #[must_use]
 pub fn run(seed: u64, ops: &[Op], setting: Setting) -> Outcome {
-    let cast: BTreeSet<usize> = ops.iter().flat_map(Op::people).collect();
+    let mut cast: BTreeSet<usize> = ops.iter().flat_map(Op::people).collect();
+    cast.extend(setting.escrow.then_some(ESCROW));
     let mut world = World::new(random(seed, 2), setting, &cast);
     world.advance(CONNECT_MS);
     for op in ops {

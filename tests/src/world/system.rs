@@ -2,10 +2,12 @@
 //!
 //! This module does not judge what happens; it hands it to the evidence.
 
+mod archive;
 mod clients;
 mod directories;
 mod ends;
 mod misdeeds;
+mod node;
 mod operate;
 mod registrar;
 mod relay;
@@ -15,7 +17,7 @@ mod wires;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use chancery_protocol::{
-    client::{ClientFault, ClientMachine, CommandId, Input, Output, Reply},
+    client::{ClientFault, CommandId, Event, Input, Output, Reply},
     identity::{Chain, DeviceKey, PersonalRoot, Role, TenantRoot, certificate::At, verify_chain},
     ids::{AccountId, DeviceId, GroupId, Seq},
     relay::{Admission, ConnId, OpId, RelayMachine, StoreFault, StoreOp, StoreReply},
@@ -29,11 +31,12 @@ use super::{
     disk::{ClientDisk, RelayDisk},
     evidence::Evidence,
     network::{Conn, Packet, Weather},
-    ops::{ACCOUNTS, CAST, ClientCrash, Kind, RelayCrash},
+    ops::{ACCOUNTS, CAST, ClientCrash, ESCROW, Kind, RelayCrash, handle},
 };
 
-use self::registrar::Registrar;
+pub(super) use self::archive::Opened;
 pub(super) use self::registrar::{ABROAD, HOME, NOTICED_MS, Out};
+use self::{archive::Archive, node::Machine, registrar::Registrar};
 
 /// When every run begins.
 pub(super) const START: u64 = 1_800_000_000_000;
@@ -78,7 +81,9 @@ pub(super) struct Node {
     skew: u64,
     pub disk: ClientDisk,
     mood: Mood,
-    pub machine: Option<ClientMachine>,
+    pub machine: Option<Machine>,
+    /// What an escrow node tells once its rows are durable.
+    told: Vec<Event>,
     /// The connection that stands.
     conn: Option<ConnId>,
     /// The connection that the machine knows of.
@@ -121,6 +126,7 @@ impl Node {
             disk,
             mood: Mood::Well,
             machine: None,
+            told: Vec::new(),
             conn: None,
             session: None,
             busy: None,
@@ -199,6 +205,8 @@ pub(super) struct World {
     pub evidence: Evidence,
     /// In runs with them: of the relay's organisation, and of another one.
     pub registrars: Vec<Registrar>,
+    /// In runs with an escrow node.
+    pub archive: Option<Archive>,
     /// There was no end of frames and timers: nothing more can be learnt.
     restless: bool,
     /// What came last.
@@ -208,7 +216,7 @@ pub(super) struct World {
 
 impl World {
     /// A world in which those of the cast are awake.
-    pub fn new(mut random: Random, Setting { bug, only, identity }: Setting, cast: &BTreeSet<usize>) -> Self {
+    pub fn new(mut random: Random, Setting { bug, only, identity, escrow }: Setting, cast: &BTreeSet<usize>) -> Self {
         let now = Timestamp(START);
         let before = Timestamp(START - DAY);
         let root = TenantRoot::create(Secret32::new([1; 32]), before).unwrap();
@@ -217,9 +225,9 @@ impl World {
         let registrars: Vec<Registrar> =
             (0..2).filter(|_| identity).map(|number| Registrar::new(number, before, now)).collect();
         admission.partners.extend(registrars.get(ABROAD).map(|desk| (desk.organisation.root, VISITORS_MAX)));
-        let nodes = CAST
+        let nodes: Vec<Node> = CAST
             .into_iter()
-            .take(if identity { CAST.len() } else { ACCOUNTS })
+            .take(if identity || escrow { CAST.len() } else { ACCOUNTS })
             .enumerate()
             .map(|(who, (name, kind))| {
                 let seed = random.bytes();
@@ -236,7 +244,7 @@ impl World {
                 } else if let Some(desk) = registrars.get(if kind == Kind::Visitor { ABROAD } else { HOME }) {
                     desk.certify(who, key.public(), before)
                 } else {
-                    issuing.certify(&name.parse().unwrap(), key.public(), role, before).unwrap()
+                    issuing.certify(&handle(who).parse().unwrap(), key.public(), role, before).unwrap()
                 };
                 let skew = random.number() % (2 * SKEW_MAX);
                 // Where there is a registrar, people start when they enrol.
@@ -244,6 +252,7 @@ impl World {
                 Node::new(name, kind, seed, chain, ClientDisk::new(bug), skew, wake)
             })
             .collect();
+        let archive = escrow.then(|| Archive::new(ESCROW, &verify_chain(&nodes[ESCROW].chain, At::NotBefore).unwrap()));
         Self {
             random,
             start: now,
@@ -279,6 +288,7 @@ impl World {
             bug,
             evidence: Evidence { only, ..Evidence::default() },
             registrars,
+            archive,
             restless: false,
             last: None,
             story: Vec::new(),

@@ -8,6 +8,8 @@ use chancery_tests::world::{Bug, Campaign, INVARIANTS, Outcome, Setting, operati
 const SEEDS: u64 = 1_000;
 /// Seeds of the runs with registrars.
 const SEEDS_OF_IDENTITY: u64 = 500;
+/// Seeds of the runs with an escrow node.
+const SEEDS_OF_ESCROW: u64 = 150;
 /// Seeds within which a seeded bug must be found.
 const SEEDS_PER_BUG: u64 = 2_000;
 
@@ -34,6 +36,12 @@ fn whoever_is_cut_off_is_out_of_every_group_and_all_members_agree() {
     no_seed_fails(SEEDS_OF_IDENTITY, Setting { identity: true, ..Setting::default() });
 }
 
+// proves escrow.capture.1, mls.listen.1, mls.listen.2
+#[test]
+fn each_entry_of_an_escrowed_group_is_archived_once_whatever_crashes_and_nothing_else_is() {
+    no_seed_fails(SEEDS_OF_ESCROW, Setting { escrow: true, ..Setting::default() });
+}
+
 #[test]
 fn each_seeded_bug_is_found_by_its_invariant() {
     let bugs = Mutex::new(Bug::ALL.iter());
@@ -44,8 +52,7 @@ fn each_seeded_bug_is_found_by_its_invariant() {
                 loop {
                     let Some((bug, name, invariant)) = bugs.lock().unwrap().next() else { return };
                     assert!(INVARIANTS.iter().any(|(known, _)| known == invariant), "{invariant} is no invariant");
-                    let identity = bug.is_of_identity();
-                    let setting = Setting { bug: Some(*bug), only: Some(invariant), identity };
+                    let setting = Setting { only: Some(invariant), ..bug.setting() };
                     let found = (0..SEEDS_PER_BUG).any(|seed| run_seed(seed, setting).violation.is_some());
                     assert!(found, "{name} is not found by {invariant}");
                 }
@@ -56,8 +63,8 @@ fn each_seeded_bug_is_found_by_its_invariant() {
 
 #[test]
 fn a_seed_tells_the_same_story_twice() {
-    for identity in [false, true] {
-        let setting = Setting { identity, ..Setting::default() };
+    for (identity, escrow) in [(false, false), (true, false), (false, true)] {
+        let setting = Setting { identity, escrow, ..Setting::default() };
         for seed in [3, 14, 92] {
             assert_eq!(run_seed(seed, setting), run_seed(seed, setting), "seed {seed}");
         }

@@ -45,7 +45,9 @@ impl World {
         for (entry, place) in entries.iter().zip(places) {
             let holders: Members =
                 (0..histories.len()).filter(|who| histories[*who].contains_key(&entry.seq)).collect();
-            let due = self.due(group, &(&place.members - &place.deaf));
+            // What an escrow node has is in its archive.
+            let mut due = self.due(group, &(&place.members - &place.deaf));
+            due.retain(|who| !self.archives(*who));
             let author = self.author(group, entry.seq);
             if place.void {
                 // Whoever made it may believe in it; an honest member has nothing of it.

@@ -26,19 +26,19 @@ const TRACES_MS: u64 = 7 * DAY_MS + 2 * 3_600_000;
 
 /// The first halves of ids, which tell as much as the whole, to be found in bytes.
 #[derive(Default)]
-struct Ids {
+pub(super) struct Ids {
     begins: BTreeSet<u8>,
     halves: BTreeSet<[u8; 16]>,
 }
 
 impl Ids {
-    fn insert(&mut self, id: &[u8]) {
+    pub fn insert(&mut self, id: &[u8]) {
         let half: [u8; 16] = *id.first_chunk().unwrap();
         self.begins.insert(half[0]);
         self.halves.insert(half);
     }
 
-    fn are_in(&self, bytes: &[u8]) -> bool {
+    pub fn are_in(&self, bytes: &[u8]) -> bool {
         let mut begins = [false; 256];
         self.begins.iter().for_each(|first| begins[usize::from(*first)] = true);
         bytes.windows(16).any(|window| begins[usize::from(window[0])] && self.halves.contains(window))

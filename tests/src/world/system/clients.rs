@@ -6,19 +6,19 @@
 use std::collections::VecDeque;
 
 use chancery_protocol::{
-    client::{AlarmKind, ClientFault, ClientMachine, CommandId, Event, Input, Output, Reply, RowWrite, Space},
+    client::{AlarmKind, ClientFault, CommandId, Event, Input, Output, Reply, RowWrite, Space},
     identity::DeviceKey,
-    mls::{Core, judge::without_judge},
+    mls::judge::without_judge,
     relay::ConnId,
-    secret::{Random, Secret32},
+    secret::Secret32,
     time::Timestamp,
     wire::{Frame, decode_exact, relay::EntryKind},
 };
-use chancery_test_crypto::TestCrypto;
 
 use super::{
     super::{Bug, evidence::Accepted, generate::below, network::Stream, ops::ClientCrash},
     Busy, CANARY, Commit, Mood, World,
+    node::Machine,
 };
 
 /// Appends that a client remembers.
@@ -32,20 +32,12 @@ impl World {
     pub(super) fn wake(&mut self, who: usize) {
         let seed = self.random.bytes();
         let later = self.soon(3_000);
+        let (archives, now) = (self.archives(who), self.local(who));
         let node = &mut self.nodes[who];
         node.wake = None;
         if node.machine.is_none() {
-            let rows: Vec<_> = node
-                .disk
-                .rows
-                .iter()
-                .filter(|((space, _), _)| !matches!(space, Space::Message | Space::Event))
-                .map(|((space, key), value)| (*space, key.clone(), value.clone()))
-                .collect();
             let key = DeviceKey::from_seed(Secret32::new(node.seed)).unwrap();
-            // HPKE is seeded, too: the same seed gives the same bytes.
-            let core = Core::with_crypto(Box::new(TestCrypto::new(seed)), Random::new(seed));
-            match ClientMachine::open_with(core, key, node.chain.clone(), rows) {
+            match Machine::open(archives, key, node.chain.clone(), &node.disk.rows, seed, now) {
                 Ok(machine) => node.machine = Some(machine),
                 Err(fault) => {
                     let what = format!("{} cannot open its rows: {fault}", node.name);
@@ -81,6 +73,7 @@ impl World {
         node.wake = Some(wake);
         let rows = node.disk.crash(kept);
         self.tell_host(who, rows, commit);
+        self.nodes[who].told.clear();
         self.forget_asks(who);
         self.hang_up(who);
     }
@@ -102,7 +95,7 @@ impl World {
             Input::Disconnected => node.session = None,
             _ => {}
         }
-        if node.lawless || self.bug == Some(Bug::NoJudge) {
+        if node.lawless || matches!(self.bug, Some(Bug::NoJudge | Bug::LawlessDesk)) {
             without_judge(|| machine.handle(input, now));
         } else {
             machine.handle(input, now);
@@ -114,7 +107,7 @@ impl World {
         let now = self.local(who);
         let node = &mut self.nodes[who];
         if let Some(machine) = &mut node.machine {
-            if node.lawless || self.bug == Some(Bug::NoJudge) {
+            if node.lawless || matches!(self.bug, Some(Bug::NoJudge | Bug::LawlessDesk)) {
                 without_judge(|| machine.handle_timeout(now));
             } else {
                 machine.handle_timeout(now);
@@ -125,8 +118,12 @@ impl World {
 
     fn drain_client(&mut self, who: usize, commit: Commit) {
         let mut outputs = VecDeque::new();
-        while let Some(output) = self.nodes[who].machine.as_mut().and_then(ClientMachine::poll) {
-            outputs.push_back(output);
+        if let Some(machine) = &mut self.nodes[who].machine {
+            let told = machine.take_events();
+            while let Some(output) = machine.poll() {
+                outputs.push_back(output);
+            }
+            self.nodes[who].told.extend(told);
         }
         if self.bug == Some(Bug::SendsFirst) {
             outputs.make_contiguous().sort_by_key(|output| !matches!(output, Output::Send(..)));
@@ -137,11 +134,12 @@ impl World {
     fn carry_out(&mut self, who: usize, mut outputs: VecDeque<Output>, commit: Commit) {
         while let Some(output) = outputs.pop_front() {
             match output {
-                Output::Persist(rows) => {
+                Output::Persist(mut rows) => {
                     let crash = self.nodes[who].crash.take();
                     if crash == Some(ClientCrash::Unwritten) {
                         return self.crash_client(who, commit);
                     }
+                    self.spoil_rows(who, &mut rows);
                     self.nodes[who].disk.write(rows);
                     if crash == Some(ClientCrash::Unsynced) {
                         return self.crash_client(who, commit);
@@ -256,6 +254,10 @@ impl World {
     }
 
     fn tell_host(&mut self, who: usize, rows: Vec<RowWrite>, commit: Commit) {
+        let told = if rows.is_empty() { Vec::new() } else { std::mem::take(&mut self.nodes[who].told) };
+        for event in &told {
+            self.event(who, event, commit);
+        }
         for row in rows {
             if let (Space::Event, Some(value)) = (row.space, &row.value) {
                 self.event(who, &decode_exact("an event", value).unwrap(), commit);

@@ -97,6 +97,7 @@ impl World {
             return;
         }
         self.tell("* everybody speaks".to_owned());
+        self.acknowledge_all();
         self.probing = true;
         for who in 0..self.nodes.len() {
             if !self.is_honest(who) {

@@ -112,6 +112,14 @@ impl World {
         without_judge(|| self.command(who, Command::Invite { group, account }));
     }
 
+    /// Removes the escrow member, and looks at no rule.
+    pub(super) fn expel(&mut self, who: usize, group: GroupId) {
+        let Some(node) = self.archive.as_ref().map(|archive| archive.node) else { return };
+        self.nodes[who].lawless = true;
+        let account = self.nodes[node].account;
+        without_judge(|| self.command(who, Command::Remove { group, account }));
+    }
+
     /// The accomplice shows the token of the newest garbage: from then on the group is lost.
     pub(super) fn confirm(&mut self, who: usize, group: GroupId) {
         let Some((_, token)) = self.loot.iter().rev().find(|(of, _)| *of == group).cloned() else { return };

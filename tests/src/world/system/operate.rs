@@ -24,6 +24,10 @@ impl World {
                 let name = format!("{CANARY} parlour");
                 self.command(who, Command::CreateGroup { class, name });
             }
+            Op::FoundEscrowed(who) => self.found_escrowed(who, format!("{CANARY} desk")),
+            Op::SetPolicy(who, group) => self.in_group(group, |world, group| world.set_policy(who, group)),
+            Op::Acknowledge(who, group) => self.in_group(group, |world, group| world.acknowledge(who, group)),
+            Op::Expel(who, group) => self.in_group(group, |world, group| world.expel(who, group)),
             Op::Invite(who, group, whom) => {
                 let account = self.nodes[whom].account;
                 self.in_group(group, |world, group| _ = world.command(who, Command::Invite { group, account }));
@@ -82,6 +86,12 @@ impl World {
     pub fn say(&mut self, who: usize, group: GroupId) -> CommandId {
         self.last_text += 1;
         let text = format!("{CANARY} {}", self.last_text);
+        self.evidence.said.insert(self.last_text, group);
+        if self.bug == Some(Bug::CopiesToArchive)
+            && let Some(other) = self.evidence.escrowed.first().copied()
+        {
+            self.command(who, Command::Send { group: other, text: text.clone() });
+        }
         self.command(who, Command::Send { group, text })
     }
 

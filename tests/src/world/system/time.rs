@@ -2,9 +2,9 @@
 //!
 //! This module does not say what follows from it.
 
-use chancery_protocol::{client::ClientMachine, relay::RelayMachine, time::Timestamp};
+use chancery_protocol::{relay::RelayMachine, time::Timestamp};
 
-use super::{SKEW_MAX, World};
+use super::{SKEW_MAX, World, node::Machine};
 
 /// Steps of the healing stage.
 const HEAL_STEPS_MAX: usize = 40_000;
@@ -37,6 +37,7 @@ impl World {
     pub fn heal(&mut self) {
         self.tell("* all faults are over".to_owned());
         self.end_faults();
+        self.acknowledge_all();
         self.rest(HEAL_MS);
     }
 
@@ -81,7 +82,7 @@ impl World {
         for (who, node) in self.nodes.iter().enumerate() {
             consider(node.wake.filter(|_| !node.parted || node.machine.is_none()), Next::Wake(who));
             consider(node.busy.as_ref().map(|busy| busy.until), Next::Synced(who));
-            let timer = node.machine.as_ref().filter(|_| node.busy.is_none()).and_then(ClientMachine::next_timeout);
+            let timer = node.machine.as_ref().filter(|_| node.busy.is_none()).and_then(Machine::next_timeout);
             consider(timer.map(|at| Timestamp((at.0 + SKEW_MAX).saturating_sub(node.skew) + 1)), Next::Timer(who));
         }
         let Some((at, what)) = next.filter(|(at, _)| *at <= until) else { return false };
