@@ -2,7 +2,10 @@
 //!
 //! This module does not seal or judge; the machine in `chancery-protocol` does. It reads what the machine has stored.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use chancery_client::{
     Client, Config, ConnectionState, Error, FileKey, Identity, Role,
@@ -24,6 +27,8 @@ use serde::{Deserialize, Serialize};
 
 /// File name of the key under which the node's state is sealed at rest.
 const HOST_KEY: &str = "host.key";
+/// Silence after which the relay is asked whether it is there, and the longest pause between two attempts to connect.
+const PROBE_AFTER: Duration = Duration::from_secs(2);
 /// Rows that are read at once.
 const PAGE: usize = 1_000;
 
@@ -137,7 +142,11 @@ impl Node {
     /// As [`Client::open`].
     pub async fn open(dir: &Path) -> Result<Self, Error> {
         let key = FileKey::create_or_open(dir.join(HOST_KEY)).map_err(|error| Error::KeyUnavailable(error.0))?;
-        let client = Client::open_machine::<NodeMachine>(Config::new(dir), key).await?;
+        let mut config = Config::new(dir);
+        // It saves no battery, and members may have to wait for it: a dead relay is noticed soon.
+        config.probe_after = PROBE_AFTER;
+        config.backoff_max = PROBE_AFTER;
+        let client = Client::open_machine::<NodeMachine>(config, key).await?;
         Ok(Self { client, dir: dir.to_owned() })
     }
 

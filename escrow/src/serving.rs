@@ -20,7 +20,7 @@ const ENDPOINT_KEY: &str = "endpoint.key";
 /// File in which a serving node says how it stands.
 const STATUS: &str = "status.json";
 /// How often it says so.
-const STATUS_EVERY: Duration = Duration::from_secs(5);
+const STATUS_EVERY: Duration = Duration::from_secs(1);
 
 /// Why a command ended without doing what it should.
 #[derive(Debug, thiserror::Error)]

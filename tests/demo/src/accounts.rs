@@ -8,7 +8,7 @@ use crate::{
     canary,
     child_relay::Registrar,
     plan::{Deed, Devices, Person, Step},
-    play::{Cast, PlayError, change},
+    play::{Cast, PlayError, acknowledge, change},
     talk::{Answer, What},
 };
 
@@ -32,13 +32,14 @@ fn confused(line: usize) -> PlayError {
 async fn link(cast: &Cast, line: usize, by: &Person, device: &Person, groups: &[usize]) -> Result<(), PlayError> {
     let Answer::Code(code) = change(cast, line, by, What::LinkCode).await? else { return Err(confused(line)) };
     let other = cast.client(line, device)?;
-    let account = other.enroll(code).await.map_err(|fault| PlayError::Client { line, fault })?;
+    let account = other.enroll(code, None).await.map_err(|fault| PlayError::Client { line, fault })?;
     cast.ledger.enrolled(other.person(), account);
     change(cast, line, device, What::Flush).await?;
     let Answer::Device(id) = change(cast, line, device, What::Device).await? else { return Err(confused(line)) };
     change(cast, line, by, What::AddDevice { device: id }).await?;
     for group in groups.iter().filter_map(|index| cast.ledger.current(*index)) {
         cast.ledger.presence(group, device, true).await;
+        acknowledge(cast, line, group, device).await?;
     }
     cast.ledger.linked();
     Ok(())

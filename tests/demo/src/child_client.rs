@@ -13,8 +13,8 @@ use std::{
 };
 
 use chancery_client::{
-    Body, Client, Config, ConnectionState, DeviceId, Event, EventId, FileKey, GroupStatus, HostEvent, Message,
-    OfflineReason,
+    Body, Client, Config, ConnectionState, DeviceId, Event, EventId, FileKey, GroupId, GroupStatus, HostEvent, Message,
+    OfflineReason, Role,
 };
 use tokio::{sync::mpsc, task::JoinHandle, time::sleep};
 
@@ -117,8 +117,21 @@ async fn carry_out(client: &Client, order: What) -> Result<Answer, chancery_clie
 
 async fn once(client: &Client, order: &What) -> Result<Answer, chancery_client::Error> {
     Ok(match order {
-        What::Enroll { ticket } => Answer::Account(client.enroll(ticket).await?.account),
-        What::Create { class, name } => Answer::Group(client.create_group(*class, name).await?),
+        What::Enroll { ticket, at: None } => Answer::Account(client.enroll(ticket).await?.account),
+        What::Enroll { ticket, at: Some(at) } => {
+            let account = client.enroll_at(ticket, at.as_bytes()).await?.account;
+            let_in(client).await;
+            Answer::Account(account)
+        }
+        What::Create { name, policy: Some(policy), .. } => {
+            Answer::Group(client.create_escrowed_group(name, policy).await?)
+        }
+        What::Create { class, name, policy: None } => Answer::Group(client.create_group(*class, name).await?),
+        What::Pin { organisation } => {
+            client.add_partner(organisation.as_bytes()).await?;
+            Answer::Done
+        }
+        What::Acknowledge { group } => Answer::Badge(acknowledge(client, *group).await?),
         What::Invite { group, account } => {
             client.invite(*group, *account).await?;
             Answer::Done
@@ -155,6 +168,36 @@ async fn once(client: &Client, order: &What) -> Result<Answer, chancery_client::
         }
         What::Stop => Answer::Done,
     })
+}
+
+/// A running relay notices within a second whom its operator lets in.
+async fn let_in(client: &Client) {
+    while client.connection() != ConnectionState::Online {
+        client.resume().await;
+        sleep(RETRY_AFTER).await;
+    }
+}
+
+/// As a person does who opens an archived group: sees who listens, tries to speak, reads the notice, says so.
+async fn acknowledge(client: &Client, group: GroupId) -> Result<String, chancery_client::Error> {
+    let broken = |what: &str| chancery_client::Error::Internal(what.to_owned());
+    let listens = client.members(group).await?.iter().filter(|member| member.role == Role::Escrow).count();
+    if listens != 1 {
+        return Err(broken("an escrowed group does not show exactly one escrow member"));
+    }
+    let summary = client.policy(group).await?;
+    let policy = summary.policy;
+    if summary.notice_due {
+        if client.send(group, "before the notice is acknowledged").await.is_ok() {
+            return Err(broken("a text was taken before the notice was acknowledged"));
+        }
+        let notice = policy.notices.first().ok_or_else(|| broken("a policy without a notice"))?;
+        client.acknowledge(group, notice.hash()).await?;
+    }
+    client.flush().await?;
+    let notice = policy.notices.first().map(|notice| notice.text.clone()).unwrap_or_default();
+    let (id, version, quorum, seats) = (policy.id, policy.version, policy.quorum, policy.seats);
+    Ok(format!("archived under {id} {version}, opened by any {quorum} of {seats} seats; notice: {notice:?}"))
 }
 
 /// Personal accounts are in no directory: there is nobody whom one would have to tell.
@@ -221,10 +264,10 @@ fn receipt(event: &HostEvent) -> Option<Receipt> {
 
 fn of_message(message: &Message) -> Option<Happened> {
     let (group, id) = (message.group, message.id);
+    let Body::Text(text) = &message.body else { return None };
     if message.own {
         return Some(Happened::Sent { group, id });
     }
-    let Body::Text(text) = &message.body else { return None };
     let (from, seq, continuous) = (message.account, message.seq, message.continuous);
     Some(Happened::Received { group, id, from, text: Fingerprint::of(text), seq, continuous })
 }

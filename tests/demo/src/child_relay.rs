@@ -12,10 +12,15 @@ use std::{
     thread,
 };
 
-use chancery_protocol::{identity::Handle, ids::AccountId};
+use chancery_protocol::{
+    identity::{Handle, Organisation, OrganisationError, Role},
+    ids::AccountId,
+};
 use chancery_server::{Admin, AdminError, Config, InitError, InitOptions, config::ConfigError};
 
 const CONFIG: &str = "config.toml";
+/// Connections of the partner's devices.
+const PARTNER_CONNECTIONS: u32 = 64;
 
 /// Where a relay listens that is never started.
 pub const NOWHERE: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 9));
@@ -32,6 +37,9 @@ pub enum RelayError {
     /// To add an account.
     #[error(transparent)]
     Admin(#[from] AdminError),
+    /// What an organisation says of itself.
+    #[error(transparent)]
+    Organisation(#[from] OrganisationError),
     /// The operating system refuses.
     #[error(transparent)]
     Io(#[from] io::Error),
@@ -84,6 +92,32 @@ impl Registrar {
         Ok(self.0.disable(&handle)?)
     }
 
+    /// A ticket for the escrow node.
+    ///
+    /// # Errors
+    /// The registrar refuses.
+    pub fn escrow(&mut self, handle: &str) -> Result<String, RelayError> {
+        let handle = Handle::try_from(handle.to_owned()).map_err(io::Error::other)?;
+        Ok(self.0.add_account_with(&handle, Role::Escrow, None)?.to_string())
+    }
+
+    /// What the organisation says of itself at /.well-known/chancery, as `chancery-relay well-known` does.
+    ///
+    /// # Errors
+    /// It has no address.
+    pub fn organisation(&self, domain: &str) -> Result<String, RelayError> {
+        let domain = domain.parse().map_err(|_| io::Error::other("no domain"))?;
+        Ok(self.0.organisation(domain)?.to_json())
+    }
+
+    /// Lets the devices of another organisation in, as `chancery-relay partner add` does.
+    ///
+    /// # Errors
+    /// The registrar refuses.
+    pub fn partner(&mut self, organisation: &str) -> Result<(), RelayError> {
+        Ok(self.0.add_partner(&Organisation::from_json(organisation.as_bytes())?, PARTNER_CONNECTIONS)?)
+    }
+
     /// A ticket with which this relay admits a personal account.
     ///
     /// # Errors
@@ -96,6 +130,14 @@ impl Registrar {
 /// The relay's process: `chancery-relay serve`. Returns its exit code.
 #[must_use]
 pub fn run(state: &Path) -> u8 {
+    stop_with_input();
+    let config = state.join(CONFIG).into_os_string();
+    let arguments = ["chancery-relay", "serve", "--json", "--config"].into_iter().map(OsString::from);
+    chancery_server::run_cli(arguments.chain([config]))
+}
+
+/// Stops this process as an operator would when its standard input ends.
+pub(crate) fn stop_with_input() {
     thread::spawn(|| {
         // Nothing is ever written to it; it ends when the controller wants, or is gone.
         let _ = stdin().lock().read_to_end(&mut Vec::new());
@@ -103,9 +145,6 @@ pub fn run(state: &Path) -> u8 {
             std::process::exit(1);
         }
     });
-    let config = state.join(CONFIG).into_os_string();
-    let arguments = ["chancery-relay", "serve", "--json", "--config"].into_iter().map(OsString::from);
-    chancery_server::run_cli(arguments.chain([config]))
 }
 
 /// Sends this process the signal on which the server shuts down. The shell does it: a signal needs `unsafe` otherwise.

@@ -3,6 +3,7 @@
 //! This module plays nothing.
 
 use std::{
+    ffi::OsString,
     fs,
     io::{self, Read, Write, stdin, stdout},
     path::PathBuf,
@@ -13,7 +14,7 @@ use clap::{Parser, Subcommand};
 use tokio::runtime::{Builder, Runtime};
 
 use crate::{
-    child_client, child_relay, controller, generate, leak,
+    child_client, child_relay, controller, escrow_process, generate, leak,
     plan::{Plan, PlanError},
     progress::Progress,
     transcript,
@@ -30,9 +31,11 @@ Transcript, one JSON object per line:
   {\"group\":\"desk\",\"join\":\"li\"}
   {\"group\":\"desk\",\"leave\":\"li\"}
   {\"group\":\"desk\",\"join\":\"noor\",\"personal\":true}   a customer with a personal account
+  {\"group\":\"desk\",\"join\":\"mira\",\"partner\":true}    somebody of another organisation
   {\"link\":\"li\"}                                      another device, in all groups of that account
   {\"disable\":\"bo\"}                                   by the operator; bo tries to go on, in vain
-The first line of a group names its class, work or personal. Who speaks is a member from then on.
+The first line of a group names its class: work, personal, or escrowed (archived by an escrow node; each member
+acknowledges the notice). Who speaks is a member from then on.
 A name in a personal group is that person's personal account, apart from the one at work.
 Texts and group names shorter than 16 bytes are sent with a random suffix (\"~...\"), to be searched for.
 Limits: 128 people, 1,000 groups, 100,000 lines; texts times readers 1,000,000 and 512 MiB; joins and leaves
@@ -67,6 +70,11 @@ enum Inner {
     Client(child_client::Arguments),
     #[command(hide = true)]
     Relay { folder: PathBuf },
+    #[command(hide = true, disable_help_flag = true)]
+    Escrow {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
     #[command(hide = true)]
     LeakingRelay { folder: PathBuf },
     /// Write a random valid transcript.
@@ -82,6 +90,7 @@ pub fn run() -> ExitCode {
         None => demo(&arguments),
         Some(Inner::Client(arguments)) => child(Builder::new_current_thread(), child_client::run(arguments)),
         Some(Inner::Relay { folder }) => child_relay::run(&folder),
+        Some(Inner::Escrow { arguments }) => escrow_process::run(arguments),
         Some(Inner::LeakingRelay { folder }) => finished(leak::run(&folder)),
         Some(Inner::Generate(shape)) => finished(generate::write(&shape, &mut io::BufWriter::new(stdout().lock()))),
     };
@@ -179,6 +188,6 @@ mod tests {
     fn the_transcript_that_ships_can_be_played() {
         let plan = Plan::read(transcript::SHIPPED.as_bytes()).unwrap();
         assert!((150..=280).contains(&plan.steps.len()), "{}", plan.steps.len());
-        assert!((11..=13).contains(&plan.people.len()), "{:?}", plan.people);
+        assert!((12..=15).contains(&plan.people.len()), "{:?}", plan.people);
     }
 }

@@ -162,12 +162,12 @@ impl ClientProcess {
         &self.person
     }
 
-    /// Redeems a ticket.
+    /// Redeems a ticket; `at` is what the organisation says of itself whose relay is another than the ticket's.
     ///
     /// # Errors
     /// The client refuses or is gone.
-    pub async fn enroll(&self, ticket: String) -> Result<AccountId, ClientFault> {
-        match self.change(What::Enroll { ticket }).await? {
+    pub async fn enroll(&self, ticket: String, at: Option<String>) -> Result<AccountId, ClientFault> {
+        match self.change(What::Enroll { ticket, at }).await? {
             Answer::Account(account) => Ok(account),
             _ => Err(self.confused()),
         }

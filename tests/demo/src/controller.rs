@@ -12,7 +12,7 @@ use tokio::{signal, time::sleep};
 use self::stage::Stage;
 pub use self::stage::StartError;
 use crate::{
-    faults, leak,
+    archive, faults, leak,
     ledger::Ledger,
     plaintext::{Findings, Search},
     plan::{Home, Plan, PlannedMessage},
@@ -50,8 +50,20 @@ pub async fn run(plan: &Plan, keep: bool, mut progress: Progress) -> Result<Summ
     progress.say("everything that will come has come; asking everybody for the last epochs");
     let epochs = close::reports(&stage, plan).await;
     close::stop_clients(&stage).await;
-    progress.say("everybody has stopped; searching what the relay has kept");
-    let found = search_relay(&mut stage, &search, &ledger).await;
+    let said = ledger.said();
+    if let Some(escrow) = &mut stage.escrow {
+        escrow.until_sealed(said.iter().filter(|said| said.escrowed).count() as u64).await;
+        ledger.unless(escrow.stop().await);
+    }
+    progress.say("everybody has stopped; searching what the relay and the escrow node have kept");
+    let mut found = search_relay(&mut stage, &search, &ledger).await;
+    let mut counted = archive::Counted::default();
+    if let Some(escrow) = &stage.escrow {
+        found.merge(keep_books(&ledger, search.run(&escrow.dir())));
+        progress.say("two of three seats open the archive; counting what is in it");
+        counted = keep_books(&ledger, archive::count(&escrow.dir(), escrow.quorum(), &said).await);
+        counted.broken.iter().for_each(|what| ledger.broken(what.clone()));
+    }
     progress.say("the same search on a relay that leaks on purpose");
     let control = keep_books(&ledger, leak::control(&stage.folder.path().join("control"), &search, &texts));
 
@@ -74,12 +86,17 @@ pub async fn run(plan: &Plan, keep: bool, mut progress: Progress) -> Result<Summ
         cut_off_ms: verdict.tally.cut_off_ms,
         removed_ms: verdict.tally.removed_ms,
         delivered_after_disable: verdict.tally.after_disable,
+        partner_accounts: plan.accounts(Home::Partner) as u64,
+        archived: counted.archived,
+        archive_missing: counted.missing,
+        personal_in_archive: counted.foreign,
     };
     let mut summary = Summary {
         figures,
         people: plan.people.len(),
         groups: ledger.groups().len(),
         crashes,
+        badge: ledger.shown_badge(),
         searched: found.bytes(),
         control_hits: control.hits(),
         samples: samples(plan),
@@ -123,6 +140,9 @@ async fn act(stage: &mut Stage, plan: &Plan, progress: &Progress) -> Vec<String>
 async fn search_relay(stage: &mut Stage, search: &Search<'_>, ledger: &Ledger) -> Findings {
     let mut found = keep_books(ledger, search.run(stage.relay.folder()));
     keep_books(ledger, stage.relay.stop().await);
+    if let Some(partner) = &mut stage.partner {
+        keep_books(ledger, partner.stop().await);
+    }
     found.merge(keep_books(ledger, search.run(stage.relay.folder())));
     found
 }

@@ -16,14 +16,17 @@ use std::{
     time::Duration,
 };
 
-use chancery_protocol::ids::{AccountId, GroupId, MessageId, Seq};
+use chancery_protocol::{
+    ids::{AccountId, GroupId, MessageId, Seq},
+    mls::charter::Class,
+};
 use tokio::sync::{Notify, OwnedSemaphorePermit};
 
 use self::account::{GroupAccount, MessageAccount};
 pub use self::verdict::{Tally, Verdict};
 use crate::{
     plan::{Person, PlannedGroup, PlannedMessage},
-    receipts::Happened,
+    receipts::{Fingerprint, Happened},
 };
 
 /// Shared by all tasks of the controller.
@@ -58,8 +61,23 @@ struct Books {
     disabled: BTreeSet<usize>,
     /// What was said by who is disabled, and by whom: it may reach nobody.
     forbidden: HashMap<MessageId, Arc<Person>>,
+    /// What members of escrowed groups were shown of the policy.
+    badge: Option<String>,
     over: bool,
     changes: u64,
+}
+
+/// A text that was said, for the search in the archive.
+#[derive(Clone, Copy, Debug)]
+pub struct Said {
+    /// Its id.
+    pub id: MessageId,
+    /// Where.
+    pub group: GroupId,
+    /// Whether that group is archived.
+    pub escrowed: bool,
+    /// The text.
+    pub text: Fingerprint,
 }
 
 impl Ledger {
@@ -248,6 +266,43 @@ impl Ledger {
     #[must_use]
     pub fn is_disabled(&self, person: &Person) -> bool {
         self.books().disabled.contains(&person.index)
+    }
+
+    /// Whether a group is archived.
+    #[must_use]
+    pub fn is_escrowed(&self, group: GroupId) -> bool {
+        let books = self.books();
+        let planned = books.groups.get(&group).and_then(|account| account.planned.as_ref());
+        planned.is_some_and(|planned| planned.class == Class::Escrowed)
+    }
+
+    /// Somebody was shown the policy of an escrowed group, and has acknowledged its notice.
+    pub fn badge(&self, badge: String) {
+        self.change(|books| {
+            books.tally.acknowledged += 1;
+            books.badge = Some(badge);
+        });
+    }
+
+    /// What was shown, if anything.
+    #[must_use]
+    pub fn shown_badge(&self) -> Option<String> {
+        self.books().badge.clone()
+    }
+
+    /// All texts that have their place.
+    #[must_use]
+    pub fn said(&self) -> Vec<Said> {
+        let books = self.books();
+        let placed = books.messages.iter().filter(|(_, account)| account.placed);
+        placed
+            .map(|(id, account)| Said {
+                id: *id,
+                group: account.group(),
+                escrowed: account.message.group.class == Class::Escrowed,
+                text: Fingerprint::of(&account.message.text),
+            })
+            .collect()
     }
 
     /// Another device was linked.

@@ -38,6 +38,8 @@ pub enum Home {
     Tenant,
     /// The person's own account.
     Personal,
+    /// An account at the partner, another organisation with a registrar of its own.
+    Partner,
 }
 
 /// One device of an account, and its process.
@@ -57,7 +59,11 @@ impl Person {
     /// The name, marked if the account is a personal one, or the device not its first.
     #[must_use]
     pub fn label(&self) -> String {
-        let home = if self.home == Home::Personal { " (personal)" } else { "" };
+        let home = match self.home {
+            Home::Tenant => "",
+            Home::Personal => " (personal)",
+            Home::Partner => " (partner)",
+        };
         let device = if self.device > 1 { format!(" (device {})", self.device) } else { String::new() };
         format!("{}{home}{device}", self.name)
     }
@@ -225,6 +231,12 @@ impl Plan {
         self.people.iter().filter(|person| person.home == home && person.device == 1).count()
     }
 
+    /// Whether a group is archived.
+    #[must_use]
+    pub fn is_escrowed(&self) -> bool {
+        self.groups.iter().any(|group| group.class == Class::Escrowed)
+    }
+
     /// Who is in the most groups.
     #[must_use]
     pub fn busiest(&self) -> Option<&Arc<Person>> {
@@ -300,7 +312,12 @@ impl Planner {
                 return self.leave(number, group, &who).map_err(|problem| at(problem).into());
             }
         };
-        let who = self.person(group, name, line.personal).map_err(at)?;
+        let comes = match (line.personal, line.partner) {
+            (true, _) => Home::Personal,
+            (_, true) => Home::Partner,
+            _ => Home::Tenant,
+        };
+        let who = self.person(group, name, comes).map_err(at)?;
         let joined = self.enter(number, group, &who).map_err(at)?;
         self.change(group, joined).map_err(at)?;
         let Some(state) = self.groups.get_mut(group) else { return Ok(()) };
@@ -364,16 +381,19 @@ impl Planner {
         Ok(index)
     }
 
-    /// Where whoever is called so in a group is at home: a member as it came in, else at the organisation.
-    fn home(&self, group: usize, name: &str, personal: bool) -> Home {
-        let Some(state) = self.groups.get(group) else { return Home::Tenant };
-        let is_guest = state.devices(name, Home::Tenant).is_empty() && !state.devices(name, Home::Personal).is_empty();
-        if state.planned.class == Class::Personal || personal || is_guest { Home::Personal } else { Home::Tenant }
+    /// Where whoever is called so in a group is at home: a member as it came in, else as the line says.
+    fn home(&self, group: usize, name: &str, comes: Home) -> Home {
+        let Some(state) = self.groups.get(group) else { return comes };
+        if state.planned.class == Class::Personal {
+            return Home::Personal;
+        }
+        let is_in = |home: &Home| !state.devices(name, *home).is_empty();
+        [comes, Home::Tenant, Home::Personal, Home::Partner].into_iter().find(is_in).unwrap_or(comes)
     }
 
     /// All devices of whoever is called so in a group.
-    fn person(&mut self, group: usize, name: String, personal: bool) -> Result<Devices, Problem> {
-        let key = (self.home(group, &name, personal), name);
+    fn person(&mut self, group: usize, name: String, comes: Home) -> Result<Devices, Problem> {
+        let key = (self.home(group, &name, comes), name);
         if self.disabled.contains(&key) {
             return Err(Problem::Disabled(key.1));
         }
@@ -398,7 +418,7 @@ impl Planner {
     /// The account of a name that needs no group to be found: the one at the organisation, if there are two.
     fn account(&self, name: &str) -> Result<Devices, Problem> {
         let of = |home| self.known.get(&(home, name.to_owned()));
-        let devices = of(Home::Tenant).or_else(|| of(Home::Personal));
+        let devices = of(Home::Tenant).or_else(|| of(Home::Personal)).or_else(|| of(Home::Partner));
         let devices = devices.ok_or_else(|| Problem::Unknown(name.to_owned()))?;
         match devices.iter().any(|person| self.disabled.contains(&(person.home, person.name.clone()))) {
             true => Err(Problem::Disabled(name.to_owned())),
@@ -416,6 +436,9 @@ impl Planner {
     fn link(&mut self, line: usize, name: &str) -> Result<(), Problem> {
         let who = self.account(name)?;
         let Some(by) = who.first().cloned() else { return Ok(()) };
+        if by.home == Home::Partner {
+            return Err(Problem::NotOfOrganisation(name.to_owned()));
+        }
         let groups = self.groups_of(&who);
         let device = self.another_device((by.home, by.name.clone()))?;
         for group in &groups {
@@ -430,7 +453,7 @@ impl Planner {
 
     fn disable(&mut self, line: usize, name: &str) -> Result<(), Problem> {
         let who = self.account(name)?;
-        if who.iter().any(|person| person.home == Home::Personal) {
+        if who.iter().any(|person| person.home != Home::Tenant) {
             return Err(Problem::NotOfOrganisation(name.to_owned()));
         }
         let groups = self.groups_of(&who);
@@ -464,7 +487,7 @@ impl Planner {
         }
         let planned = Some(Arc::clone(&state.planned));
         if state.members.is_empty() {
-            if first.home == Home::Personal && state.planned.class != Class::Personal {
+            if first.home != Home::Tenant && state.planned.class != Class::Personal {
                 return Err(Problem::GuestFounds(state.planned.name.clone()));
             }
             self.steps.push(Step { line, group: planned.clone(), deed: Deed::Found { by: Arc::clone(first) } });
@@ -475,7 +498,7 @@ impl Planner {
             }
         } else {
             // Members invite in turn: a relay may limit how many people one account adds. Guests invite nobody.
-            let guest = |member: &Person| member.home == Home::Personal && state.planned.class != Class::Personal;
+            let guest = |member: &Person| member.home != Home::Tenant && state.planned.class != Class::Personal;
             let hosts: Vec<&Arc<Person>> =
                 state.members.iter().filter(|member| member.device == 1 && !guest(member)).collect();
             let by = state.invitations.checked_rem(hosts.len()).and_then(|turn| hosts.get(turn).copied());
@@ -488,7 +511,7 @@ impl Planner {
     }
 
     fn leave(&mut self, line: usize, group: usize, name: &str) -> Result<(), Problem> {
-        let home = self.home(group, name, false);
+        let home = self.home(group, name, Home::Tenant);
         let Some(state) = self.groups.get_mut(group) else { return Ok(()) };
         let who = state.devices(name, home);
         if who.is_empty() {
@@ -624,6 +647,31 @@ mod tests {
         ];
         assert_eq!(deeds(&plan), expected);
         let founds = refused(&[r#"{"group":"g","class":"work","join":"noor","personal":true}"#]);
+        assert!(matches!(founds.problem, Problem::GuestFounds(_)));
+    }
+
+    #[test]
+    fn somebody_of_a_partner_is_another_account_than_a_namesake_and_founds_and_invites_nothing() {
+        let plan = plan(&[
+            r#"{"group":"desk","class":"escrowed","from":"ana","text":"good morning to the desk"}"#,
+            r#"{"group":"desk","join":"mira","partner":true}"#,
+            r#"{"group":"desk","from":"mira","text":"hello from next door"}"#,
+            r#"{"group":"desk","join":"li"}"#,
+            r#"{"group":"lab","class":"work","from":"mira","text":"a namesake at work"}"#,
+        ]);
+        let expected = [
+            "ana founds",
+            "ana to ",
+            "ana adds mira (partner)",
+            "mira (partner) to ana",
+            "ana adds li",
+            "mira founds",
+            "mira to ",
+        ];
+        assert_eq!(deeds(&plan), expected);
+        assert_eq!((plan.accounts(Home::Partner), plan.accounts(Home::Tenant)), (1, 3));
+        assert!(plan.is_escrowed());
+        let founds = refused(&[r#"{"group":"g","class":"work","join":"mira","partner":true}"#]);
         assert!(matches!(founds.problem, Problem::GuestFounds(_)));
     }
 

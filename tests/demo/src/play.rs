@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
-use chancery_protocol::ids::GroupId;
+use chancery_protocol::{ids::GroupId, mls::charter::Class};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
     task::JoinSet,
@@ -16,7 +16,7 @@ use crate::{
     child_relay::RelayError,
     client_process::{ClientFault, ClientProcess},
     ledger::Ledger,
-    plan::{Deed, Devices, Person, Plan, PlannedGroup, PlannedMessage, Step},
+    plan::{Deed, Devices, Home, Person, Plan, PlannedGroup, PlannedMessage, Step},
     talk::{Answer, What},
 };
 
@@ -35,6 +35,10 @@ pub struct Cast {
     pub ledger: Ledger,
     /// The deployment's folder, for what its operator does.
     pub deployment: PathBuf,
+    /// What the partner says of itself at /.well-known/chancery, if somebody is of it.
+    pub partner: Option<String>,
+    /// The signed policy of escrowed groups, if there are any.
+    pub policy: Option<String>,
 }
 
 /// The play cannot go on.
@@ -132,10 +136,12 @@ async fn play_group(
 }
 
 async fn found(cast: &Cast, line: usize, planned: &Arc<PlannedGroup>, by: &Person) -> Result<GroupId, PlayError> {
-    let create = What::Create { class: planned.class, name: planned.title.clone() };
+    let policy = cast.policy.clone().filter(|_| planned.class == Class::Escrowed);
+    let create = What::Create { class: planned.class, name: planned.title.clone(), policy };
     match change(cast, line, by, create).await? {
         Answer::Group(group) => {
             cast.ledger.founded(planned, group);
+            acknowledge(cast, line, group, by).await?;
             Ok(group)
         }
         _ => Err(PlayError::Demo { line, what: "founding a group gave no group" }),
@@ -147,9 +153,25 @@ async fn join(cast: &Cast, line: usize, group: GroupId, who: &Devices, by: &Pers
     let first = who.first().ok_or(PlayError::Demo { line, what: "nobody is added" })?;
     let account = cast.ledger.account(first).ok_or(PlayError::Demo { line, what: "this person has no account" })?;
     cast.ledger.aware(group, by, first).await;
+    if let (Home::Partner, Some(organisation)) = (first.home, cast.partner.clone()) {
+        change(cast, line, by, What::Pin { organisation }).await?;
+    }
     change(cast, line, by, What::Invite { group, account }).await?;
     for device in who.iter() {
         cast.ledger.presence(group, device, true).await;
+        acknowledge(cast, line, group, device).await?;
+    }
+    Ok(())
+}
+
+/// In an escrowed group a device says nothing before its user has acknowledged the notice.
+pub(crate) async fn acknowledge(cast: &Cast, line: usize, group: GroupId, who: &Person) -> Result<(), PlayError> {
+    if !cast.ledger.is_escrowed(group) {
+        return Ok(());
+    }
+    match change(cast, line, who, What::Acknowledge { group }).await? {
+        Answer::Badge(badge) => cast.ledger.badge(badge),
+        _ => return Err(PlayError::Demo { line, what: "an acknowledgement shows no policy" }),
     }
     Ok(())
 }

@@ -77,19 +77,24 @@ impl RelayProcess {
         &self.folder
     }
 
-    /// One ticket for each account, for its first device. Call it before [`Self::start`].
+    /// A ticket for an account, for its first device.
     ///
     /// # Errors
     /// The registrar refuses.
-    pub fn tickets<'a>(&self, people: impl Iterator<Item = &'a Person>) -> Result<Vec<Option<String>>, RelayFault> {
-        let mut registrar = child_relay::Registrar::open(&self.state())?;
-        let mut ticket = |person: &Person| match person.home {
-            Home::Tenant => registrar.account(&person.name, person.index),
-            Home::Personal => registrar.personal(),
-        };
-        let first =
-            |person: &Person| (person.device == 1).then(|| ticket(person).map_err(RelayFault::from)).transpose();
-        people.map(first).collect()
+    pub fn ticket(&self, person: &Person) -> Result<String, RelayFault> {
+        let mut registrar = self.registrar()?;
+        Ok(match person.home {
+            Home::Tenant | Home::Partner => registrar.account(&person.name, person.index)?,
+            Home::Personal => registrar.personal()?,
+        })
+    }
+
+    /// What its operator does.
+    ///
+    /// # Errors
+    /// The registrar cannot be opened.
+    pub fn registrar(&self) -> Result<child_relay::Registrar, RelayFault> {
+        Ok(child_relay::Registrar::open(&self.state())?)
     }
 
     /// Starts the process, and waits until it listens.

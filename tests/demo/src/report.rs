@@ -40,6 +40,14 @@ pub struct Figures {
     pub removed_ms: Option<u64>,
     /// Deliveries to an account that is disabled, or of what it said then.
     pub delivered_after_disable: u64,
+    /// Accounts of the partner organisation among the people.
+    pub partner_accounts: u64,
+    /// Texts of archived groups that are in the archive.
+    pub archived: u64,
+    /// Texts of archived groups that are not.
+    pub archive_missing: u64,
+    /// What the archive holds of any other group.
+    pub personal_in_archive: u64,
 }
 
 /// Everything that the summary tells.
@@ -53,6 +61,8 @@ pub struct Summary {
     pub groups: usize,
     /// Kills that were survived, in words.
     pub crashes: Vec<String>,
+    /// What members of archived groups were shown of the policy, if there are any.
+    pub badge: Option<String>,
     /// Bytes of the relay that were searched.
     pub searched: u64,
     /// Hits of the same search on a relay that leaks on purpose.
@@ -74,6 +84,8 @@ impl Summary {
             && self.figures.doubled == 0
             && self.figures.plaintext_hits == 0
             && self.figures.delivered_after_disable == 0
+            && self.figures.archive_missing == 0
+            && self.figures.personal_in_archive == 0
     }
 
     /// One line of JSON.
@@ -110,6 +122,17 @@ impl Summary {
             );
             row("disabled", &text);
         }
+        if figures.partner_accounts > 0 {
+            row("partner", &format!("{} accounts of another organisation", figures.partner_accounts));
+        }
+        if let Some(badge) = &self.badge {
+            row("escrowed", &visible(badge, 200));
+            let text = format!(
+                "{} texts, each once, opened by 2 of 3 seats; {} missing; {} of other groups; {} notices acknowledged first",
+                figures.archived, figures.archive_missing, figures.personal_in_archive, tally.acknowledged
+            );
+            row("archive", &text);
+        }
         row("groups", &self.groups.to_string());
         row("sent", &figures.sent.to_string());
         row("delivered", &format!("{} of {}, each reader counted", figures.delivered, tally.expected));
@@ -120,7 +143,7 @@ impl Summary {
         let searched = self.searched / 1024;
         row(
             "plaintext hits",
-            &format!("{} in {searched} KiB that the relay stored and logged", figures.plaintext_hits),
+            &format!("{} in {searched} KiB that the relay and the escrow node stored", figures.plaintext_hits),
         );
         row("control", &format!("{} hits with a relay that leaks on purpose", self.control_hits));
         if tally.skipped > 0 {
@@ -180,10 +203,15 @@ mod tests {
                 cut_off_ms: Some(210),
                 removed_ms: Some(320),
                 delivered_after_disable: 0,
+                partner_accounts: 1,
+                archived: 5,
+                archive_missing: 0,
+                personal_in_archive: 0,
             },
             people: 3,
             groups: 1,
             crashes: Vec::new(),
+            badge: Some("archived under desk 1".into()),
             searched: 4096,
             control_hits: 9,
             samples: vec![("desk".into(), "ana".into(), "\u{1b}[31mred\u{202e}".into())],
@@ -197,7 +225,8 @@ mod tests {
         let first = r#"{"sent":3,"delivered":6,"lost":0,"doubled":0,"epochs":4,"plaintext_hits":0,"wall_ms":1200,"#;
         let then =
             r#""devices_linked":1,"personal_accounts":2,"accounts_disabled":1,"cut_off_ms":210,"removed_ms":320,"#;
-        assert_eq!(summary().json(), [first, then, r#""delivered_after_disable":0}"#].concat());
+        let last = r#""delivered_after_disable":0,"partner_accounts":1,"archived":5,"archive_missing":0,"personal_in_archive":0}"#;
+        assert_eq!(summary().json(), [first, then, last].concat());
     }
 
     #[test]
@@ -208,6 +237,8 @@ mod tests {
             |s: &mut Summary| s.figures.doubled = 1,
             |s: &mut Summary| s.figures.plaintext_hits = 1,
             |s: &mut Summary| s.figures.delivered_after_disable = 1,
+            |s: &mut Summary| s.figures.archive_missing = 1,
+            |s: &mut Summary| s.figures.personal_in_archive = 1,
             |s: &mut Summary| s.verdict.broken.push("the detector is blind".into()),
         ] {
             let mut summary = summary();

@@ -27,6 +27,8 @@ pub enum What {
     Enroll {
         /// The ticket.
         ticket: String,
+        /// What the organisation says of itself at whose relay the device is to be, if it is another than the ticket's.
+        at: Option<String>,
     },
     /// Found a group.
     Create {
@@ -34,6 +36,19 @@ pub enum What {
         class: Class,
         /// Its name.
         name: String,
+        /// The signed policy, for class escrowed.
+        policy: Option<String>,
+    },
+    /// Pin another organisation.
+    Pin {
+        /// What it says of itself.
+        organisation: String,
+    },
+    /// Make sure that an escrowed group shows itself as one and lets nothing be said before its notice is acknowledged, and
+    /// acknowledge it.
+    Acknowledge {
+        /// Which.
+        group: GroupId,
     },
     /// Add an account.
     Invite {
@@ -122,6 +137,8 @@ pub enum Answer {
     Account(AccountId),
     /// Founded.
     Group(GroupId),
+    /// What an escrowed group's members see of its policy.
+    Badge(String),
     /// Safe in the outbox.
     Message(MessageId),
     /// A link code.

@@ -45,6 +45,8 @@ pub struct Line {
     pub class: Option<Class>,
     /// Whether the line says that the person comes with a personal account, as a customer does into a work group.
     pub personal: bool,
+    /// Whether the line says that the person is of the partner, another organisation.
+    pub partner: bool,
     /// What happens.
     pub act: Act,
 }
@@ -91,11 +93,11 @@ pub enum Problem {
         max: usize,
     },
     /// No such class.
-    #[error("the class {0:?} does not exist: personal or work")]
+    #[error("the class {0:?} does not exist: personal, work or escrowed")]
     UnknownClass(String),
-    /// A class that cannot be played yet.
-    #[error("class \"escrowed\" is not available until escrow exists")]
-    Escrowed,
+    /// Both at once.
+    #[error("a person is of a partner or has a personal account, not both")]
+    PersonalPartner,
     /// The group is new.
     #[error("the first line of the group {0:?} must name its class")]
     ClassMissing(String),
@@ -132,7 +134,7 @@ pub enum Problem {
     #[error("the account of {0:?} is disabled: nobody can be somebody who is cut off")]
     Disabled(String),
     /// A personal account is no organisation's.
-    #[error("{0:?} has a personal account: no organisation can disable it")]
+    #[error("{0:?} is not of this organisation, which cannot disable that account")]
     NotOfOrganisation(String),
     /// An organisation's group begins with its own people.
     #[error("the group {0:?} is the organisation's: one of its own people founds it")]
@@ -157,6 +159,8 @@ struct RawLine {
     class: Option<String>,
     #[serde(default)]
     personal: bool,
+    #[serde(default)]
+    partner: bool,
     from: Option<String>,
     text: Option<String>,
     join: Option<String>,
@@ -184,12 +188,12 @@ fn parse(number: usize, bytes: &[u8]) -> Result<Line, Problem> {
     }
     if let (Some(who), None) | (None, Some(who)) = (&raw.link, &raw.disable) {
         let others = [&raw.group, &raw.class, &raw.from, &raw.text, &raw.join, &raw.leave];
-        if raw.personal || others.iter().any(|other| other.is_some()) {
+        if raw.personal || raw.partner || others.iter().any(|other| other.is_some()) {
             return Err(Problem::GroupNamed);
         }
         name(if raw.link.is_some() { "link" } else { "disable" }, who, NAME_BYTES_MAX)?;
         let act = if raw.link.is_some() { Act::Link(who.clone()) } else { Act::Disable(who.clone()) };
-        return Ok(Line { number, group: None, class: None, personal: false, act });
+        return Ok(Line { number, group: None, class: None, personal: false, partner: false, act });
     }
     if raw.link.is_some() {
         return Err(Problem::NotOneAct);
@@ -216,7 +220,10 @@ fn parse(number: usize, bytes: &[u8]) -> Result<Line, Problem> {
     if raw.group.is_none() {
         return Err(Problem::GroupMissing);
     }
-    Ok(Line { number, group: raw.group, class, personal: raw.personal, act })
+    if raw.personal && raw.partner {
+        return Err(Problem::PersonalPartner);
+    }
+    Ok(Line { number, group: raw.group, class, personal: raw.personal, partner: raw.partner, act })
 }
 
 fn name(key: &'static str, name: &str, max: usize) -> Result<(), Problem> {
@@ -230,11 +237,7 @@ fn name(key: &'static str, name: &str, max: usize) -> Result<(), Problem> {
 }
 
 fn class(word: String) -> Result<Class, Problem> {
-    match word.parse() {
-        Ok(Class::Escrowed) => Err(Problem::Escrowed),
-        Ok(class) => Ok(class),
-        Err(_) => Err(Problem::UnknownClass(word)),
-    }
+    word.parse().map_err(|_| Problem::UnknownClass(word))
 }
 
 /// The parser saw one line only, so its own line number would mislead.
@@ -318,8 +321,9 @@ mod tests {
     }
 
     #[test]
-    fn classes_are_words_and_escrow_has_to_wait() {
-        assert_eq!(problem(r#"{"group":"g","class":"escrowed","join":"li"}"#), Problem::Escrowed);
+    fn classes_are_words_and_people_are_of_one_place() {
+        let both = r#"{"group":"g","join":"li","personal":true,"partner":true}"#;
+        assert_eq!(problem(both), Problem::PersonalPartner);
         assert_eq!(problem(r#"{"group":"g","class":"Work","join":"li"}"#), Problem::UnknownClass("Work".into()));
     }
 

@@ -62,6 +62,10 @@ impl MessageAccount {
         Self { group, message, fingerprint, placed: false, got: Vec::new(), permit: Some(permit) }
     }
 
+    pub(super) fn group(&self) -> GroupId {
+        self.group
+    }
+
     pub(super) fn line(&self) -> usize {
         self.message.line
     }

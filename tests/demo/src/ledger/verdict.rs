@@ -23,6 +23,8 @@ pub struct Tally {
     pub doubled: u64,
     /// Entries that clients skipped.
     pub skipped: u64,
+    /// Notices of escrow that a device has acknowledged.
+    pub acknowledged: u64,
     /// Devices that were linked.
     pub linked: u64,
     /// Accounts that were disabled.

@@ -1,0 +1,263 @@
+//! The escrow node's process: enrolled, given a policy, served and stopped, by the commands that its operator has.
+//!
+//! This module opens nothing; [`crate::archive`] does, at the end. Its archive key comes from one dealer, which no
+//! organisation should do.
+
+use std::{
+    ffi::OsString,
+    fs::{self, OpenOptions},
+    io,
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::Duration,
+};
+
+use chancery_protocol::{
+    escrow::{
+        KeyShare,
+        evidence::origin,
+        threshold::{ArchiveKey, deal},
+    },
+    mls::PolicyCertificate,
+    secret::Random,
+};
+use serde_json::Value;
+use tokio::{
+    io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
+    process::{Child, Command},
+    time::{sleep, timeout},
+};
+
+use crate::{
+    child_relay::{RelayError, stop_with_input},
+    relay_process::{RelayFault, RelayProcess},
+};
+
+/// Handle of the node's account.
+const HANDLE: &str = "archive";
+/// How long the node may take for one thing.
+const PATIENCE: Duration = Duration::from_secs(30);
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// Seats, and how many of them open.
+const SEATS: (u8, u8) = (3, 2);
+
+/// The node did not do what it was told.
+#[derive(Debug, thiserror::Error)]
+pub enum EscrowFault {
+    /// The operating system refuses.
+    #[error("the escrow node: {0}")]
+    Io(#[from] io::Error),
+    /// The relay or its registrar refuses.
+    #[error(transparent)]
+    Relay(#[from] RelayFault),
+    /// A command ended without doing what it should.
+    #[error("chancery-escrow {command}: {said}")]
+    Command {
+        /// Which.
+        command: String,
+        /// What it said.
+        said: String,
+    },
+    /// The process is silent or gone.
+    #[error("the escrow node did not {what} within {} s: its output is in {folder}", PATIENCE.as_secs())]
+    Silent {
+        /// What it should have done.
+        what: &'static str,
+        /// Where its output is.
+        folder: PathBuf,
+    },
+}
+
+impl From<RelayError> for EscrowFault {
+    fn from(error: RelayError) -> Self {
+        Self::Relay(error.into())
+    }
+}
+
+/// The process itself: `chancery-escrow` with these arguments.
+#[must_use]
+pub fn run(arguments: Vec<OsString>) -> u8 {
+    if arguments.first().is_some_and(|command| command == "serve") {
+        stop_with_input();
+    }
+    chancery_escrow::run_cli([OsString::from("chancery-escrow")].into_iter().chain(arguments))
+}
+
+/// An escrow node, its folder, and who could open what it seals.
+#[derive(Debug)]
+pub struct EscrowProcess {
+    folder: PathBuf,
+    child: Option<Child>,
+    policy: String,
+    key: ArchiveKey,
+    shares: Vec<KeyShare>,
+}
+
+impl EscrowProcess {
+    /// Enrols a node at a relay that serves, signs the policy that names it, and starts it.
+    ///
+    /// # Errors
+    /// A command refuses, or the node does not begin to serve.
+    pub async fn found(folder: &Path, relay: &RelayProcess) -> Result<Self, EscrowFault> {
+        fs::create_dir_all(folder)?;
+        let mut seed = [0; 32];
+        getrandom::fill(&mut seed).map_err(io::Error::other)?;
+        let dealt = deal(1, SEATS.1, SEATS.0, &mut Random::new(seed));
+        let (key, shares) = dealt.map_err(io::Error::other)?;
+        let mut node = Self { folder: folder.to_owned(), child: None, policy: String::new(), key, shares };
+        let ticket = relay.registrar()?.escrow(HANDLE)?;
+        let enrolled = node.command(&["enrol", "--json", "--dir"], Some(node.dir()), Some(&ticket)).await?;
+        let escrow_key = enrolled.get("escrow_key").and_then(Value::as_str).unwrap_or_default().to_owned();
+        node.policy = node.sign(&relay.state().join("offline"), &escrow_key).await?;
+        node.start().await?;
+        Ok(node)
+    }
+
+    /// The signed policy.
+    #[must_use]
+    pub fn policy(&self) -> &str {
+        &self.policy
+    }
+
+    /// The folder with everything that the node stores.
+    #[must_use]
+    pub fn dir(&self) -> PathBuf {
+        self.folder.join("node")
+    }
+
+    /// The archive's key, and as many seats as open it.
+    #[must_use]
+    pub fn quorum(&self) -> (&ArchiveKey, &[KeyShare]) {
+        (&self.key, self.shares.get(..usize::from(SEATS.1)).unwrap_or_default())
+    }
+
+    /// Waits until the node says that it has sealed so many records; for a while, because who counts the archive names what
+    /// is missing.
+    pub async fn until_sealed(&self, records: u64) {
+        let sealed = async {
+            while self.sealed() < records {
+                sleep(LOOK_EVERY).await;
+            }
+        };
+        let _ = timeout(PATIENCE, sealed).await;
+    }
+
+    fn sealed(&self) -> u64 {
+        let said = fs::read(self.dir().join("status.json")).ok();
+        let said: Option<Value> = said.and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        said.and_then(|said| said.pointer("/status/records").and_then(Value::as_u64)).unwrap_or(0)
+    }
+
+    /// Lets the node close its store and end.
+    ///
+    /// # Errors
+    /// It had ended before, or does not end.
+    pub async fn stop(&mut self) -> Result<(), EscrowFault> {
+        let Some(mut child) = self.child.take() else { return Ok(()) };
+        if let Some(status) = child.try_wait()? {
+            return Err(self.ended(&status.to_string()));
+        }
+        drop(child.stdin.take());
+        let status = timeout(PATIENCE, child.wait()).await.map_err(|_| self.silent("stop"))??;
+        if status.success() { Ok(()) } else { Err(self.ended(&status.to_string())) }
+    }
+
+    async fn sign(&self, offline: &Path, escrow_key: &str) -> Result<String, EscrowFault> {
+        let certificate: PolicyCertificate =
+            fs::read_to_string(offline.join("policy.cert"))?.trim().parse().map_err(io::Error::other)?;
+        let (file, signed) = (self.folder.join("policy.toml"), self.folder.join("desk.policy"));
+        fs::write(self.folder.join("policy.md"), "# What is kept\n\nWhat is said at the desk, for seven years.\n")?;
+        fs::write(&file, self.policy_file(escrow_key, &origin(certificate.root()).to_string()))?;
+        let mut arguments = vec![OsString::from("policy"), "sign".into(), "--json".into(), file.into_os_string()];
+        for (option, path) in [
+            ("--key", offline.join("policy.key")),
+            ("--certificate", offline.join("policy.cert")),
+            ("--out", signed.clone()),
+        ] {
+            arguments.extend([option.into(), path.into_os_string()]);
+        }
+        self.run(arguments, None).await?;
+        Ok(fs::read_to_string(signed)?)
+    }
+
+    fn policy_file(&self, escrow_key: &str, log_origin: &str) -> String {
+        let (seats, quorum) = SEATS;
+        let archive_key: String = self.key.public().to_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+        let seat =
+            |number: u8| format!("[[seat]]\nname = \"Seat {number}\"\nclass = \"legal\"\nkey = \"{number:064x}\"\n");
+        let seats: String = (1..=seats).map(seat).collect();
+        format!(
+            "id = \"desk\"\nversion = 1\neffective_from = 2020-01-01T00:00:00Z\ndocument = \"policy.md\"\n\
+             document_url = \"https://demo.example/policy\"\npurpose = \"Records of the desk.\"\n\
+             retention_class = \"seven-years\"\nmode = \"required\"\n\
+             [notice]\nen = \"What is said in this group is archived.\"\n\
+             [escrow]\naccount = \"{HANDLE}\"\nkey = \"{escrow_key}\"\n\
+             [archive]\nkey = \"{archive_key}\"\ngeneration = 1\nquorum = {quorum}\nlog_origin = \"{log_origin}\"\n\
+             statement_url = \"https://demo.example/statements\"\n{seats}"
+        )
+    }
+
+    async fn start(&mut self) -> Result<(), EscrowFault> {
+        let log = OpenOptions::new().create(true).append(true).open(self.folder.join("stderr.log"))?;
+        let mut child = Command::new(std::env::current_exe()?)
+            .args(["escrow", "--", "serve", "--json", "--listen", "127.0.0.1:0", "--dir"])
+            .arg(self.dir())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(log)
+            .kill_on_drop(true)
+            .spawn()?;
+        let Some(stdout) = child.stdout.take() else { return Err(io::Error::other("no pipe").into()) };
+        // It says one line when it serves.
+        let mut said = String::new();
+        let mut lines = BufReader::new(stdout);
+        let read = timeout(PATIENCE, lines.read_line(&mut said)).await.map_err(|_| self.silent("begin to serve"))??;
+        if read == 0 {
+            return Err(self.silent("begin to serve"));
+        }
+        self.child = Some(child);
+        Ok(())
+    }
+
+    /// One command that ends by itself, and the object that it prints.
+    async fn command(
+        &self,
+        arguments: &[&str],
+        path: Option<PathBuf>,
+        input: Option<&str>,
+    ) -> Result<Value, EscrowFault> {
+        let arguments = arguments.iter().map(OsString::from).chain(path.map(PathBuf::into_os_string)).collect();
+        self.run(arguments, input).await
+    }
+
+    async fn run(&self, arguments: Vec<OsString>, input: Option<&str>) -> Result<Value, EscrowFault> {
+        let command = arguments.first().map(|word| word.to_string_lossy().into_owned()).unwrap_or_default();
+        let mut child = Command::new(std::env::current_exe()?)
+            .args(["escrow", "--"])
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()?;
+        if let Some(mut stdin) = child.stdin.take() {
+            stdin.write_all(format!("{}\n", input.unwrap_or_default()).as_bytes()).await?;
+        }
+        let output = timeout(PATIENCE, child.wait_with_output()).await.map_err(|_| self.silent("do a command"))??;
+        let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+        match (output.status.success(), serde_json::from_slice(&output.stdout)) {
+            (true, Ok(value)) => Ok(value),
+            (true, Err(error)) => Err(EscrowFault::Command { command, said: error.to_string() }),
+            (false, _) => Err(EscrowFault::Command { command, said }),
+        }
+    }
+
+    fn ended(&self, status: &str) -> EscrowFault {
+        let log = self.folder.join("stderr.log").display().to_string();
+        EscrowFault::Command { command: "serve".to_owned(), said: format!("{status}: its output is in {log}") }
+    }
+
+    fn silent(&self, what: &'static str) -> EscrowFault {
+        EscrowFault::Silent { what, folder: self.folder.clone() }
+    }
+}
