@@ -1,9 +1,11 @@
-//! `chancery-bench`: what relay and MLS cost, as ratios to the bare thing underneath in the same run.
+//! `chancery-bench`: what relay, MLS, directory and capture cost, as ratios to the bare thing underneath in the same run.
 //!
 //! This program does not judge: there is no bar. `tests/bench/RESULTS.md` has figures and the commands that gave them.
 
+mod capture;
 mod child;
 mod deployment;
+mod directory;
 mod echo;
 mod idle;
 mod mls;
@@ -28,7 +30,10 @@ use crate::report::Report;
 pub(crate) type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
 
 #[derive(Debug, Parser)]
-#[command(name = "chancery-bench", about = "Figures of relay and MLS, as ratios to bare disk, QUIC and signatures")]
+#[command(
+    name = "chancery-bench",
+    about = "Figures of relay, MLS, directory and capture, as ratios to bare disk, QUIC and signatures"
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -46,6 +51,22 @@ enum Command {
     },
     /// Messages, commits and joins of groups of 10, 100 and 1,000
     Mls {
+        #[command(flatten)]
+        common: Common,
+        /// Folder on the disk that rows are written to
+        #[arg(long, default_value_os_t = std::env::temp_dir())]
+        dir: PathBuf,
+    },
+    /// Following a directory of 10,000 and more entries: time, bytes, rows, memory
+    Directory {
+        #[command(flatten)]
+        common: Common,
+        /// Folder on the disk that rows are written to
+        #[arg(long, default_value_os_t = std::env::temp_dir())]
+        dir: PathBuf,
+    },
+    /// What an escrow node archives a second in groups of 10 and 1,000, beside bare Ed25519 verification
+    Capture {
         #[command(flatten)]
         common: Common,
         /// Folder on the disk that rows are written to
@@ -94,6 +115,8 @@ fn run(command: Command) -> Outcome<u8> {
     match command {
         Command::Relay { common, dir } => measured("relay", common, &dir, relay::run),
         Command::Mls { common, dir } => measured("mls", common, &dir, mls::run),
+        Command::Directory { common, dir } => measured("directory", common, &dir, directory::run),
+        Command::Capture { common, dir } => measured("capture", common, &dir, capture::run),
         Command::ServeRelay { config } => Ok(child::serve_relay(config)),
         Command::ServeEcho { request, answer, certificate } => echo::serve(request, answer, &certificate).map(|()| 0),
     }

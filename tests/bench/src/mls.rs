@@ -21,9 +21,9 @@ use crate::{
 /// A padded envelope of the smallest size.
 const PLAINTEXT: [u8; 256] = [0x61; 256];
 /// Messages whose rows are written together.
-const BATCH: u32 = 32;
+pub(crate) const BATCH: u32 = 32;
 /// Devices that one commit adds while a group is built.
-const ADDS: u32 = 64;
+pub(crate) const ADDS: u32 = 64;
 /// Devices of the groups.
 const SIZES: [u32; 3] = [10, 100, 1_000];
 
@@ -44,15 +44,15 @@ pub(crate) fn run(quick: bool, dir: &Path, report: &mut Report) -> Outcome<()> {
     Ok(())
 }
 
-struct Device {
-    core: Core,
-    key: DeviceKey,
-    chain: Chain,
+pub(crate) struct Device {
+    pub(crate) core: Core,
+    pub(crate) key: DeviceKey,
+    pub(crate) chain: Chain,
     packages: Storage,
 }
 
 impl Device {
-    fn new(issuing: &CertificateAuthority, number: u32) -> Outcome<Self> {
+    pub(crate) fn new(issuing: &CertificateAuthority, number: u32) -> Outcome<Self> {
         let mut seed = [0x44; 32];
         for (byte, digit) in seed.iter_mut().zip(number.to_be_bytes()) {
             *byte = digit;
@@ -70,7 +70,7 @@ impl Device {
         rows.iter().filter_map(|row| Some((row.key.clone(), row.value.clone()?))).collect()
     }
 
-    fn package(&self) -> Outcome<OfferedPackage> {
+    pub(crate) fn package(&self) -> Outcome<OfferedPackage> {
         let bytes = key_package::make(&self.core, &self.packages, &self.key, &self.chain, false)?;
         Ok(OfferedPackage::parse(&self.core, &bytes, Clock::default().now())?)
     }
@@ -135,7 +135,7 @@ fn add(ana: &Device, group: &mut Group, adds: Vec<OfferedPackage>) -> Outcome<Pr
     Ok(prepared)
 }
 
-fn micros(since: Instant) -> f64 {
+pub(crate) fn micros(since: Instant) -> f64 {
     since.elapsed().as_secs_f64() * 1e6
 }
 
@@ -189,20 +189,20 @@ fn messages(desk: &mut Desk, rows: &mut Rows, size: u32, batches: u32, report: &
 }
 
 /// The signatures beneath: creation signs with the device key on aws-lc, OpenMLS verifies with RustCrypto.
-struct Bare<'a> {
+pub(crate) struct Bare<'a> {
     device: &'a DeviceKey,
     dalek: SigningKey,
     signature: Signature,
 }
 
 impl<'a> Bare<'a> {
-    fn new(device: &'a DeviceKey) -> Self {
+    pub(crate) fn new(device: &'a DeviceKey) -> Self {
         let dalek = SigningKey::from_bytes(device.seed().expose());
         Self { device, signature: dalek.sign(&PLAINTEXT), dalek }
     }
 
     /// Microseconds of as many as a batch has: sign, verify with RustCrypto, verify with aws-lc.
-    fn batch(&self) -> Outcome<(f64, f64, f64)> {
+    pub(crate) fn batch(&self) -> Outcome<(f64, f64, f64)> {
         let key = self.dalek.verifying_key();
         let began = Instant::now();
         let mut signature = Vec::new();
