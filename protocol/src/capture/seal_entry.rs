@@ -57,6 +57,16 @@ pub fn lines_key(log_index: u64) -> Vec<u8> {
     log_index.to_be_bytes().to_vec()
 }
 
+#[cfg(feature = "seeded-bugs")]
+static KEEPS_KEYS: core::sync::atomic::AtomicBool = core::sync::atomic::AtomicBool::new(false);
+
+/// Makes every escrow node of this process store the keys of the segments that it opens: a node that must be found out. No
+/// shipped program is built with this feature.
+#[cfg(feature = "seeded-bugs")]
+pub fn keep_scope_keys(on: bool) {
+    KEEPS_KEYS.store(on, core::sync::atomic::Ordering::Relaxed);
+}
+
 fn words(reason: GapReason) -> &'static str {
     match reason {
         GapReason::BeforeJoining => "before the escrow member was added",
@@ -396,6 +406,11 @@ impl EscrowMachine {
         let segment = SegmentId(self.random.bytes());
         let scope = Scope { tenant, group, day, retention, policy: policy.hash(), segment };
         let Some(opened) = Segment::open(scope.clone(), key, &mut self.random) else { return false };
+        #[cfg(feature = "seeded-bugs")]
+        if KEEPS_KEYS.load(core::sync::atomic::Ordering::Relaxed) {
+            let value = Some(opened.key().expose().to_vec());
+            self.rows.push(RowWrite { space: Space::Archive, key: segment.as_bytes().to_vec(), value });
+        }
         let header = opened.hash();
         let row = SegmentRecord {
             header: Blob(opened.header().to_bytes()),

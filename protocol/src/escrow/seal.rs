@@ -433,6 +433,12 @@ impl Segment {
         &self.header
     }
 
+    /// Its key, for a node that does what none may.
+    #[cfg(feature = "seeded-bugs")]
+    pub(crate) fn key(&self) -> &ScopeKey {
+        &self.key
+    }
+
     /// Hash of its header.
     #[must_use]
     pub fn hash(&self) -> HeaderHash {

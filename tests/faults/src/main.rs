@@ -1,6 +1,7 @@
 //! `chancery-faults`: a real relay and real clients under SIGKILL, power cuts, failing and full disks; then everything that
 //! was acknowledged is looked for. `tests/RESULTS.md` has figures.
 
+mod archive;
 mod child;
 mod deployment;
 mod disk;
@@ -58,6 +59,14 @@ enum Faults {
     Eio(Common),
     /// The relay's disk is full, and gets room (root)
     Full(Common),
+    /// SIGKILL of an escrow node while people talk: each entry must be archived once, whatever the moment
+    Archive(Common),
+    /// `chancery-escrow`, as a process of such a round
+    #[command(hide = true)]
+    Escrow {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
     /// The relay of a round; ends with its standard input
     #[command(hide = true)]
     ServeRelay { config: PathBuf },
@@ -91,6 +100,11 @@ fn main() -> ExitCode {
         Faults::Power { common, without_fsync } => (Kind::Power { fsync: !without_fsync }, "power", common),
         Faults::Eio(common) => (Kind::Eio, "eio", common),
         Faults::Full(common) => (Kind::Full, "full", common),
+        Faults::Archive(common) => return archived(&common),
+        Faults::Escrow { arguments } => {
+            let name = OsString::from("chancery-escrow");
+            return ExitCode::from(chancery_escrow::run_cli([name].into_iter().chain(arguments)));
+        }
         Faults::ServeRelay { config } => return ExitCode::from(serve_relay(config)),
         Faults::Raw(arguments) => return child(raw::run(arguments)),
         Faults::Member(arguments) => return child(member::run(arguments)),
@@ -102,6 +116,17 @@ fn main() -> ExitCode {
         return ExitCode::from(4);
     }
     run(kind, name, &common)
+}
+
+fn archived(common: &Common) -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    match runtime.map_err(Into::into).and_then(|runtime| runtime.block_on(archive::run(common))) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            progress(&error.to_string());
+            ExitCode::from(if error.to_string().contains("broken") { 1 } else { 3 })
+        }
+    }
 }
 
 fn run(kind: Kind, name: &str, common: &Common) -> ExitCode {

@@ -42,6 +42,12 @@ fn nothing_acknowledged_is_lost_by_a_power_cut_and_without_fsync_it_would_be() {
     faults("power", &["power", "--rounds", "1", "--seed", "7", "--without-fsync"]);
 }
 
+// proves escrow.capture.1
+#[test]
+fn an_escrow_node_that_is_killed_archives_each_entry_once() {
+    faults("archive", &["archive", "--rounds", "5", "--seed", "7"]);
+}
+
 #[test]
 fn a_relay_whose_fsync_fails_acknowledges_nothing_more_and_ends() {
     faults("eio", &["eio", "--rounds", "2", "--seed", "7"]);

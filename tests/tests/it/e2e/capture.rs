@@ -37,7 +37,7 @@ fn notice() -> PolicyNotice {
 }
 
 /// Signed with the keys that `init` has made, as its operator would with `chancery-escrow policy sign`.
-fn policy(deployment: &Deployment, node: &Node, key: &ArchiveKey) -> String {
+pub fn policy(deployment: &Deployment, node: &Node, key: &ArchiveKey) -> String {
     let offline = deployment.dir.path().join("relay/offline");
     let read = |name: &str| std::fs::read_to_string(offline.join(name)).unwrap();
     let policy_key = DeviceKey::from_seed(key_file::parse(&read("policy.key"), "policy").unwrap()).unwrap();
@@ -69,7 +69,7 @@ fn policy(deployment: &Deployment, node: &Node, key: &ArchiveKey) -> String {
     policy.sign(&policy_key, &certificate).unwrap().to_string()
 }
 
-async fn opened(dir: &std::path::Path) -> Node {
+pub async fn opened(dir: &std::path::Path) -> Node {
     let opening = async {
         loop {
             match Node::open(dir).await {
@@ -83,7 +83,7 @@ async fn opened(dir: &std::path::Path) -> Node {
 }
 
 /// Where the node stands in a group, once it is as far as this.
-async fn archived(node: &Node, group: GroupId, found: impl Fn(&Place) -> bool) -> Place {
+pub async fn archived(node: &Node, group: GroupId, found: impl Fn(&Place) -> bool) -> Place {
     let waiting = async {
         loop {
             let groups = node.groups().await.unwrap();
@@ -166,7 +166,7 @@ async fn receipt(endpoint: &Endpoint, lookup: StatementLookup, seq: Seq) -> Opti
     }
 }
 
-async fn acknowledge(client: &Client, group: GroupId) {
+pub async fn acknowledge(client: &Client, group: GroupId) {
     within(async {
         while client.acknowledge(group, notice().hash()).await.is_err() {
             tokio::time::sleep(Duration::from_millis(20)).await;

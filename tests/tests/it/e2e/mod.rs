@@ -3,10 +3,12 @@
 mod apart;
 mod bad_network;
 mod capture;
+mod closed;
 mod cut_off;
 mod damage;
 mod deployment;
 mod devices;
+mod escrow_cli;
 mod partners;
 mod refusals;
 mod revocation;

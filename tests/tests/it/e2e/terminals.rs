@@ -2,7 +2,7 @@
 
 use std::{
     ffi::OsString,
-    io::{BufRead, BufReader, Write},
+    io::{BufRead, BufReader, Read, Write},
     path::{Path, PathBuf},
     process::{Child, ChildStdin, Command, Output, Stdio},
     sync::mpsc,
@@ -11,7 +11,7 @@ use std::{
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Not a test by itself: with this variable set, this process is `chancery` or `chancery-relay` with these arguments.
+/// Not a test by itself: with this variable set, this process is `chancery`, `chancery-relay` or `chancery-escrow` with these arguments.
 const ARGUMENTS: &str = "CHANCERY_TEST_ARGUMENTS";
 
 #[test]
@@ -21,6 +21,7 @@ fn node() {
         serde_json::from_str::<Vec<String>>(&arguments).unwrap().into_iter().map(OsString::from).collect();
     let code = match arguments[0].to_str() {
         Some("chancery-relay") => chancery_server::run_cli(arguments),
+        Some("chancery-escrow") => chancery_escrow::run_cli(arguments),
         _ => chancery_cli::run(arguments),
     };
     std::process::exit(i32::from(code));
@@ -37,8 +38,21 @@ fn command(arguments: &[&str]) -> Command {
     command
 }
 
-fn run(arguments: &[&str]) -> Output {
+pub fn run(arguments: &[&str]) -> Output {
     command(arguments).output().unwrap()
+}
+
+pub fn code(output: &Output) -> i32 {
+    output.status.code().unwrap()
+}
+
+/// With a line on its standard input: what it printed, or what it complained of.
+pub fn ok_with(arguments: &[&str], input: &str) -> Result<String, String> {
+    let mut child = command(arguments).spawn().unwrap();
+    writeln!(child.stdin.take().unwrap(), "{input}").unwrap();
+    let output = child.wait_with_output().unwrap();
+    let complaint = String::from_utf8_lossy(&output.stderr).into_owned();
+    if output.status.success() { Ok(printed(&output)) } else { Err(complaint) }
 }
 
 /// What the command printed, without what the test harness says before it.
@@ -92,6 +106,16 @@ impl Terminal {
         }
     }
 
+    /// Stops it as an operator does; it must end well. Returns what it has logged.
+    pub fn terminate(mut self) -> String {
+        let told = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().unwrap();
+        let mut log = String::new();
+        self.child.stderr.take().unwrap().read_to_string(&mut log).unwrap();
+        let status = self.child.wait().unwrap();
+        assert!(told.success() && status.success(), "{status}: {log}");
+        log
+    }
+
     fn kill(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -104,10 +128,10 @@ impl Drop for Terminal {
     }
 }
 
-struct Folder(tempfile::TempDir);
+pub struct Folder(pub tempfile::TempDir);
 
 impl Folder {
-    fn path(&self, name: &str) -> String {
+    pub fn path(&self, name: &str) -> String {
         let path: PathBuf = self.0.path().join(name);
         path.to_str().unwrap().to_owned()
     }
@@ -158,6 +182,23 @@ fn two_terminals_talk_through_a_relay_and_survive_its_death() {
     right.type_line("hello from 李雷");
     let line = left.wait_for("hello from 李雷");
     assert!(line.contains("李雷"), "{line}");
+
+    // A picture, from a file and into one.
+    let (image, saved) = (folder.path("desk.png"), folder.path("saved"));
+    std::fs::write(&image, b"\x89PNG\r\n\x1a\n and the rest of it").unwrap();
+    drop((left, right));
+    ok(&["chancery", "--state", &ana, "group", "picture", "desk", "--set", &image]);
+    let shown = ok(&["chancery", "--state", &li, "group", "picture", "desk", "--save", &saved]);
+    assert!(shown.contains("image/png, 27 bytes, saved as"), "{shown}");
+    assert_eq!(std::fs::read(&saved).unwrap(), std::fs::read(&image).unwrap());
+    let again = run(&["chancery", "--state", &li, "group", "picture", "desk", "--save", &saved]);
+    assert_eq!(code(&again), 2, "nothing is written over");
+    let text = run(&["chancery", "--state", &ana, "group", "picture", "desk", "--set", &config]);
+    assert!(String::from_utf8_lossy(&text.stderr).contains("PNG, JPEG or WebP"), "{text:?}");
+    let mut left = Terminal::start(&["chancery", "--state", &ana, "chat", "desk"]);
+    let mut right = Terminal::start(&["chancery", "--state", &li, "chat", "desk"]);
+    left.type_line("are you back?");
+    right.wait_for("are you back?");
 
     // The relay dies and comes back; both go on by themselves.
     relay.kill();
