@@ -264,7 +264,7 @@ impl Admin {
         let partners = self.store.partners()?;
         let unknown = || AdminError::UnknownPartner(domain.to_string());
         let root = partners.iter().find(|partner| partner.domain == *domain).ok_or_else(unknown)?.root;
-        if self.store.remove_partner(root)? { Ok(root) } else { Err(unknown()) }
+        if self.store.remove_partner(root, self.clock.now())? { Ok(root) } else { Err(unknown()) }
     }
 
     /// All partners.

@@ -271,6 +271,8 @@ impl ClientMachine {
                 DirectoryNews::SplitView { ours, theirs } => self.tell(&Event::DirectorySplit { ours, theirs }),
                 // Who goes out is seen in the groups where it matters.
                 DirectoryNews::DeviceRevoked { .. } | DirectoryNews::AccountDisabled { .. } => {}
+                DirectoryNews::PartnerAdmitted(organisation) => self.partner_handed(*organisation),
+                DirectoryNews::PartnerEnded(root) => self.partner_taken_back(root),
             }
         }
     }

@@ -35,6 +35,8 @@ const LOOK_AGAIN: Duration = Duration::from_secs(60);
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Pin {
     organisation: Organisation,
+    /// Whether the own organisation's directory has named it, and not the user: it is followed, and nobody of it is added.
+    handed: bool,
     /// The key of its directory, as the newest certificate of its people that was met names it, and when that begins.
     log_key: Option<([u8; 32], Timestamp)>,
 }
@@ -144,12 +146,16 @@ impl ClientMachine {
         if let Some(pinned) = self.partners.get_mut(&root) {
             pinned.pin.organisation = organisation;
             pinned.asked = true;
+            if core::mem::take(&mut pinned.pin.handed) {
+                let domain = pinned.domain().clone();
+                self.tell(&Event::PartnerPinned { domain, root });
+            }
         } else {
             if self.partners.len() >= PARTNERS_MAX {
                 return Err(ClientFault::TooLarge { what: "the list of partners", max: PARTNERS_MAX });
             }
             let domain = domain.clone();
-            self.partners.insert(root, Pinned::new(Pin { organisation, log_key: None }));
+            self.partners.insert(root, Pinned::new(Pin { organisation, handed: false, log_key: None }));
             self.tell(&Event::PartnerPinned { domain, root });
         }
         self.write_pin(root);
@@ -157,14 +163,51 @@ impl ClientMachine {
         Ok(())
     }
 
+    /// directory.partner.6: what the own organisation's directory says of another one, which the user has not pinned.
+    pub(super) fn partner_handed(&mut self, organisation: Organisation) {
+        let root = organisation.root;
+        let other = |pinned: &&Pinned| pinned.pin.organisation.domain == organisation.domain;
+        let taken = self.partners.values().find(other).is_some_and(|pinned| pinned.pin.organisation.root != root);
+        if taken || self.identity.authority() == Authority::Tenant(root) {
+            return;
+        }
+        let is_full = self.partners.len() >= PARTNERS_MAX;
+        match self.partners.get_mut(&root) {
+            // The user's pin stays as it is.
+            Some(pinned) if !pinned.pin.handed => return,
+            Some(pinned) => {
+                pinned.pin.organisation = organisation;
+                pinned.asked = true;
+            }
+            None if is_full => return,
+            None => {
+                self.partners.insert(root, Pinned::new(Pin { organisation, handed: true, log_key: None }));
+            }
+        }
+        self.write_pin(root);
+        self.directories_changed();
+    }
+
+    pub(super) fn partner_taken_back(&mut self, root: RootHash) {
+        if self.partners.get(&root).is_some_and(|pinned| pinned.pin.handed) {
+            self.forget_partner(root);
+        }
+    }
+
     pub(super) fn unpin_partner(&mut self, root: RootHash) -> Result<(), ClientFault> {
-        let pinned = self.partners.remove(&root).ok_or(ClientFault::NoSuchPartner)?;
+        let pinned = self.partners.get(&root).filter(|pinned| !pinned.pin.handed);
+        pinned.ok_or(ClientFault::NoSuchPartner)?;
+        self.forget_partner(root);
+        Ok(())
+    }
+
+    fn forget_partner(&mut self, root: RootHash) {
+        let Some(pinned) = self.partners.remove(&root) else { return };
         for row in pinned.view.map(DirectoryView::erase).unwrap_or_default() {
             self.write(beside(root, row));
         }
         self.write(RowWrite { space: Space::Partner, key: root.0.to_vec(), value: None });
         self.directories_changed();
-        Ok(())
     }
 
     pub(super) fn list_partners(&self, now: Timestamp) -> Vec<Partner> {
@@ -172,7 +215,8 @@ impl ClientMachine {
             organisation: pinned.pin.organisation.clone(),
             directory: pinned.view.as_ref().map(|view| view.freshness(now)),
         };
-        let mut partners: Vec<Partner> = self.partners.values().map(partner).collect();
+        let own = self.partners.values().filter(|pinned| !pinned.pin.handed);
+        let mut partners: Vec<Partner> = own.map(partner).collect();
         partners.sort_by(|a, b| a.organisation.domain.cmp(&b.organisation.domain));
         partners
     }
@@ -341,7 +385,7 @@ impl ClientMachine {
     /// # Errors
     /// Why not, in words.
     pub(super) fn may_add_partner(&self, device: &DeviceIdentity) -> Result<(), &'static str> {
-        let Some(pinned) = self.partners.get(&device.root()) else {
+        let Some(pinned) = self.partners.get(&device.root()).filter(|pinned| !pinned.pin.handed) else {
             return Err("the account is of an organisation that is not pinned here: fetch \
                         https://DOMAIN/.well-known/chancery of that organisation, and add it as a partner");
         };

@@ -201,6 +201,60 @@ fn whoever_is_disabled_at_home_is_removed_by_who_follows_and_reads_nothing_that_
     assert!(forbidden(&mut net, "ana", desk, "eve").contains("revoked by its organisation"));
 }
 
+// proves directory.partner.6
+#[test]
+fn who_pinned_nobody_follows_a_partner_that_the_own_directory_names_and_adds_nobody_of_it() {
+    let (mut net, desk, organisation) = desk();
+    net.invite("ana", desk, "李雷");
+    net.log(DirectoryEvent::PartnerAdmitted(organisation.clone()));
+    net.show();
+    net.run_for(60_000);
+    net.cut("ana");
+    net.disable_visitor("李雷");
+    net.run_for(15 * 60 * 1_000);
+    assert_eq!(members(&mut net, "bo", desk), 2);
+    // Whom to bring in is bo's decision, and his list is of what he has pinned.
+    net.visitor("eve", true);
+    assert!(forbidden(&mut net, "bo", desk, "eve").contains("not pinned here"));
+    let listed = net.command("bo", Command::Partners);
+    assert_eq!(net.nodes["bo"].done.get(&listed), Some(&Ok(Reply::Partners(Vec::new()))));
+    assert_eq!(net.refused("bo", Command::UnpinPartner(organisation.root)), ClientFault::NoSuchPartner);
+    // What the directory takes back is forgotten, and a user's own pin stays.
+    net.connect("ana");
+    net.log(DirectoryEvent::PartnerEnded { root: organisation.root });
+    net.show();
+    net.run_for(60_000);
+    let kept = |net: &Net, name: &str| {
+        net.rows(name).keys().any(|(space, _)| *space == chancery_protocol::client::Space::Partner)
+    };
+    assert!(kept(&net, "ana") && !kept(&net, "bo"));
+    net.invite("ana", desk, "eve");
+    assert_eq!(members(&mut net, "bo", desk), 3);
+}
+
+// proves directory.partner.6
+#[test]
+fn what_the_own_directory_says_of_a_pinned_domain_changes_no_pin_and_becomes_one_when_the_user_says_so() {
+    let (mut net, desk, organisation) = desk();
+    let other = Organisation { root: RootHash([9; 32]), ..organisation.clone() };
+    net.log(DirectoryEvent::PartnerAdmitted(other.clone()));
+    net.show();
+    net.run_for(60_000);
+    net.invite("ana", desk, "李雷");
+    assert!(matches!(net.refused("ana", Command::PinPartner(other)), ClientFault::PartnerChanged { .. }));
+    // bo has pinned nobody: what he was handed becomes his own pin.
+    net.log(DirectoryEvent::PartnerEnded { root: RootHash([9; 32]) });
+    net.log(DirectoryEvent::PartnerAdmitted(organisation.clone()));
+    net.show();
+    net.run_for(60_000);
+    net.ok("bo", Command::PinPartner(organisation.clone()));
+    let pinned = |event: &Event| matches!(event, Event::PartnerPinned { root, .. } if *root == organisation.root);
+    assert_eq!(net.events("bo").iter().filter(|event| pinned(event)).count(), 1);
+    net.visitor("eve", true);
+    net.invite("bo", desk, "eve");
+    assert_eq!(members(&mut net, "ana", desk), 4);
+}
+
 // proves directory.partner.4
 #[test]
 fn a_partners_old_directory_warns_after_an_hour_and_stops_sending_after_a_day_until_its_people_are_removed() {

@@ -3,14 +3,14 @@
 //! This module does not fetch what they say of themselves; an administrator does. `spec/identity.md#organisations`.
 
 use chancery_protocol::{
-    identity::{Domain, Organisation},
+    identity::{Domain, Organisation, directory::DirectoryEvent},
     ids::RootHash,
     time::Timestamp,
     wire::registrar::Order,
 };
 use rusqlite::{OptionalExtension as _, TransactionBehavior, params};
 
-use super::{orders, store::RegistrarStore};
+use super::{directory, orders, store::RegistrarStore};
 use crate::store::{int, uint};
 
 /// A partner as `partner list` shows it.
@@ -59,6 +59,8 @@ impl RegistrarStore {
             params![root.as_bytes(), domain.as_str(), connections_max, int(now.0)],
         )?;
         orders::give(&tx, &Order::AdmitPartner { root, connections_max })?;
+        // directory.partner.5: so the organisation's own devices follow the partner's directory.
+        directory::tell(&tx, DirectoryEvent::PartnerAdmitted(organisation.clone()), now)?;
         tx.commit()?;
         Ok(Added::Done)
     }
@@ -67,11 +69,12 @@ impl RegistrarStore {
     ///
     /// # Errors
     /// What SQLite says.
-    pub fn remove_partner(&mut self, root: RootHash) -> rusqlite::Result<bool> {
+    pub fn remove_partner(&mut self, root: RootHash, now: Timestamp) -> rusqlite::Result<bool> {
         let tx = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let removed = tx.execute("DELETE FROM partners WHERE root = ?1", [root.as_bytes()])? == 1;
         if removed {
             orders::give(&tx, &Order::EndPartner(root))?;
+            directory::tell(&tx, DirectoryEvent::PartnerEnded { root }, now)?;
         }
         tx.commit()?;
         Ok(removed)

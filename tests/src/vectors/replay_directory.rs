@@ -1,12 +1,19 @@
 //! Replaying vectors of directories.
 
-use chancery_protocol::identity::directory::{DirectoryEntry, DirectoryEvent};
+use chancery_protocol::{
+    identity::directory::{DirectoryEntry, DirectoryEvent},
+    wire::registrar::Place,
+};
 use serde_json::{Value, json};
 
 use super::{
     Outcome,
     json::{bytes, hex},
 };
+
+fn place(place: &Place) -> Value {
+    json!({"pin": hex(place.pin.0), "addresses": place.addresses.iter().map(ToString::to_string).collect::<Vec<_>>()})
+}
 
 pub(super) fn entry(input: &Value) -> Result<Outcome, String> {
     let bytes = bytes(input, "bytes")?;
@@ -24,6 +31,11 @@ pub(super) fn entry(input: &Value) -> Result<Outcome, String> {
         }
         DirectoryEvent::AccountDisabled { account } => json!({"disabled": {"account": hex(account.0)}}),
         DirectoryEvent::AccountEnabled { account } => json!({"enabled": {"account": hex(account.0)}}),
+        DirectoryEvent::PartnerAdmitted(partner) => json!({"partner_admitted": {
+            "domain": partner.domain.as_str(), "root": hex(partner.root.0), "relay": place(&partner.relay),
+            "registrar": place(&partner.registrar),
+        }}),
+        DirectoryEvent::PartnerEnded { root } => json!({"partner_ended": {"root": hex(root.0)}}),
         DirectoryEvent::Unknown { kind, content } => json!({"unknown": {"kind": kind, "content": hex(&**content)}}),
         other => json!({"unnamed": format!("{other:?}")}),
     };

@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     error::Malformed,
-    ids::{AccountId, CertificateHash, DeviceId},
+    identity::Organisation,
+    ids::{AccountId, CertificateHash, DeviceId, RootHash},
     limits::LOG_ENTRY_BYTES_MAX,
     time::Timestamp,
     wire::{Blob, decode_exact, encode},
@@ -19,6 +20,8 @@ const CERTIFICATE_ISSUED: u16 = 1;
 const DEVICE_REVOKED: u16 = 2;
 const ACCOUNT_DISABLED: u16 = 3;
 const ACCOUNT_ENABLED: u16 = 4;
+const PARTNER_ADMITTED: u16 = 8;
+const PARTNER_ENDED: u16 = 9;
 
 /// One entry of a tenant's directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,6 +55,13 @@ pub enum DirectoryEvent {
     AccountEnabled {
         /// Which.
         account: AccountId,
+    },
+    /// 8: the operator has pinned another organisation, or takes in where its servers are.
+    PartnerAdmitted(Organisation),
+    /// 9: the operator has forgotten one.
+    PartnerEnded {
+        /// Which.
+        root: RootHash,
     },
     /// A kind that this version does not know.
     Unknown {
@@ -92,6 +102,8 @@ impl DirectoryEntry {
             DirectoryEvent::DeviceRevoked { account, device } => (DEVICE_REVOKED, Blob(encode(&(account, device)))),
             DirectoryEvent::AccountDisabled { account } => (ACCOUNT_DISABLED, Blob(encode(account))),
             DirectoryEvent::AccountEnabled { account } => (ACCOUNT_ENABLED, Blob(encode(account))),
+            DirectoryEvent::PartnerAdmitted(organisation) => (PARTNER_ADMITTED, Blob(encode(organisation))),
+            DirectoryEvent::PartnerEnded { root } => (PARTNER_ENDED, Blob(encode(root))),
             DirectoryEvent::Unknown { kind, content } => (*kind, content.clone()),
         };
         encode(&Raw { version: VERSION, at: self.at, kind, content })
@@ -118,6 +130,8 @@ impl DirectoryEntry {
             }
             ACCOUNT_DISABLED => DirectoryEvent::AccountDisabled { account: decode_exact(WHAT, &raw.content)? },
             ACCOUNT_ENABLED => DirectoryEvent::AccountEnabled { account: decode_exact(WHAT, &raw.content)? },
+            PARTNER_ADMITTED => DirectoryEvent::PartnerAdmitted(decode_exact(WHAT, &raw.content)?),
+            PARTNER_ENDED => DirectoryEvent::PartnerEnded { root: decode_exact(WHAT, &raw.content)? },
             kind => DirectoryEvent::Unknown { kind, content: raw.content },
         };
         Ok(Self { at: raw.at, event })

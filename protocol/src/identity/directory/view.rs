@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     identity::{
+        Organisation,
         certificate::DeviceIdentity,
         directory::{DirectoryEntry, DirectoryEvent, origin},
     },
@@ -78,6 +79,10 @@ pub enum DirectoryNews {
         /// The one that contradicts it.
         theirs: String,
     },
+    /// The own organisation's operator has pinned another one.
+    PartnerAdmitted(Box<Organisation>),
+    /// The own organisation's operator has forgotten one.
+    PartnerEnded(RootHash),
 }
 
 /// What is kept of a certificate.
@@ -482,7 +487,14 @@ impl DirectoryView {
                 let row = RowWrite { space: Space::Directory, key: key(DISABLED, &account.0), value: None };
                 self.writes.push(row);
             }
-            DirectoryEvent::Unknown { .. } => {}
+            // Whom a partner has pinned is its own business.
+            DirectoryEvent::PartnerAdmitted(organisation) if self.own.is_some() => {
+                news.push(DirectoryNews::PartnerAdmitted(Box::new(organisation)));
+            }
+            DirectoryEvent::PartnerEnded { root } if self.own.is_some() => news.push(DirectoryNews::PartnerEnded(root)),
+            DirectoryEvent::PartnerAdmitted(_)
+            | DirectoryEvent::PartnerEnded { .. }
+            | DirectoryEvent::Unknown { .. } => {}
         }
     }
 

@@ -1,11 +1,16 @@
 //! Entries of directories.
 
+use std::net::SocketAddr;
+
 use chancery_protocol::{
-    identity::directory::{DirectoryEntry, DirectoryEvent, entry::Issued},
-    ids::{AccountId, CertificateHash, DeviceId},
+    identity::{
+        Organisation,
+        directory::{DirectoryEntry, DirectoryEvent, entry::Issued},
+    },
+    ids::{AccountId, CertificateHash, DeviceId, RootHash, SpkiPin},
     limits::LOG_ENTRY_BYTES_MAX,
     time::Timestamp,
-    wire::Blob,
+    wire::{Blob, registrar::Place},
 };
 use serde_json::json;
 
@@ -33,6 +38,19 @@ pub(super) fn add(set: &mut Set) {
     add("revoked", "a device that is revoked", &bytes(DirectoryEvent::DeviceRevoked { account, device }), "ok");
     add("disabled", "an account that is disabled", &bytes(DirectoryEvent::AccountDisabled { account }), "ok");
     add("enabled", "an account that is enabled again", &bytes(DirectoryEvent::AccountEnabled { account }), "ok");
+    let place = |pin: u8, port: u16| Place {
+        pin: SpkiPin([pin; 32]),
+        addresses: vec![SocketAddr::from(([192, 0, 2, 1], port))],
+    };
+    let partner = Organisation {
+        domain: "partner.example".parse().unwrap(),
+        root: RootHash([0x22; 32]),
+        relay: place(0x55, 4433),
+        registrar: place(0x66, 4434),
+    };
+    add("partner-admitted", "a partner", &bytes(DirectoryEvent::PartnerAdmitted(partner)), "ok");
+    let ended = DirectoryEvent::PartnerEnded { root: RootHash([0x22; 32]) };
+    add("partner-ended", "a partner that is none any more", &bytes(ended), "ok");
     let unknown = |kind, len: usize| bytes(DirectoryEvent::Unknown { kind, content: Blob(vec![7; len]) });
     add("unknown", "a kind that is not known", &unknown(900, 5), "ok");
     add("bad-empty", "no bytes", &[], "entry");

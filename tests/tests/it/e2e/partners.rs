@@ -101,6 +101,28 @@ async fn two_organisations_and_a_customer_talk_and_who_is_disabled_at_home_goes_
     assert!(refused.to_string().contains("revoked by its organisation"), "{refused}");
 }
 
+// proves directory.partner.5 directory.partner.6
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_who_has_pinned_nobody_removes_who_is_disabled_at_the_partner() {
+    let (a, b, file_a, file_b) = partners().await;
+    let (ana, bo) = (a.tenant("ana").await, a.tenant("bo").await);
+    let li = visitor(&b, "李雷", &file_a).await;
+    let desk = within(ana.create_group(Class::Work, "desk")).await.unwrap();
+    within(ana.invite(desk, ana.resolve("bo").unwrap())).await.unwrap();
+    ana.add_partner(file_b.to_json().as_bytes()).await.unwrap();
+    within(ana.invite(desk, ana.resolve("李雷@b.example").unwrap())).await.unwrap();
+    assert_eq!(group_named(&li, "desk").await, desk);
+    assert_eq!(group_named(&bo, "desk").await, desk);
+    assert!(bo.partners().await.unwrap().is_empty());
+    within(ana.shutdown()).await.unwrap();
+    b.admin().disable(&"李雷".parse().unwrap()).unwrap();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    // Whoever comes back looks; else within the five minutes of its next look.
+    bo.pause().await;
+    bo.resume().await;
+    until_gone(&bo, desk, file_b.root).await;
+}
+
 // proves identity.partner.1
 #[tokio::test(flavor = "multi_thread")]
 async fn a_changed_pin_is_refused_with_an_alarm_and_the_first_one_stays() {
