@@ -58,6 +58,8 @@ pub(crate) enum Job {
     RegistrarSaid(Option<Vec<u8>>),
     /// What a partner's registrar has answered.
     PartnerSaid(RootHash, Option<Vec<u8>>),
+    /// What an escrow node has answered.
+    ArchiveSaid(u32, Option<Frame>),
     /// Events after a cursor.
     Events { after: EventId, max: usize, answer: Answer<Vec<HostEvent>> },
     /// Events that the host has dealt with.

@@ -45,7 +45,8 @@ mod store;
 
 pub use chancery_protocol::{
     client::{
-        AlarmKind, DirectorySummary, Event, GroupStatus, GroupSummary, MemberSummary, Message, Partner, PolicySummary,
+        AlarmKind, ArchiveSummary, ArchiveTrouble, DirectorySummary, Event, GroupStatus, GroupSummary, MemberSummary,
+        Message, Partner, PolicySummary,
     },
     error::Refusal,
     identity::{

@@ -58,6 +58,7 @@ pub const CLIENT_SPACES: &[Space] = &[
     Space::Epoch,
     Space::Directory,
     Space::Partner,
+    Space::Archived,
 ];
 
 impl Machine for ClientMachine {

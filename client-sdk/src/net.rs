@@ -2,6 +2,7 @@
 //!
 //! This module does not look into frames, except that `Ready` means online; the machine decides everything else.
 
+mod archive;
 mod backoff;
 mod enrol;
 mod registrar;
@@ -12,6 +13,7 @@ mod tests;
 use std::{future::Future, sync::Arc, sync::mpsc::Sender, time::Duration};
 
 use chancery_protocol::{
+    client::ArchiveQuestion,
     error::Refusal,
     identity::{Chain, DeviceKey},
     ids::RootHash,
@@ -81,6 +83,8 @@ pub(crate) enum NetCommand {
     AskRegistrar(Resource),
     /// Ask a partner's registrar likewise.
     AskPartner(RootHash, Place, Resource),
+    /// Ask an escrow node.
+    AskArchive(ArchiveQuestion),
     /// The device is enrolled.
     Target(Target),
     /// Stay offline until resumed. Answered when there is no connection.
@@ -232,6 +236,15 @@ impl Network {
         });
     }
 
+    /// The same of an escrow node.
+    fn ask_archive(&self, question: ArchiveQuestion) {
+        let (jobs, patience) = (self.jobs.clone(), self.connect_timeout);
+        tokio::spawn(async move {
+            let answer = archive::ask(&question, patience).await;
+            let _ = jobs.send(Job::ArchiveSaid(question.number, answer));
+        });
+    }
+
     fn offline(&self, why: OfflineReason) {
         tracing::debug!(refusal = matches!(why, OfflineReason::Refused(_)), "offline");
         self.state.send_replace(ConnectionState::Offline { why });
@@ -279,6 +292,10 @@ impl Network {
             }
             Some(NetCommand::AskPartner(root, registrar, resource)) => {
                 self.ask_registrar(Some((root, registrar)), resource);
+                false
+            }
+            Some(NetCommand::AskArchive(question)) => {
+                self.ask_archive(question);
                 false
             }
             Some(NetCommand::Target(target)) => {

@@ -6,7 +6,7 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use chancery_client::{Client, Error, FileKey, KeyProvider, machine::Space};
+use chancery_client::{Client, Error, machine::Space};
 use chancery_protocol::{
     capture::{
         log::{CHECKPOINT, entry_key, node_key},
@@ -38,9 +38,6 @@ const LIMITS: ListenLimits = ListenLimits { connections_max: 4_096, connections_
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum EndpointError {
-    /// Its key cannot be used.
-    #[error("the endpoint's key cannot be used: {0}")]
-    Key(String),
     /// Its address cannot be listened on.
     #[error("{0}: give another address with `--listen`, or stop what uses it")]
     Bind(#[from] BindError),
@@ -72,15 +69,12 @@ impl Endpoint {
     /// See [`EndpointError`].
     pub fn open(
         address: SocketAddr,
-        key: &FileKey,
+        key: &DeviceKey,
         client: Client,
         authority: Authority,
         now: Timestamp,
     ) -> Result<Self, EndpointError> {
-        let failed = |error: &dyn core::fmt::Display| EndpointError::Key(error.to_string());
-        let seed = key.host_key().map_err(|error| failed(&error))?;
-        let key = DeviceKey::from_seed(seed).map_err(|error| failed(&error))?;
-        let listener = Arc::new(Listener::bind_for(&[Protocol::Capture], address, &key, now, LIMITS)?);
+        let listener = Arc::new(Listener::bind_for(&[Protocol::Capture], address, key, now, LIMITS)?);
         let (address, pin) = (listener.local_addr()?, listener.pin());
         let desk = Desk { client, authority };
         let accepting = tokio::spawn(accept(Arc::clone(&listener), desk));

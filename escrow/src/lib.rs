@@ -35,7 +35,7 @@ use chancery_protocol::time::Timestamp;
 pub use crate::{
     cli::run_cli,
     endpoint::{Endpoint, EndpointError},
-    node::{Node, NodeMachine, Status},
+    node::{Node, NodeMachine, Status, Terms},
 };
 
 /// The system's clock.

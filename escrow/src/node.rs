@@ -8,7 +8,7 @@ use std::{
 };
 
 use chancery_client::{
-    Client, Config, ConnectionState, Error, FileKey, Identity, Role,
+    Client, Config, ConnectionState, Error, FileKey, Identity, KeyProvider as _, Role,
     machine::{CLIENT_SPACES, Input, Machine, Output, Row, Space},
 };
 use chancery_protocol::{
@@ -20,6 +20,7 @@ use chancery_protocol::{
     client::ClientFault,
     identity::{Chain, DeviceKey},
     ids::{GroupId, SegmentId},
+    mls::policy::{endpoint_pin, escrow_key_hash},
     time::Timestamp,
     wire::decode_exact,
 };
@@ -27,6 +28,8 @@ use serde::{Deserialize, Serialize};
 
 /// File name of the key under which the node's state is sealed at rest.
 const HOST_KEY: &str = "host.key";
+/// File name of the key of the endpoint.
+const ENDPOINT_KEY: &str = "endpoint.key";
 /// Silence after which the relay is asked whether it is there, and the longest pause between two attempts to connect.
 const PROBE_AFTER: Duration = Duration::from_secs(2);
 /// Rows that are read at once.
@@ -46,6 +49,7 @@ impl Machine for NodeMachine {
         Space::Epoch,
         Space::Directory,
         Space::Partner,
+        Space::Archived,
         Space::Archive,
         Space::ArchiveGroup,
         Space::Segment,
@@ -131,8 +135,19 @@ pub struct Status {
     pub records: u64,
     /// Entries of the archive's log under the newest checkpoint.
     pub log_size: u64,
-    /// The key that signs its checkpoints, in hexadecimal; none before the first entry.
-    pub log_key: Option<String>,
+}
+
+/// What an escrow policy says of a node, but where members reach it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Terms {
+    /// The account.
+    pub account: String,
+    /// SHA-256 over the SPKI of its device key.
+    pub key: String,
+    /// The same of the TLS key of its endpoint.
+    pub pin: String,
+    /// The key that signs checkpoints of the archive's log.
+    pub log_key: String,
 }
 
 impl Node {
@@ -265,7 +280,7 @@ impl Node {
         found.map(|(_, note)| String::from_utf8(note).map_err(damaged)).transpose()
     }
 
-    /// The Ed25519 key that signs checkpoints of the archive's log; none before its first entry.
+    /// The Ed25519 key that signs checkpoints of the archive's log; none before the node is enrolled.
     ///
     /// # Errors
     /// `Damaged`, `Storage`, `Stopped`.
@@ -296,7 +311,30 @@ impl Node {
             open_segments: segments.iter().filter(|(_, segment)| segment.closed.is_none()).count(),
             records: segments.iter().map(|(_, segment)| segment.records).sum(),
             log_size: self.checkpoint().await?.and_then(size).unwrap_or(0),
-            log_key: self.log_key().await?.map(|key| data_encoding::HEXLOWER.encode(&key)),
         })
+    }
+
+    /// The key of its endpoint, which belongs to the folder from the beginning, so that a policy can name it.
+    ///
+    /// # Errors
+    /// `KeyUnavailable`.
+    pub fn endpoint_key(&self) -> Result<DeviceKey, Error> {
+        let file = FileKey::create_or_open(self.dir.join(ENDPOINT_KEY));
+        let seed = file.and_then(|file| file.host_key()).map_err(|error| Error::KeyUnavailable(error.0))?;
+        DeviceKey::from_seed(seed).map_err(|error| Error::KeyUnavailable(error.to_string()))
+    }
+
+    /// What a policy says of this node; none before it is enrolled.
+    ///
+    /// # Errors
+    /// `KeyUnavailable`, `Damaged`, `Storage`, `Stopped`.
+    pub async fn terms(&self) -> Result<Option<Terms>, Error> {
+        let (Some(identity), Some(log_key)) = (self.identity(), self.log_key().await?) else { return Ok(None) };
+        Ok(Some(Terms {
+            account: identity.address,
+            key: escrow_key_hash(&identity.public_key).to_string(),
+            pin: endpoint_pin(self.endpoint_key()?.public()).to_string(),
+            log_key: data_encoding::HEXLOWER.encode(&log_key),
+        }))
     }
 }

@@ -4,19 +4,16 @@
 
 use std::{net::SocketAddr, path::Path, time::Duration};
 
-use chancery_client::{Error, FileKey, Role};
-use chancery_protocol::mls::policy::escrow_key_hash;
+use chancery_client::{Error, Role};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::{
     cli::say,
     endpoint::{Endpoint, EndpointError},
-    node::{Node, Status},
+    node::{Node, Status, Terms},
 };
 
-/// File name of the key of the endpoint.
-const ENDPOINT_KEY: &str = "endpoint.key";
 /// File in which a serving node says how it stands.
 const STATUS: &str = "status.json";
 /// How often it says so.
@@ -69,24 +66,26 @@ async fn enrolling(dir: &Path, as_json: bool) -> Result<(), Ended> {
     std::io::stdin().read_line(&mut ticket)?;
     let node = Node::open(dir).await?;
     let enrolled = node.enrol(ticket.trim()).await;
-    // The endpoint's key belongs to the folder from the beginning, so that a policy can name it.
-    let endpoint = FileKey::create_or_open(dir.join(ENDPOINT_KEY));
+    let terms = node.terms().await;
     node.shutdown().await?;
-    let (identity, _) = (enrolled?, endpoint.map_err(|error| Ended::Said(error.0))?);
-    let key = escrow_key_hash(&identity.public_key);
+    let (identity, terms) = (enrolled?, terms?);
     if as_json {
-        let fields = json!({
-            "account": identity.address,
-            "device": identity.device.to_string(),
-            "escrow_key": key.to_string(),
-        });
-        say(&fields.to_string());
+        say(&json!({ "device": identity.device.to_string(), "policy": terms }).to_string());
     } else {
         say(&format!("enrolled as {}", identity.address));
-        say(&format!("for the policy: escrow = \"{}\", escrow_key = \"{key}\"", identity.address));
+        terms.iter().for_each(|terms| say(&for_policy(terms)));
         say(&format!("next: chancery-escrow serve --dir {}", dir.display()));
     }
     Ok(())
+}
+
+/// As it goes into the policy's file.
+fn for_policy(terms: &Terms) -> String {
+    let Terms { account, key, pin, log_key } = terms;
+    format!(
+        "for the policy, with the address at which members reach the node (UDP):\n\n[escrow]\naccount = \"{account}\"\nkey = \
+         \"{key}\"\npin = \"{pin}\"\nlog_key = \"{log_key}\"\nendpoint = \"HOST:PORT\"\n"
+    )
 }
 
 async fn serving(dir: &Path, listen: SocketAddr, as_json: bool) -> Result<(), Ended> {
@@ -101,7 +100,7 @@ async fn serving(dir: &Path, listen: SocketAddr, as_json: bool) -> Result<(), En
             dir.display()
         )));
     };
-    let key = FileKey::create_or_open(dir.join(ENDPOINT_KEY)).map_err(|error| Ended::Said(error.0))?;
+    let key = node.endpoint_key()?;
     let endpoint = Endpoint::open(listen, &key, node.client().clone(), identity.authority, crate::now())?;
     let (address, pin) = (endpoint.address(), endpoint.pin());
     if as_json {
@@ -114,7 +113,7 @@ async fn serving(dir: &Path, listen: SocketAddr, as_json: bool) -> Result<(), En
     loop {
         tokio::select! {
             () = &mut stop => break,
-            _ = every.tick() => write_status(dir, node.status().await?)?,
+            _ = every.tick() => write_status(dir, &Told::now(&node).await?)?,
         }
     }
     drop(endpoint);
@@ -129,11 +128,13 @@ async fn serving(dir: &Path, listen: SocketAddr, as_json: bool) -> Result<(), En
 struct Told {
     at_ms: u64,
     status: Status,
+    /// What a policy says of it; none before it is enrolled.
+    policy: Option<Terms>,
 }
 
 impl Told {
-    fn now(status: Status) -> Self {
-        Self { at_ms: crate::now().0, status }
+    async fn now(node: &Node) -> Result<Self, Error> {
+        Ok(Self { at_ms: crate::now().0, status: node.status().await?, policy: node.terms().await? })
     }
 
     fn to_json(&self) -> Result<String, Ended> {
@@ -142,9 +143,9 @@ impl Told {
 }
 
 /// Whole or not at all.
-fn write_status(dir: &Path, status: Status) -> Result<(), Ended> {
+fn write_status(dir: &Path, told: &Told) -> Result<(), Ended> {
     let (path, fresh) = (dir.join(STATUS), dir.join(".status.json"));
-    std::fs::write(&fresh, Told::now(status).to_json()?)?;
+    std::fs::write(&fresh, told.to_json()?)?;
     std::fs::rename(fresh, path)?;
     Ok(())
 }
@@ -157,24 +158,22 @@ async fn standing(dir: &Path, as_json: bool) -> Result<(), Ended> {
         }
         Err(_) => {
             let node = Node::open(dir).await?;
-            let status = node.status().await;
+            let told = Told::now(&node).await;
             node.shutdown().await?;
-            (Told::now(status?), false)
+            (told?, false)
         }
     };
     if as_json {
         say(&told.to_json()?);
         return Ok(());
     }
-    let Told { at_ms, status } = told;
+    let Told { at_ms, status, policy } = told;
     let age = crate::now().0.saturating_sub(at_ms) / 1_000;
     say(&if running { format!("serving, {age} s ago") } else { "not serving".to_owned() });
     say(&format!("groups {}, of which it cannot read on {}", status.groups, status.stuck));
     say(&format!("segments {}, of which open {}", status.segments, status.open_segments));
     say(&format!("records {}, entries of the archive's log {}", status.records, status.log_size));
-    if let Some(key) = &status.log_key {
-        say(&format!("the log's checkpoints are signed by {key}"));
-    }
+    policy.iter().for_each(|terms| say(&for_policy(terms)));
     Ok(())
 }
 

@@ -104,6 +104,10 @@ pub const IN_FLIGHT_MAX: usize = 64;
 pub const EPOCHS_KEPT_MAX: usize = 64;
 /// Newest heads of a group with which a client compares the heads that others name.
 pub const HEADS_KEPT_MAX: usize = 256;
+/// Entries of an escrowed group that a client remembers until they are stated as archived.
+pub const ENTRIES_UNARCHIVED_MAX: usize = 65_536;
+/// Questions to escrow nodes that a client has open at a time.
+pub const ARCHIVE_QUESTIONS_MAX: usize = 8;
 /// Envelopes of one group that may wait in the outbox.
 pub const OUTBOX_MAX: usize = 100_000;
 /// Generations that a sender's ratchet may jump forward.

@@ -52,6 +52,8 @@ pub enum Space {
     Receipt = 19,
     /// Of an escrow node: lines of a capture, by its place in the archive's log.
     Lines = 20,
+    /// How far an escrowed group is archived: its id; and, behind it, the places that are not known to be.
+    Archived = 21,
 }
 
 /// One row to write or, without a value, to delete.

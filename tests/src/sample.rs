@@ -2,6 +2,7 @@
 
 use chancery_protocol::{
     identity::DeviceKey,
+    ids::SpkiPin,
     mls::{
         EscrowPolicy, PolicyCertificate, SignedPolicy,
         policy::{PolicyMode, PolicyNotice, escrow_key_hash},
@@ -18,6 +19,12 @@ use chancery_protocol::{
 pub fn key(byte: u8) -> DeviceKey {
     DeviceKey::from_seed(Secret32::new([byte; 32])).unwrap()
 }
+
+/// The generator of ristretto255 (RFC 9496, appendix A.1): an archive key whose private key everybody knows.
+pub const GENERATOR: [u8; 32] = [
+    0xe2, 0xf2, 0xae, 0x0a, 0x6a, 0xbc, 0x4e, 0x71, 0xa8, 0x84, 0xa9, 0x61, 0xc5, 0x00, 0x51, 0x5f, 0x58, 0xe3, 0x0b,
+    0x6a, 0xa5, 0x82, 0xdd, 0x8d, 0xb6, 0xa6, 0x59, 0x45, 0xe0, 0x8d, 0x2d, 0x76,
+];
 
 /// The first version of a policy of the organisation with this root key; `escrow` is the escrow member's handle.
 ///
@@ -39,13 +46,14 @@ pub fn policy(root: &DeviceKey, escrow: &str, escrow_key: &[u8; 32]) -> EscrowPo
         mode: PolicyMode::Required,
         escrow: escrow.parse().unwrap(),
         escrow_key: escrow_key_hash(escrow_key),
-        archive_key: [0x0a; 32],
+        archive_key: GENERATOR,
         archive_generation: 1,
         quorum: 3,
         seats: 5,
         seats_hash: [0x05; 32],
-        log_origin: "acme.example/archive".to_owned(),
-        statement_url: "https://archive.acme.example/capture".to_owned(),
+        log_key: [0x0c; 32],
+        endpoint: "archive.acme.example:4434".parse().unwrap(),
+        endpoint_pin: SpkiPin([0x0e; 32]),
         notices: vec![
             PolicyNotice { language: "en".to_owned(), text: "What is said here is archived.".to_owned() },
             PolicyNotice { language: "zh-Hans".to_owned(), text: "本群的内容会被存档。".to_owned() },

@@ -192,6 +192,7 @@ mod tests {
             stuck_by: None,
             predecessor: None,
             notice_due: false,
+            archive: None,
         }
     }
 

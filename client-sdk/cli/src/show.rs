@@ -413,6 +413,8 @@ fn group_of_event(event: &Event) -> Option<GroupId> {
         | Event::Sent { group, .. }
         | Event::Joined { group, .. }
         | Event::Archived { group, .. }
+        | Event::ArchiveBehind { group, .. }
+        | Event::ArchiveFollowed { group }
         | Event::MemberAdded { group, .. }
         | Event::DeviceAdded { group, .. }
         | Event::MemberRemoved { group, .. }
@@ -449,6 +451,14 @@ fn sentence(event: &Event, client: &Client, people: &People) -> String {
         Event::Received { seq, .. } | Event::Sent { seq, .. } => format!("message {seq} is not in history"),
         Event::Joined { name, class, .. } => format!("you are in the group {name:?} ({class})"),
         Event::Archived { policy, notice_due, .. } => policy::sentence(policy, *notice_due),
+        Event::ArchiveBehind { trouble, stops: false, .. } => {
+            format!("WARNING: this group is not archived for an hour: {}", escape(&trouble.to_string()))
+        }
+        Event::ArchiveBehind { trouble, stops: true, .. } => format!(
+            "ALARM: this group is not archived for a day, and nothing is sent until it is: {}; tell whoever runs the archive",
+            escape(&trouble.to_string())
+        ),
+        Event::ArchiveFollowed { .. } => "the archive of this group has caught up".to_owned(),
         Event::MemberAdded { account, .. } => format!("{} was added", who(account)),
         Event::DeviceAdded { account, device, .. } => {
             format!("{} has another device in the group: {}", who(account), short(&device.to_string()))
@@ -547,6 +557,11 @@ fn event_object(number: u64, event: &Event, client: &Client) -> Value {
             let by = by.map(|by| by.to_string());
             ("archived", json!({ "policy": policy::object(policy), "notice_due": notice_due, "by": by }))
         }
+        Event::ArchiveBehind { since, trouble, stops, .. } => (
+            "archive_behind",
+            json!({ "since_ms": since.0, "trouble": trouble.word(), "reason": trouble.to_string(), "stops": stops }),
+        ),
+        Event::ArchiveFollowed { .. } => ("archive_followed", json!({})),
         Event::MemberAdded { account, handle, by, .. } => (
             "member_added",
             json!({ "member": who(handle, account), "account": account.to_string(), "by": by.to_string() }),

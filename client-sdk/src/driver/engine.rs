@@ -6,7 +6,7 @@
 use std::{collections::BTreeMap, ops::ControlFlow, time::Duration};
 
 use chancery_protocol::{
-    client::{Command, CommandId, Event, Input, Output, Reply, RowWrite, Space, api::event_key},
+    client::{ArchiveQuestion, Command, CommandId, Event, Input, Output, Reply, RowWrite, Space, api::event_key},
     error::Refusal,
     identity::{Ticket, TicketKind},
     ids::{EventId, RootHash},
@@ -59,6 +59,7 @@ enum Effect {
     Close { session: u64, refusal: Refusal, retry: bool },
     AskRegistrar(Resource),
     AskPartner(RootHash, Place, Resource),
+    AskArchive(ArchiveQuestion),
     Renewed(Target, Answer<()>),
 }
 
@@ -158,6 +159,10 @@ impl<M: Machine> Engine<M> {
                     self.input_frames(&mut frames, now, &mut batch);
                     self.input(Input::PartnerSaid(root, bytes), now, &mut batch);
                 }
+                Job::ArchiveSaid(number, frame) => {
+                    self.input_frames(&mut frames, now, &mut batch);
+                    self.input(Input::ArchiveSaid(number, frame), now, &mut batch);
+                }
                 Job::Renewed(enrolment, answer) => {
                     self.input_frames(&mut frames, now, &mut batch);
                     self.renewed(&enrolment, answer, now, &mut batch);
@@ -229,6 +234,7 @@ impl<M: Machine> Engine<M> {
                 (Output::AskPartner { root, registrar, resource }, _) => {
                     batch.effects.push(Effect::AskPartner(root, registrar, resource));
                 }
+                (Output::AskArchive(question), _) => batch.effects.push(Effect::AskArchive(question)),
                 (Output::Events, _) => batch.effects.push(Effect::Events),
                 (Output::Truncate, _) => batch.truncate = true,
             }
@@ -292,6 +298,9 @@ impl<M: Machine> Engine<M> {
                 }
                 Effect::AskPartner(root, registrar, resource) => {
                     let _ = self.net.send(NetCommand::AskPartner(root, registrar, resource));
+                }
+                Effect::AskArchive(question) => {
+                    let _ = self.net.send(NetCommand::AskArchive(question));
                 }
                 Effect::Renewed(target, answer) => {
                     self.send_frames(frames_of, &mut frames);

@@ -14,7 +14,8 @@ use std::{
 };
 
 use chancery_protocol::{
-    ids::{EscrowKeyHash, RootHash},
+    identity::HostPortError,
+    ids::{EscrowKeyHash, RootHash, SpkiPin},
     mls::{
         EscrowPolicy, PolicyError, SignedPolicy,
         policy::{PolicyMode, PolicyNotice},
@@ -82,6 +83,9 @@ enum Mode {
 struct EscrowToml {
     account: Spanned<String>,
     key: Spanned<String>,
+    endpoint: Spanned<String>,
+    pin: Spanned<String>,
+    log_key: Spanned<String>,
 }
 
 #[derive(Deserialize)]
@@ -90,8 +94,6 @@ struct ArchiveToml {
     key: Spanned<String>,
     generation: Spanned<u32>,
     quorum: Spanned<u8>,
-    log_origin: Spanned<String>,
-    statement_url: Spanned<String>,
 }
 
 #[derive(Deserialize)]
@@ -185,6 +187,9 @@ impl Reader<'_> {
         let escrow = escrow.map_err(|error: chancery_protocol::identity::HandleError| {
             self.fault(toml.escrow.account.span(), "escrow.account", error.to_string())
         })?;
+        let endpoint = toml.escrow.endpoint.get_ref().parse().map_err(|error: HostPortError| {
+            self.fault(toml.escrow.endpoint.span(), "escrow.endpoint", error.to_string())
+        })?;
         let notices = toml.notice.get_ref().iter();
         let policy = EscrowPolicy {
             layout: EscrowPolicy::LAYOUT,
@@ -208,8 +213,9 @@ impl Reader<'_> {
             quorum: *toml.archive.quorum.get_ref(),
             seats: u8::try_from(seats.seats.len()).unwrap_or(u8::MAX),
             seats_hash: seats.hash(),
-            log_origin: toml.archive.log_origin.get_ref().clone(),
-            statement_url: toml.archive.statement_url.get_ref().clone(),
+            log_key: self.bytes(&toml.escrow.log_key, "escrow.log_key")?,
+            endpoint,
+            endpoint_pin: SpkiPin(self.bytes(&toml.escrow.pin, "escrow.pin")?),
             notices: notices
                 .map(|(language, text)| PolicyNotice { language: language.clone(), text: text.get_ref().clone() })
                 .collect(),
@@ -228,13 +234,9 @@ impl Reader<'_> {
             "document_url" => (toml.document_url.span(), field, "https:// and at most 512 bytes without spaces"),
             "purpose" => (toml.purpose.span(), field, "1 to 1,024 bytes without control characters"),
             "retention_class" => (toml.retention_class.span(), field, "1 to 64 bytes of a-z 0-9 - ."),
-            "archive_key" => (archive.key.span(), "archive.key", "zeros are no key"),
+            "archive_key" => (archive.key.span(), "archive.key", "the public key that the ceremony of the seats gave"),
             "archive_generation" => (archive.generation.span(), "archive.generation", "1 or more"),
             "quorum" => (archive.quorum.span(), "archive.quorum", "at least 2, and not more than there are seats"),
-            "log_origin" => (archive.log_origin.span(), "archive.log_origin", "1 to 255 bytes without spaces"),
-            "statement_url" => {
-                (archive.statement_url.span(), "archive.statement_url", "https:// and at most 512 bytes without spaces")
-            }
             "notices" => (toml.notice.span(), "notice", "the notice in 1 to 16 languages"),
             "notices.language" => (toml.notice.span(), "notice", "language tags are 1 to 64 bytes of A-Z a-z 0-9 -"),
             "notices.text" => {

@@ -50,7 +50,7 @@ pub fn words(policy: &EscrowPolicy) -> String {
          opened by: any {quorum} of {seats} seats together (archive key generation {generation}); rules between the seats\n\
          \u{20}   are kept by honest seats, not by the mathematics\n\
          document: {url}\n\
-         log: {log}; capture statements: {statements}\n",
+         members ask how far they are archived at {endpoint}, key {pin}; the archive's log is signed by {log_key}\n",
         id = policy.id,
         version = policy.version,
         from = utc(policy.effective_from),
@@ -62,8 +62,9 @@ pub fn words(policy: &EscrowPolicy) -> String {
         seats = policy.seats,
         generation = policy.archive_generation,
         url = policy.document_url,
-        log = policy.log_origin,
-        statements = policy.statement_url,
+        endpoint = policy.endpoint,
+        pin = policy.endpoint_pin,
+        log_key = HEXLOWER.encode(&policy.log_key),
     );
     for notice in &policy.notices {
         text.push_str(&format!("notice ({}): {}\n", notice.language, notice.text));
@@ -88,6 +89,7 @@ pub fn json(policy: &EscrowPolicy, signed: Option<&SignedPolicy>) -> Value {
         "escrow": policy.escrow.as_str(), "escrow_key": policy.escrow_key.to_string(),
         "archive_key": HEXLOWER.encode(&policy.archive_key), "archive_generation": policy.archive_generation,
         "quorum": policy.quorum, "seats": policy.seats, "seats_hash": HEXLOWER.encode(&policy.seats_hash),
-        "log_origin": policy.log_origin, "statement_url": policy.statement_url, "notices": notices,
+        "log_key": HEXLOWER.encode(&policy.log_key), "endpoint": policy.endpoint.as_str(),
+        "endpoint_pin": policy.endpoint_pin.to_string(), "notices": notices,
     })
 }

@@ -14,6 +14,8 @@ use crate::run_cli;
 
 const DOCUMENT: &[u8] = b"# Archive policy of the trading desk\n";
 
+const EXAMPLE_KEY: &str = "6a493210f7499cd17fecb510ae0cea23a110e8d5b901f8acadd3095c73a3b919";
+
 fn example() -> String {
     let page = include_str!("../../../spec/operations/escrow-policy.md");
     let (_, rest) = page.split_once("```toml\n").unwrap();
@@ -124,6 +126,12 @@ fn what_is_wrong_is_named_with_its_line_and_field() {
         ("quorum = 3", "quorum = 9", "archive.quorum"),
         ("generation = 1", "generation = 0", "archive.generation"),
         ("account = \"archive\"", "account = \"a b\"", "escrow.account"),
+        ("archive.acme.example:4434", "https://archive.acme.example", "escrow.endpoint"),
+        ("pin = \"9999", "pin = \"99", "escrow.pin"),
+        ("log_key = \"aaaa", "log_key = \"AAAA", "escrow.log_key"),
+        // The neutral element; and no element.
+        (EXAMPLE_KEY, "0000000000000000000000000000000000000000000000000000000000000000", "archive.key"),
+        (EXAMPLE_KEY, "7777777777777777777777777777777777777777777777777777777777777777", "archive.key"),
         ("mode = \"required\"", "mode = \"maybe\"", "TOML"),
         ("mode = \"required\"", "mood = \"required\"", "TOML"),
         ("at_least = 1", "at_least = 4", "rule"),

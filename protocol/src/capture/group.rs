@@ -20,6 +20,8 @@ const GRACE: Duration = Duration::from_secs(3_600);
 const AGE_MAX: Duration = Duration::from_secs(24 * 3_600);
 /// Entries of a group are stated at the latest so much later. (escrow.state.1)
 const STATE_AFTER: Duration = Duration::from_secs(60);
+/// How often they are stated when nothing happens. (escrow.state.2)
+pub(super) const STATE_EVERY: Duration = Duration::from_secs(15 * 60);
 /// How often the leaf's keys are renewed. (escrow.renew.1)
 const RENEW_EVERY: Duration = Duration::from_secs(7 * 24 * 3_600);
 
@@ -144,7 +146,8 @@ impl GroupArchive {
 
     /// There is something to state, soon.
     pub fn has_news(&mut self, now: Timestamp) {
-        self.state_at.get_or_insert(now.plus(STATE_AFTER));
+        let soon = now.plus(STATE_AFTER);
+        self.state_at = Some(self.state_at.map_or(soon, |at| at.min(soon)));
     }
 
     /// When something is to be done for the group.

@@ -63,15 +63,24 @@ pub fn public_key(edge: &[u8]) -> Option<[u8; 32]> {
 }
 
 impl ArchiveLog {
-    /// From the rows of [`Space::Archive`], or a log with a key of its own that has no entry yet. None if they are not whole.
+    /// From the rows of [`Space::Archive`], or a log with a key of its own that has no entry yet, and the row that keeps that
+    /// key: a policy names it before there is an entry. None if they are not whole.
     #[must_use]
-    pub fn open(rows: &[(Vec<u8>, Vec<u8>)], random: &mut Random) -> Option<Self> {
-        let edge = match rows.iter().find(|(key, _)| key == EDGE) {
+    pub fn open(rows: &[(Vec<u8>, Vec<u8>)], random: &mut Random) -> Option<(Self, Option<RowWrite>)> {
+        let stored = rows.iter().find(|(key, _)| key == EDGE);
+        let edge = match stored {
             Some((_, value)) => decode_exact("", value).ok()?,
             None => Edge { key: Secret32::new(random.bytes()), frontier: Frontier::default() },
         };
         let key = LogKey::from_seed(&edge.key).ok()?;
-        Some(Self { seed: edge.key, key, frontier: edge.frontier, dirty: false })
+        let log = Self { seed: edge.key, key, frontier: edge.frontier, dirty: false };
+        let born = stored.is_none().then(|| log.edge_row());
+        Some((log, born))
+    }
+
+    fn edge_row(&self) -> RowWrite {
+        let edge = Edge { key: self.seed.clone(), frontier: self.frontier.clone() };
+        RowWrite { space: Space::Archive, key: EDGE.to_vec(), value: Some(encode(&edge)) }
     }
 
     /// How many entries there are.
@@ -101,12 +110,10 @@ impl ArchiveLog {
         if !core::mem::take(&mut self.dirty) {
             return;
         }
-        let edge = Edge { key: self.seed.clone(), frontier: self.frontier.clone() };
         let checkpoint = self.key.sign(origin, self.frontier.size(), self.frontier.root(), now);
-        let mut put =
-            |key: &[u8], value| rows.push(RowWrite { space: Space::Archive, key: key.to_vec(), value: Some(value) });
-        put(EDGE, encode(&edge));
-        put(CHECKPOINT, checkpoint.note().as_bytes().to_vec());
+        let note = Some(checkpoint.note().as_bytes().to_vec());
+        rows.push(self.edge_row());
+        rows.push(RowWrite { space: Space::Archive, key: CHECKPOINT.to_vec(), value: note });
     }
 }
 
@@ -120,7 +127,8 @@ mod tests {
     #[test]
     fn nodes_of_the_tiles_above_the_entries_are_kept() {
         let (mut random, mut rows, mut memory) = (Random::new([1; 32]), Vec::new(), MemoryLog::default());
-        let mut log = ArchiveLog::open(&[], &mut random).unwrap();
+        let (mut log, born) = ArchiveLog::open(&[], &mut random).unwrap();
+        let named = public_key(born.unwrap().value.as_ref().unwrap()).unwrap();
         for number in 0..600_u64 {
             assert!(log.append(Timestamp(number), ArchiveEvent::Fault { group: None, what: String::new() }, &mut rows));
         }
@@ -141,10 +149,12 @@ mod tests {
         let stored: Vec<(Vec<u8>, Vec<u8>)> =
             rows.iter().map(|row| (row.key.clone(), row.value.clone().unwrap())).collect();
         let key = public_key(&stored.iter().find(|(key, _)| key == EDGE).unwrap().1).unwrap();
+        assert_eq!(key, named);
         let note = &stored.iter().find(|(key, _)| key == CHECKPOINT).unwrap().1;
         let checkpoint = crate::merkle::Checkpoint::open(note, &origin, &key).unwrap();
         assert_eq!((checkpoint.size(), checkpoint.root()), (600, memory.root()));
-        assert_eq!(ArchiveLog::open(&stored, &mut random).unwrap().size(), 600);
+        let (again, born) = ArchiveLog::open(&stored, &mut random).unwrap();
+        assert_eq!((again.size(), born), (600, None));
         let proof = inclusion_proof(3, 600, &mut memory).unwrap();
         let leaf = leaf_hash(
             &ArchiveEntry { at: Timestamp(3), event: ArchiveEvent::Fault { group: None, what: String::new() } }

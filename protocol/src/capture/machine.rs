@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use crate::{
     capture::{
-        group::{CloseReason, GroupArchive, OpenSegment, Place, SegmentRecord},
+        group::{CloseReason, GroupArchive, OpenSegment, Place, STATE_EVERY, SegmentRecord},
         log::ArchiveLog,
     },
     client::{ClientFault, ClientMachine, Command, CommandId, Event, Heard, Input, Output, RowWrite, Space},
@@ -108,7 +108,7 @@ impl EscrowMachine {
                 _ => clients.push((space, row, value)),
             }
         }
-        let log = ArchiveLog::open(&archive, &mut random).ok_or_else(|| broken("archive's log"))?;
+        let (log, born) = ArchiveLog::open(&archive, &mut random).ok_or_else(|| broken("archive's log"))?;
         let client = ClientMachine::open_with(core, key, chain, clients)?;
         let origin = evidence::origin(client.identity().root());
         let mut groups = BTreeMap::new();
@@ -131,7 +131,7 @@ impl EscrowMachine {
             unnamed: Vec::new(),
             truncate: false,
             events: Vec::new(),
-            outputs: VecDeque::new(),
+            outputs: born.map(|row| Output::Persist(vec![row])).into_iter().collect(),
         };
         if unclean {
             // escrow.renew.1: who copied the memory of the process before reads nothing that comes after.
@@ -333,7 +333,7 @@ impl EscrowMachine {
         }
     }
 
-    /// escrow.state.1
+    /// escrow.state.1, escrow.state.2
     fn state_due(&mut self, now: Timestamp) {
         let due: Vec<GroupId> = self
             .groups
@@ -343,7 +343,7 @@ impl EscrowMachine {
             .collect();
         for group in due {
             let Some(archive) = self.groups.get_mut(&group) else { continue };
-            archive.state_at = None;
+            archive.state_at = Some(now.plus(STATE_EVERY));
             let place = &archive.place;
             let state = if place.stuck { CaptureState::Stuck } else { CaptureState::Ok };
             let statement =

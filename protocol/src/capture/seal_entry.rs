@@ -208,16 +208,14 @@ impl EscrowMachine {
         }
     }
 
-    /// A policy whose archive key is none leaves nothing to seal under: what is not archived must not look archived.
-    /// (escrow.capture.2)
+    /// What is not archived must not look archived.
     fn cannot_seal(&mut self, group: GroupId, now: Timestamp) {
         let Some(archive) = self.groups.get_mut(&group) else { return };
         archive.place.stuck = true;
         archive.state_at = Some(now);
         let head = archive.place.head;
         self.close(group, CloseReason::Stopped, now);
-        let what = "nothing can be sealed under the group's policy, whose archive key or retention class is none";
-        self.fault(group, format!("{what}; archived up to entry {}", head.seq.0), now);
+        self.fault(group, format!("what was read cannot be sealed; archived up to entry {}", head.seq.0), now);
     }
 
     /// What an entry is, in as many records as it takes.

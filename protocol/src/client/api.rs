@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     error::Refusal,
-    identity::{Authority, Domain, Freshness, Handle, Organisation, Role, directory::SplitEvidence},
-    ids::{AccountId, DeviceId, EventId, GroupId, MessageId, NoticeHash, PolicyHash, RootHash, Seq},
+    identity::{Authority, Domain, Freshness, Handle, HostPort, Organisation, Role, directory::SplitEvidence},
+    ids::{AccountId, DeviceId, EventId, GroupId, MessageId, NoticeHash, PolicyHash, RootHash, Seq, SpkiPin},
     merkle::Resource,
     mls::{Class, EscrowPolicy, GroupPicture, PolicyError},
     rows::RowWrite,
@@ -59,6 +59,12 @@ pub enum Command {
     },
     /// Shows the policy of an escrowed group. Done with `Policy`.
     Policy {
+        /// The group.
+        group: GroupId,
+    },
+    /// Asks the escrow node how far an escrowed group is archived. Done with `Archive` when it has answered, or has not in
+    /// time.
+    CheckArchive {
         /// The group.
         group: GroupId,
     },
@@ -178,6 +184,81 @@ pub enum Reply {
     Policy(Box<PolicySummary>),
     /// The picture; none if the group has none.
     Picture(Option<GroupPicture>),
+    /// How far a group is archived.
+    Archive(ArchiveSummary),
+}
+
+/// How far an escrowed group is archived, as far as this device knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ArchiveSummary {
+    /// The newest entry that the escrow member has stated as archived, and that is the same here; none yet for who has just
+    /// come in.
+    pub archived: Option<Seq>,
+    /// When that was compared last.
+    pub compared_at: Option<Timestamp>,
+    /// When this device read the oldest entry that was not stated yet; none if all are.
+    pub behind_since: Option<Timestamp>,
+    /// How late that is: by an hour the user is warned; by a day nothing is sent in a group whose policy says `required`.
+    pub lateness: Freshness,
+}
+
+/// Why a group does not count as archived.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum ArchiveTrouble {
+    /// The escrow node gives no answer.
+    Silent,
+    /// Its answer cannot be used. Why, in words.
+    Unusable(String),
+    /// It knows no such group.
+    Unknown,
+    /// It cannot go on, and is to be added again.
+    Stuck,
+    /// It is behind what this device has read.
+    Behind,
+    /// It states an entry that this device was not shown: the relay may be withholding.
+    Ahead,
+}
+
+impl ArchiveTrouble {
+    /// A word that never changes its meaning.
+    #[must_use]
+    pub const fn word(&self) -> &'static str {
+        match self {
+            Self::Silent => "silent",
+            Self::Unusable(_) => "unusable",
+            Self::Unknown => "unknown",
+            Self::Stuck => "stuck",
+            Self::Behind => "behind",
+            Self::Ahead => "ahead",
+        }
+    }
+}
+
+impl core::fmt::Display for ArchiveTrouble {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(match self {
+            Self::Silent => "the escrow node gives no answer",
+            Self::Unusable(reason) => return write!(f, "the escrow node's answer cannot be used: {reason}"),
+            Self::Unknown => "the escrow node does not know the group",
+            Self::Stuck => "the escrow member cannot read on, and is added again",
+            Self::Behind => "the escrow node has not archived what was sent",
+            Self::Ahead => "the escrow node has archived what this device was not shown",
+        })
+    }
+}
+
+/// A question to the escrow node that a policy names.
+#[derive(Clone, Debug)]
+pub struct ArchiveQuestion {
+    /// Comes back with the answer.
+    pub number: u32,
+    /// Where it answers.
+    pub endpoint: HostPort,
+    /// Its TLS key.
+    pub pin: SpkiPin,
+    /// What is asked.
+    pub frame: Frame,
 }
 
 /// The policy of an escrowed group.
@@ -244,6 +325,8 @@ pub struct GroupSummary {
     pub predecessor: Option<GroupId>,
     /// Whether the notice of escrow waits to be acknowledged: until then nothing is sent.
     pub notice_due: bool,
+    /// How far it is archived, if it is an escrowed one.
+    pub archive: Option<ArchiveSummary>,
 }
 
 /// What this device is in a group.
@@ -315,7 +398,7 @@ pub struct Message {
 pub enum AlarmKind {
     /// The relay has lost or changed entries that this device has verified.
     RelayRolledBack,
-    /// The relay's entries and the heads that it tells do not belong together.
+    /// The relay's entries and the heads that it tells do not belong together; or the escrow member has archived other ones.
     Fork,
     /// An entry is of an epoch ahead of this device's. Unlike the others it stops nothing: any member can make such one.
     Diverged,
@@ -404,6 +487,23 @@ pub enum Event {
         notice_due: bool,
         /// Who changed it; none if this device has just come in.
         by: Option<AccountId>,
+    },
+    /// What was read in an escrowed group is not archived for an hour; or for a day, and then nothing is sent if its policy
+    /// says so.
+    ArchiveBehind {
+        /// The group.
+        group: GroupId,
+        /// When this device read the oldest entry that is not archived.
+        since: Timestamp,
+        /// Why.
+        trouble: ArchiveTrouble,
+        /// Whether nothing is sent until it has caught up.
+        stops: bool,
+    },
+    /// The archive of a group, which was behind, has caught up.
+    ArchiveFollowed {
+        /// The group.
+        group: GroupId,
     },
     /// An account was added.
     MemberAdded {
@@ -674,6 +774,15 @@ pub enum ClientFault {
     /// The notice of escrow waits to be read and acknowledged.
     #[error("this group is archived: read its notice and acknowledge it first")]
     NoticeDue,
+    /// The archive is a day behind, and the policy says that nothing is sent then.
+    #[error(
+        "this group must be archived and has not been for a day: nothing is sent until the escrow node has caught up. Tell \
+         who runs it; leaving is possible at any time"
+    )]
+    ArchiveBehind {
+        /// When this device read the oldest entry that is not archived.
+        since: Timestamp,
+    },
     /// The policy of the group has no such notice.
     #[error("the group's policy has no such notice: show the policy again")]
     NoSuchNotice,
@@ -746,6 +855,8 @@ pub enum Input {
     RegistrarSaid(Option<Vec<u8>>),
     /// The same of a partner's registrar.
     PartnerSaid(RootHash, Option<Vec<u8>>),
+    /// What an escrow node has answered to the question of this number, or none.
+    ArchiveSaid(u32, Option<Frame>),
     /// Frames in the order of their streams, with their correlations. Several at once are one transaction.
     Frames(Vec<(u32, Frame)>),
 }
@@ -771,6 +882,9 @@ pub enum Output {
         /// What.
         resource: Resource,
     },
+    /// Ask an escrow node (`spec/wire.md#asking-an-escrow-node`), on a connection of its own; its answer, or that there is
+    /// none, comes back as `ArchiveSaid`. Several questions may be open at a time.
+    AskArchive(ArchiveQuestion),
     /// A command is answered.
     Done(CommandId, Result<Reply, ClientFault>),
     /// Rows of [`crate::rows::Space::Event`] were added.

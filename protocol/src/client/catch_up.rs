@@ -35,7 +35,7 @@ enum Stop {
 }
 
 impl ClientMachine {
-    pub(super) fn opened(&mut self, opened: &Opened, asked: Head) {
+    pub(super) fn opened(&mut self, opened: &Opened, asked: Head, now: Timestamp) {
         // While a newer token is being shown, appends would count as made with the older one.
         let newer_shown = self.is_opening(opened.group);
         let Some(slot) = self.groups.get_mut(&opened.group) else { return };
@@ -52,6 +52,7 @@ impl ClientMachine {
                 slot.opening = Opening::Closed;
             }
             self.heard_beginning(opened.group);
+            self.entry_read(opened.group, now);
         }
         let Some(slot) = self.groups.get_mut(&opened.group) else { return };
         if opened.head.seq >= slot.known.seq {
@@ -254,6 +255,7 @@ impl ClientMachine {
             self.heard_end(id, "this device was removed from the group");
             return Err(Stop::Group);
         }
+        self.entry_read(id, now);
         Ok(())
     }
 
@@ -269,6 +271,7 @@ impl ClientMachine {
         }
         // mls.echo.1: an own entry is known by its bytes, before MLS sees it.
         if self.own_message(id, entry) || self.own_commit(id, entry, now)? {
+            self.ask_about_own(id, now);
             return Ok(());
         }
         let slot = self.groups.get_mut(&id).ok_or_else(|| void("no group"))?;
@@ -285,6 +288,7 @@ impl ClientMachine {
                 slot.record.pending = None;
                 slot.commit_sent = false;
                 self.merged(id, &merged);
+                self.escrow_added(id, &merged, now);
                 Ok(())
             }
         }

@@ -551,6 +551,7 @@ impl ClientMachine {
         }
         self.tell(&Event::Joined { group: id, name, class });
         self.tell_policy(id, None);
+        self.entry_read(id, now);
         self.finish_command(command, Ok(Reply::Group(id)));
         self.pump(id, now);
     }
@@ -635,6 +636,7 @@ impl ClientMachine {
         slot.record.pending = None;
         slot.commit_sent = false;
         self.merged(id, &merged);
+        self.escrow_added(id, &merged, now);
         Ok(true)
     }
 
@@ -670,6 +672,7 @@ impl ClientMachine {
 
     /// Forgets a group's keys and what waits for it; its record and history stay.
     pub(super) fn end(&mut self, id: GroupId) {
+        self.forget_archive(id);
         let Some(slot) = self.groups.get_mut(&id) else { return };
         slot.dirty = true;
         slot.record.pending = None;

@@ -300,6 +300,11 @@ impl ClientMachine {
         if self.online && !self.is_looking() && self.is_stale(id, now) {
             return Err(ClientFault::DirectoryStale);
         }
+        if self.online
+            && let Some(since) = self.groups.get(&id).and_then(GroupSlot::archive_stops)
+        {
+            return Err(ClientFault::ArchiveBehind { since });
+        }
         self.may_speak_to_partners(id, now)
     }
 
@@ -308,7 +313,8 @@ impl ClientMachine {
     pub(super) fn holds_back(&self, id: GroupId, now: Timestamp) -> bool {
         let looked = self.directory.as_ref().is_none_or(|following| following.looked);
         let of_tenant = self.groups.get(&id).is_some_and(|slot| self.is_of_tenant(slot));
-        if (of_tenant && !looked) || self.is_stale(id, now) || self.escrow_is_out(id) {
+        let stops = self.groups.get(&id).is_some_and(|slot| slot.archive_stops().is_some());
+        if (of_tenant && !looked) || self.is_stale(id, now) || self.escrow_is_out(id) || stops {
             return true;
         }
         let Some(seen) = self.look_through(id) else { return false };

@@ -34,6 +34,7 @@ impl ClientMachine {
             Command::RenewKeys { .. }
                 | Command::Policy { .. }
                 | Command::Picture { .. }
+                | Command::CheckArchive { .. }
                 | Command::Groups
                 | Command::Members { .. }
                 | Command::Directory

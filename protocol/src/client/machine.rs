@@ -14,6 +14,7 @@ use crate::{
             AlarmKind, ClientFault, Command, CommandId, Event, GroupStatus, GroupSummary, Input, MemberSummary, Output,
             Reply, event_key,
         },
+        archive::ArchiveWatch,
         directory::{Following, Seen},
         listen::Listening,
         partners::Pinned,
@@ -110,6 +111,8 @@ pub(super) struct GroupSlot {
     pub stuck_since: Option<Timestamp>,
     /// Whether the notice is on its way.
     pub notice_sent: bool,
+    /// Of an escrowed group: how far it is archived.
+    pub archive: Option<ArchiveWatch>,
     /// The command that waits for the founding commit.
     pub founding: Option<CommandId>,
     /// The command that waits for the request to leave.
@@ -192,6 +195,11 @@ pub struct ClientMachine {
     pub(super) partners: BTreeMap<RootHash, Pinned>,
     /// What their registrars are to be asked.
     pub(super) ask_partners: Vec<Output>,
+    /// What escrow nodes are to be asked.
+    pub(super) ask_archives: Vec<Output>,
+    /// Questions to escrow nodes that are open, by their numbers.
+    pub(super) questions: BTreeMap<u32, GroupId>,
+    pub(super) last_question: u32,
     /// Grows whenever a directory says something else.
     pub(super) directories_version: u64,
     /// What was found in groups.
@@ -250,6 +258,7 @@ impl ClientMachine {
         let mut epochs: BTreeMap<GroupId, BTreeMap<u64, EpochRecord>> = BTreeMap::new();
         let (mut device, mut chains) = (DeviceRecord::default(), BTreeMap::new());
         let (mut directory, mut partners) = (Vec::new(), Vec::new());
+        let mut archives: BTreeMap<GroupId, Vec<Row>> = BTreeMap::new();
         for (space, row, value) in rows {
             match space {
                 Space::Device => device = decode_exact("", &value).map_err(|_| broken("counters"))?,
@@ -284,6 +293,10 @@ impl ClientMachine {
                     let record = decode_exact("", &value).map_err(|_| broken("epochs"))?;
                     epochs.entry(group).or_default().insert(epoch, record);
                 }
+                Space::Archived => {
+                    let (group, rest) = row.split_first_chunk::<32>().ok_or_else(|| broken("archive's progress"))?;
+                    archives.entry(GroupId(*group)).or_default().push((rest.to_vec(), value));
+                }
                 Space::Directory => directory.push((row, value)),
                 Space::Partner => partners.push((row, value)),
                 // Of the host, or of a machine around this one.
@@ -303,6 +316,10 @@ impl ClientMachine {
             slot.outbox = outbox.remove(&id).unwrap_or_default();
             slot.intents = intents.remove(&id).unwrap_or_default();
             slot.epochs = epochs.remove(&id).unwrap_or_default();
+            if let Some(rows) = archives.remove(&id) {
+                let watch = ArchiveWatch::open(&rows, key.device(), id);
+                slot.archive = Some(watch.ok_or_else(|| broken("archive's progress"))?);
+            }
             groups.insert(id, slot);
         }
         let listening = (identity.role() == Role::Escrow).then(Listening::default);
@@ -339,6 +356,9 @@ impl ClientMachine {
             partner_rows: Some(partners),
             partners: BTreeMap::new(),
             ask_partners: Vec::new(),
+            ask_archives: Vec::new(),
+            questions: BTreeMap::new(),
+            last_question: 0,
             directories_version: 0,
             seen: BTreeMap::new(),
             out_since: BTreeMap::new(),
@@ -365,6 +385,7 @@ impl ClientMachine {
             Input::Connected => {}
             Input::Disconnected => self.disconnected(),
             Input::RegistrarSaid(bytes) => self.registrar_said(bytes.as_deref(), now),
+            Input::ArchiveSaid(number, answer) => self.archive_said(number, answer, now),
             Input::PartnerSaid(root, bytes) => self.partner_said(root, bytes.as_deref(), now),
             Input::Frames(frames) => {
                 for (correlation, frame) in frames {
@@ -392,6 +413,7 @@ impl ClientMachine {
             .chain(self.held_until)
             .chain(self.directory_timeout())
             .chain(self.partners_timeout())
+            .chain(self.archives_timeout())
             .min()
     }
 
@@ -413,6 +435,7 @@ impl ClientMachine {
             Command::FoundEscrowed { name, policy } => self.found_escrowed(id, name, &policy, now).map(|()| None),
             Command::SetPolicy { group, policy } => self.set_policy(id, group, policy, now).map(|()| None),
             Command::Acknowledge { group, notice } => self.acknowledge_notice(group, notice, now).map(Some),
+            Command::CheckArchive { group } => self.check_archive(id, group),
             Command::Policy { group } => self.policy(group).map(|policy| Some(Reply::Policy(Box::new(policy)))),
             Command::Invite { group, account } => self.invite(id, group, account).map(|()| None),
             Command::Remove { group, account } => self.remove(id, group, account).map(|()| None),
@@ -493,6 +516,7 @@ impl ClientMachine {
                 self.online = true;
                 self.look_soon();
                 self.look_at_partners();
+                self.archives_online(now);
                 self.packages_left = ready.key_packages;
                 self.welcomes_due = ready.welcomes.saturating_sub(self.welcomes_early);
                 self.welcomes_early = 0;
@@ -534,7 +558,7 @@ impl ClientMachine {
     fn answered(&mut self, request: Request, answer: Frame, now: Timestamp) {
         match (request, answer) {
             (Request::Open(group, asked), Frame::Opened(opened)) if opened.group == group => {
-                self.opened(&opened, asked);
+                self.opened(&opened, asked, now);
             }
             (Request::Message(group, order), Frame::Appended(appended)) => {
                 self.message_placed(group, order, appended);
@@ -655,6 +679,7 @@ impl ClientMachine {
             self.read_held(now);
         }
         self.mind_partners(now);
+        self.mind_archives(now);
         self.answer_flushes();
         // What was written on the way comes first: the end of one membership deletes rows that the next one writes.
         let mut delta = core::mem::take(&mut self.rows);
@@ -677,6 +702,7 @@ impl ClientMachine {
         self.outputs.extend(sends.into_iter().map(|(correlation, frame)| Output::Send(correlation, frame)));
         self.outputs.extend(self.ask_registrar.take().map(Output::AskRegistrar));
         self.outputs.extend(core::mem::take(&mut self.ask_partners));
+        self.outputs.extend(core::mem::take(&mut self.ask_archives));
         let done = core::mem::take(&mut self.done);
         self.outputs.extend(done.into_iter().map(|(id, outcome)| Output::Done(id, outcome)));
         if core::mem::take(&mut self.told) {
@@ -745,6 +771,7 @@ impl GroupSlot {
             tokens_tried: 0,
             stuck_since: None,
             notice_sent: false,
+            archive: None,
             founding: None,
             leaving: None,
             dirty: false,
@@ -792,5 +819,6 @@ fn summary((group, slot): (&GroupId, &GroupSlot)) -> GroupSummary {
         stuck_by: slot.record.stuck.as_ref().and_then(|stuck| stuck.by),
         predecessor: slot.record.predecessor,
         notice_due: slot.notice_due(),
+        archive: slot.archive_summary(),
     }
 }

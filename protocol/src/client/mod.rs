@@ -3,6 +3,7 @@
 //! This module does not open sockets or files; `chancery-client` (and the escrow node) drive it.
 
 pub mod api;
+mod archive;
 mod catch_up;
 mod changes;
 mod directory;
@@ -19,8 +20,9 @@ mod record;
 mod roles;
 
 pub use api::{
-    AlarmKind, ClientFault, Command, CommandId, DirectorySummary, Event, GroupStatus, GroupSummary, Input,
-    MemberSummary, Message, Output, Partner, PolicySummary, Reply, StateChange, message_key,
+    AlarmKind, ArchiveQuestion, ArchiveSummary, ArchiveTrouble, ClientFault, Command, CommandId, DirectorySummary,
+    Event, GroupStatus, GroupSummary, Input, MemberSummary, Message, Output, Partner, PolicySummary, Reply,
+    StateChange, message_key,
 };
 pub use listen::{Heard, HeardChange, HeardEntry, Outcome};
 pub use machine::ClientMachine;

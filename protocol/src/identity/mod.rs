@@ -5,6 +5,7 @@
 pub mod certificate;
 pub mod contact;
 pub mod directory;
+pub mod host_port;
 pub mod issue;
 pub mod key;
 pub mod key_file;
@@ -16,6 +17,7 @@ pub mod ticket;
 pub use certificate::{Chain, DeviceIdentity, IdentityError, verify_chain};
 pub use contact::{Contact, ContactError, Invitee};
 pub use directory::{DirectoryView, Freshness};
+pub use host_port::{HostPort, HostPortError};
 pub use issue::{CertificateAuthority, IssueError, IssuerKey, PersonalRoot, TenantRoot};
 pub use key::{DeviceKey, Purpose, verify_signature};
 pub use name::{Authority, DeviceName, Handle, HandleError, Role};

@@ -9,11 +9,12 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::{
-    identity::{DeviceKey, Handle, Purpose, verify_signature},
-    ids::{AccountId, EscrowKeyHash, NoticeHash, PolicyHash, RootHash},
+    escrow::ArchivePublicKey,
+    identity::{DeviceKey, Handle, HostPort, Purpose, verify_signature},
+    ids::{AccountId, EscrowKeyHash, NoticeHash, PolicyHash, RootHash, SpkiPin},
     limits::{
-        LOG_NAME_BYTES_MAX, POLICY_BYTES_MAX, POLICY_NAME_BYTES_MAX, POLICY_NOTICE_BYTES_MAX, POLICY_NOTICES_MAX,
-        POLICY_PURPOSE_BYTES_MAX, POLICY_SEATS_MAX, POLICY_URL_BYTES_MAX,
+        POLICY_BYTES_MAX, POLICY_NAME_BYTES_MAX, POLICY_NOTICE_BYTES_MAX, POLICY_NOTICES_MAX, POLICY_PURPOSE_BYTES_MAX,
+        POLICY_SEATS_MAX, POLICY_URL_BYTES_MAX,
     },
     time::Timestamp,
     wire::{Blob, decode_exact, encode},
@@ -30,6 +31,12 @@ fn spki_hash(key: &[u8; 32]) -> [u8; 32] {
 #[must_use]
 pub fn escrow_key_hash(key: &[u8; 32]) -> EscrowKeyHash {
     EscrowKeyHash(spki_hash(key))
+}
+
+/// What an escrow policy names the TLS key of its node's endpoint by. (policy.endpoint.1)
+#[must_use]
+pub fn endpoint_pin(key: &[u8; 32]) -> SpkiPin {
+    SpkiPin(spki_hash(key))
 }
 
 /// What members do while the archive does not keep up.
@@ -106,7 +113,7 @@ pub struct EscrowPolicy {
     pub escrow: Handle,
     /// Its device's key.
     pub escrow_key: EscrowKeyHash,
-    /// Public key of the archive: a ristretto255 element, opaque here.
+    /// Public key of the archive: a ristretto255 element.
     pub archive_key: [u8; 32],
     /// Generation of the archive key.
     pub archive_generation: u32,
@@ -116,10 +123,12 @@ pub struct EscrowPolicy {
     pub seats: u8,
     /// Hash of who sits on the seats, and of the rules between them.
     pub seats_hash: [u8; 32],
-    /// Origin of the archive's transparency log.
-    pub log_origin: String,
-    /// Where capture statements are served.
-    pub statement_url: String,
+    /// Ed25519 key that signs checkpoints of the archive's transparency log.
+    pub log_key: [u8; 32],
+    /// Where the escrow node answers, over QUIC.
+    pub endpoint: HostPort,
+    /// Its TLS key.
+    pub endpoint_pin: SpkiPin,
     /// The notice, in at least one language, in ascending order of the language tags.
     pub notices: Vec<PolicyNotice>,
 }
@@ -176,14 +185,12 @@ impl EscrowPolicy {
             ("document_url", is_url(&self.document_url)),
             ("purpose", is_text(&self.purpose, POLICY_PURPOSE_BYTES_MAX)),
             ("retention_class", is_name(&self.retention_class)),
-            // The neutral element: everybody would hold the key.
-            ("archive_key", self.archive_key != [0; 32]),
+            // Under what is no element nothing is sealed, and under the neutral one for everybody.
+            ("archive_key", ArchivePublicKey::from_bytes(&self.archive_key).is_some()),
             ("archive_generation", self.archive_generation >= 1),
             ("seats", self.seats <= POLICY_SEATS_MAX),
             // policy.fields.2: one seat alone opens nothing.
             ("quorum", (2..=self.seats).contains(&self.quorum)),
-            ("log_origin", is_line(&self.log_origin, LOG_NAME_BYTES_MAX)),
-            ("statement_url", is_url(&self.statement_url)),
             ("notices", (1..=POLICY_NOTICES_MAX).contains(&self.notices.len()) && ascending),
             ("notices.language", self.notices.iter().all(|notice| is_language(&notice.language))),
             ("notices.text", self.notices.iter().all(|notice| is_text(&notice.text, POLICY_NOTICE_BYTES_MAX))),
@@ -209,12 +216,9 @@ fn is_text(text: &str, max: usize) -> bool {
     (1..=max).contains(&text.len()) && !text.chars().any(|c| c.is_control() && c != '\n')
 }
 
-fn is_line(text: &str, max: usize) -> bool {
-    (1..=max).contains(&text.len()) && !text.chars().any(|c| c.is_control() || c.is_whitespace())
-}
-
 fn is_url(text: &str) -> bool {
-    text.len() > "https://".len() && text.starts_with("https://") && is_line(text, POLICY_URL_BYTES_MAX)
+    let plain = !text.chars().any(|c| c.is_control() || c.is_whitespace());
+    plain && text.starts_with("https://") && ("https://".len() + 1..=POLICY_URL_BYTES_MAX).contains(&text.len())
 }
 
 fn is_name(text: &str) -> bool {

@@ -7,6 +7,12 @@ pub(in crate::mls) fn key(seed: u8) -> DeviceKey {
     DeviceKey::from_seed(Secret32::new([seed; 32])).unwrap()
 }
 
+/// The generator of ristretto255 (RFC 9496, appendix A.1).
+pub(in crate::mls) const GENERATOR: [u8; 32] = [
+    0xe2, 0xf2, 0xae, 0x0a, 0x6a, 0xbc, 0x4e, 0x71, 0xa8, 0x84, 0xa9, 0x61, 0xc5, 0x00, 0x51, 0x5f, 0x58, 0xe3, 0x0b,
+    0x6a, 0xa5, 0x82, 0xdd, 0x8d, 0xb6, 0xa6, 0x59, 0x45, 0xe0, 0x8d, 0x2d, 0x76,
+];
+
 /// The first version of a policy of the organisation with this root key.
 pub(in crate::mls) fn sample(root: &DeviceKey, escrow: &str, escrow_key: &[u8; 32]) -> EscrowPolicy {
     EscrowPolicy {
@@ -23,13 +29,14 @@ pub(in crate::mls) fn sample(root: &DeviceKey, escrow: &str, escrow_key: &[u8; 3
         mode: PolicyMode::Required,
         escrow: escrow.parse().unwrap(),
         escrow_key: escrow_key_hash(escrow_key),
-        archive_key: [0x0a; 32],
+        archive_key: GENERATOR,
         archive_generation: 1,
         quorum: 2,
         seats: 3,
         seats_hash: [0x05; 32],
-        log_origin: "acme.example/archive".to_owned(),
-        statement_url: "https://archive.acme.example/capture".to_owned(),
+        log_key: [0x0c; 32],
+        endpoint: "archive.acme.example:4434".parse().unwrap(),
+        endpoint_pin: SpkiPin([0x0e; 32]),
         notices: vec![
             PolicyNotice { language: "en".to_owned(), text: "This group is archived.".to_owned() },
             PolicyNotice { language: "zh-Hans".to_owned(), text: "本群会被存档。".to_owned() },
@@ -88,7 +95,7 @@ fn each_field_must_be_what_it_says() {
     let root = key(1);
     let good = sample(&root, "archive", key(9).public());
     assert_eq!(good.check(), Ok(()));
-    let spoiled: [(&str, Spoil); 20] = [
+    let spoiled: [(&str, Spoil); 19] = [
         ("layout", |policy| policy.layout = 2),
         ("id", |policy| policy.id = "Acme".to_owned()),
         ("id", |policy| policy.id.clear()),
@@ -104,8 +111,7 @@ fn each_field_must_be_what_it_says() {
         ("quorum", |policy| policy.quorum = 1),
         ("quorum", |policy| policy.quorum = 4),
         ("seats", |policy| policy.seats = 65),
-        ("log_origin", |policy| policy.log_origin = "two words".to_owned()),
-        ("statement_url", |policy| policy.statement_url = "https://".to_owned()),
+        ("archive_key", |policy| policy.archive_key = [0xff; 32]),
         ("notices", |policy| policy.notices.clear()),
         ("notices", |policy| policy.notices.reverse()),
         ("notices.text", |policy| policy.notices[0].text.clear()),

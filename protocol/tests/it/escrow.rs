@@ -5,7 +5,7 @@ use std::time::Duration;
 use chancery_protocol::{
     client::{ClientFault, Command, CommandId, Event, GroupStatus, PolicySummary, Reply},
     identity::{DeviceKey, directory::DirectoryEvent},
-    ids::{GroupId, NoticeHash},
+    ids::{GroupId, NoticeHash, SpkiPin},
     mls::{
         Class, EscrowPolicy, PolicyCertificate, SignedPolicy,
         policy::{PolicyMode, PolicyNotice, escrow_key_hash},
@@ -20,6 +20,12 @@ use crate::net::Net;
 fn key(seed: u8) -> DeviceKey {
     DeviceKey::from_seed(Secret32::new([seed; 32])).unwrap()
 }
+
+/// The generator of ristretto255 (RFC 9496, appendix A.1): an archive key whose private key everybody knows.
+const GENERATOR: [u8; 32] = [
+    0xe2, 0xf2, 0xae, 0x0a, 0x6a, 0xbc, 0x4e, 0x71, 0xa8, 0x84, 0xa9, 0x61, 0xc5, 0x00, 0x51, 0x5f, 0x58, 0xe3, 0x0b,
+    0x6a, 0xa5, 0x82, 0xdd, 0x8d, 0xb6, 0xa6, 0x59, 0x45, 0xe0, 0x8d, 0x2d, 0x76,
+];
 
 /// The first version of a policy of the net's organisation, whose root key has the seed 1.
 fn policy(net: &Net, escrow: &str) -> EscrowPolicy {
@@ -38,13 +44,14 @@ fn policy(net: &Net, escrow: &str) -> EscrowPolicy {
         mode: PolicyMode::Required,
         escrow: escrow.parse().unwrap(),
         escrow_key: escrow_key_hash(identity.public_key()),
-        archive_key: [0x0a; 32],
+        archive_key: GENERATOR,
         archive_generation: 1,
         quorum: 2,
         seats: 3,
         seats_hash: [0x05; 32],
-        log_origin: "acme.example/archive".to_owned(),
-        statement_url: "https://archive.acme.example/capture".to_owned(),
+        log_key: [0x0c; 32],
+        endpoint: format!("{escrow}.acme.example:4434").parse().unwrap(),
+        endpoint_pin: SpkiPin([0x0e; 32]),
         notices: vec![
             PolicyNotice { language: "en".to_owned(), text: "This group is archived.".to_owned() },
             PolicyNotice { language: "zh-Hans".to_owned(), text: "本群会被存档。".to_owned() },

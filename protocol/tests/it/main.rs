@@ -9,6 +9,8 @@
 
 // With an archive key of one hand: as part of the workspace, or with `--features single-dealer`.
 #[cfg(feature = "single-dealer")]
+mod archive;
+#[cfg(feature = "single-dealer")]
 mod capture;
 mod crash;
 mod devices;

@@ -7,11 +7,15 @@ use std::{
 };
 
 use chancery_protocol::{
-    capture::EscrowMachine,
-    client::{
-        ClientMachine, Command, CommandId, Event, GroupSummary, Heard, HeardEntry, Input, Message, Outcome, Output,
-        Reply, Space, message_key,
+    capture::{
+        EscrowMachine,
+        log::{EDGE, public_key},
     },
+    client::{
+        ArchiveQuestion, ClientMachine, Command, CommandId, Event, GroupSummary, Heard, HeardEntry, Input, Message,
+        Outcome, Output, Reply, Space, message_key,
+    },
+    escrow::CaptureStatement,
     identity::{
         CertificateAuthority, Chain, DeviceIdentity, DeviceKey, PersonalRoot, Role, TenantRoot,
         certificate::{At, verify_chain},
@@ -27,7 +31,9 @@ use chancery_protocol::{
     secret::{Random, Secret32},
     time::Timestamp,
     wire::{
-        Direction, Frame, decode_exact,
+        Blob, Direction, Frame,
+        capture::StatementTold,
+        decode_exact,
         envelope::{Body, Envelope},
         frame::take_frame,
         relay::{Append, EntryKind},
@@ -132,6 +138,16 @@ pub struct Net {
     horizon: Duration,
     /// When a process dies: consumed by its death.
     pub crash: Option<Crash>,
+    /// A device to which the relay delivers no entries.
+    pub withholds_from: Option<String>,
+    /// A device whose notices get lost on their way to the relay.
+    pub loses_notices_of: Option<String>,
+    /// Whether escrow nodes answer nobody.
+    pub archive_is_silent: bool,
+    /// What a lying escrow node says instead of the truth.
+    pub archive_lies: Option<fn(&mut CaptureStatement)>,
+    /// Questions that reached escrow nodes.
+    pub questions: usize,
     /// Every append that left a process, by whom, whether it reached the relay or not.
     pub left: Vec<(String, Append)>,
 }
@@ -191,6 +207,11 @@ impl Net {
             registrar_is_down: true,
             horizon,
             crash: None,
+            withholds_from: None,
+            loses_notices_of: None,
+            archive_is_silent: false,
+            archive_lies: None,
+            questions: 0,
             left: Vec::new(),
         };
         net.relay.handle(RelayInput::Admission(net.admission.clone()), now);
@@ -303,8 +324,9 @@ impl Net {
         self.tapped(name, Arc::new(()));
     }
 
-    /// A device of role escrow.
+    /// A device of role escrow. Its members ask for ever how far it is, so settling takes a minute at most from here on.
     pub fn escrow(&mut self, name: &str) {
+        self.horizon = self.horizon.min(Duration::from_secs(60));
         self.certified(name, Role::Escrow, Arc::new(()));
         if self.directory.is_some() {
             self.log_issued(name);
@@ -336,15 +358,19 @@ impl Net {
         self.node(name, seed, chain, Arc::new(()));
     }
 
-    /// An escrow node, which archives. It has timers for ever, so settling takes an hour at most from here on.
+    /// An escrow node, which archives.
     pub fn archive_node(&mut self, name: &str) {
-        self.horizon = Duration::from_secs(3_600);
         self.escrow(name);
         let node = self.nodes.get_mut(name).unwrap();
         node.archives = true;
         self.kill(name);
         self.connect(name);
         self.settle();
+    }
+
+    /// The key of an escrow node's log.
+    pub fn log_key(&self, name: &str) -> [u8; 32] {
+        public_key(&self.nodes[name].rows[&(Space::Archive, EDGE.to_vec())]).unwrap()
     }
 
     /// Hash of the tenant's root.
@@ -527,7 +553,7 @@ impl Net {
                 _ => None,
             }));
         }
-        let (mut asked, mut asked_of) = (None, Vec::new());
+        let (mut asked, mut asked_of, mut questions) = (None, Vec::new(), Vec::new());
         while let Some(output) = self.nodes.get_mut(name).unwrap().machine.poll() {
             if self.crashes(name) {
                 return self.die(name);
@@ -557,8 +583,13 @@ impl Net {
                 Output::Events | Output::Truncate => {}
                 Output::AskRegistrar(resource) => asked = Some(resource),
                 Output::AskPartner { root, resource, .. } => asked_of.push((root, resource)),
+                Output::AskArchive(question) => questions.push(question),
                 Output::Disconnect { .. } => disconnect = true,
             }
+        }
+        for question in questions {
+            let answer = self.archive_answer(&question);
+            self.input(name, Input::ArchiveSaid(question.number, answer));
         }
         if disconnect {
             self.cut(name);
@@ -574,6 +605,27 @@ impl Net {
         }
     }
 
+    /// What the node at an endpoint, whose first label is its name, answers.
+    fn archive_answer(&mut self, question: &ArchiveQuestion) -> Option<Frame> {
+        let name = question.endpoint.as_str().split('.').next().unwrap();
+        let node = self.nodes.get(name).filter(|node| node.archives && !self.archive_is_silent)?;
+        self.questions += 1;
+        match &question.frame {
+            Frame::AskStatement(ask) => {
+                let row = node.rows.get(&(Space::Statement, ask.lookup.as_bytes().to_vec()));
+                let key = DeviceKey::from_seed(Secret32::new(node.seed)).unwrap();
+                let said = |row: &Vec<u8>| {
+                    let Some(lies) = self.archive_lies else { return Blob(row.clone()) };
+                    let mut told = CaptureStatement::open(row, key.public(), ask.lookup).unwrap();
+                    lies(&mut told);
+                    Blob(told.sign(&key))
+                };
+                Some(Frame::StatementTold(StatementTold { statement: row.map(said) }))
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
     fn drain_relay(&mut self) {
         loop {
             let mut ops = Vec::new();
@@ -586,8 +638,13 @@ impl Net {
                         let direction = if lane == Lane::Control { Direction::ToClient } else { Direction::Delivery };
                         let (taken, len) = take_frame(direction, &bytes).unwrap().unwrap();
                         assert_eq!(len, bytes.len());
-                        if let Some(node) = self.nodes.values_mut().find(|node| node.conn == Some(conn)) {
+                        if let Some((name, node)) = self.nodes.iter_mut().find(|(_, node)| node.conn == Some(conn)) {
                             let mut frame = taken.frame.unwrap();
+                            if matches!(frame, Frame::Entries(_)) && self.withholds_from.as_ref() == Some(name) {
+                                let written = RelayInput::Written { conn, bytes: bytes.len() };
+                                self.relay.handle(written, self.now);
+                                continue;
+                            }
                             if let Some(tamper) = self.tamper {
                                 tamper(&mut frame);
                             }
@@ -644,6 +701,9 @@ impl Net {
                 for (correlation, frame) in frames {
                     self.trace.update(frame.to_bytes(correlation));
                     if let Frame::Append(append) = &frame {
+                        if append.kind == EntryKind::Notice && self.loses_notices_of.as_ref() == Some(&name) {
+                            continue;
+                        }
                         self.appends.push(append.clone());
                     }
                     self.relay.handle(RelayInput::Frame { conn, correlation, frame: Ok(frame) }, self.now);

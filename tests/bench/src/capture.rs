@@ -11,7 +11,7 @@ use chancery_protocol::{
     client::{Input, Output},
     escrow::threshold::deal,
     identity::{CertificateAuthority, DeviceKey, Role, TenantRoot},
-    ids::{EnvelopeHash, GroupId, MailId, MessageId},
+    ids::{EnvelopeHash, GroupId, MailId, MessageId, SpkiPin},
     mls::{
         Change, Charter, Class, EscrowPolicy, Group, GroupState, OfferedPackage, PolicyCertificate, Prepared,
         SignedPolicy,
@@ -189,8 +189,9 @@ fn policy(root: &DeviceKey, issuing: &CertificateAuthority, escrow: &[u8; 32]) -
         quorum: 2,
         seats: 3,
         seats_hash: [4; 32],
-        log_origin: "example.org/archive".to_owned(),
-        statement_url: "https://example.org/statements".to_owned(),
+        log_key: [0x0c; 32],
+        endpoint: "archive.example.org:4434".parse()?,
+        endpoint_pin: SpkiPin([0x0e; 32]),
         notices: vec![PolicyNotice { language: "en".to_owned(), text: "This group is archived.".to_owned() }],
     };
     Ok(policy.sign(&policy_key, &certificate)?)

@@ -15,10 +15,8 @@ use std::{
 use chancery_protocol::{
     escrow::{
         KeyShare,
-        evidence::origin,
         threshold::{ArchiveKey, deal},
     },
-    mls::PolicyCertificate,
     secret::Random,
 };
 use serde_json::Value;
@@ -94,7 +92,7 @@ pub struct EscrowProcess {
 }
 
 impl EscrowProcess {
-    /// Enrols a node at a relay that serves, signs the policy that names it, and starts it.
+    /// Enrols a node at a relay that serves, starts it, and signs the policy that names it and where it listens.
     ///
     /// # Errors
     /// A command refuses, or the node does not begin to serve.
@@ -107,9 +105,8 @@ impl EscrowProcess {
         let mut node = Self { folder: folder.to_owned(), child: None, policy: String::new(), key, shares };
         let ticket = relay.registrar()?.escrow(HANDLE)?;
         let enrolled = node.command(&["enrol", "--json", "--dir"], Some(node.dir()), Some(&ticket)).await?;
-        let escrow_key = enrolled.get("escrow_key").and_then(Value::as_str).unwrap_or_default().to_owned();
-        node.policy = node.sign(&relay.state().join("offline"), &escrow_key).await?;
-        node.start().await?;
+        let listening = node.start().await?;
+        node.policy = node.sign(&relay.state().join("offline"), &enrolled, &listening).await?;
         Ok(node)
     }
 
@@ -162,12 +159,10 @@ impl EscrowProcess {
         if status.success() { Ok(()) } else { Err(self.ended(&status.to_string())) }
     }
 
-    async fn sign(&self, offline: &Path, escrow_key: &str) -> Result<String, EscrowFault> {
-        let certificate: PolicyCertificate =
-            fs::read_to_string(offline.join("policy.cert"))?.trim().parse().map_err(io::Error::other)?;
+    async fn sign(&self, offline: &Path, enrolled: &Value, listening: &str) -> Result<String, EscrowFault> {
         let (file, signed) = (self.folder.join("policy.toml"), self.folder.join("desk.policy"));
         fs::write(self.folder.join("policy.md"), "# What is kept\n\nWhat is said at the desk, for seven years.\n")?;
-        fs::write(&file, self.policy_file(escrow_key, &origin(certificate.root()).to_string()))?;
+        fs::write(&file, self.policy_file(enrolled, listening))?;
         let mut arguments = vec![OsString::from("policy"), "sign".into(), "--json".into(), file.into_os_string()];
         for (option, path) in [
             ("--key", offline.join("policy.key")),
@@ -180,7 +175,12 @@ impl EscrowProcess {
         Ok(fs::read_to_string(signed)?)
     }
 
-    fn policy_file(&self, escrow_key: &str, log_origin: &str) -> String {
+    fn policy_file(&self, enrolled: &Value, listening: &str) -> String {
+        let named = |field: &str| {
+            let value = enrolled.pointer(&format!("/policy/{field}")).and_then(Value::as_str).unwrap_or_default();
+            format!("{field} = \"{value}\"\n")
+        };
+        let named: String = ["account", "key", "pin", "log_key"].into_iter().map(named).collect();
         let (seats, quorum) = SEATS;
         let archive_key: String = self.key.public().to_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
         let seat =
@@ -191,13 +191,13 @@ impl EscrowProcess {
              document_url = \"https://demo.example/policy\"\npurpose = \"Records of the desk.\"\n\
              retention_class = \"seven-years\"\nmode = \"required\"\n\
              [notice]\nen = \"What is said in this group is archived.\"\n\
-             [escrow]\naccount = \"{HANDLE}\"\nkey = \"{escrow_key}\"\n\
-             [archive]\nkey = \"{archive_key}\"\ngeneration = 1\nquorum = {quorum}\nlog_origin = \"{log_origin}\"\n\
-             statement_url = \"https://demo.example/statements\"\n{seats}"
+             [escrow]\n{named}endpoint = \"{listening}\"\n\
+             [archive]\nkey = \"{archive_key}\"\ngeneration = 1\nquorum = {quorum}\n{seats}"
         )
     }
 
-    async fn start(&mut self) -> Result<(), EscrowFault> {
+    /// Starts the process, and says where it listens.
+    async fn start(&mut self) -> Result<String, EscrowFault> {
         let log = OpenOptions::new().create(true).append(true).open(self.folder.join("stderr.log"))?;
         let mut child = Command::new(std::env::current_exe()?)
             .args(["escrow", "--", "serve", "--json", "--listen", "127.0.0.1:0", "--dir"])
@@ -216,7 +216,8 @@ impl EscrowProcess {
             return Err(self.silent("begin to serve"));
         }
         self.child = Some(child);
-        Ok(())
+        let said: Value = serde_json::from_str(&said).map_err(io::Error::other)?;
+        Ok(said.get("listening").and_then(Value::as_str).unwrap_or_default().to_owned())
     }
 
     /// One command that ends by itself, and the object that it prints.

@@ -17,11 +17,10 @@ use chancery_escrow::Node;
 use chancery_protocol::{
     escrow::{
         KeyShare, Opening, Record, RecordBody, ScopeHeader, SealedRecord,
-        evidence::origin,
         threshold::{ArchiveKey, combine, deal},
     },
     identity::{DeviceKey, Role, key_file},
-    ids::{EscrowKeyHash, OpeningHash, Seq},
+    ids::{EscrowKeyHash, OpeningHash, Seq, SpkiPin},
     mls::{
         EscrowPolicy, PolicyCertificate,
         policy::{PolicyMode, PolicyNotice},
@@ -175,7 +174,7 @@ impl Stage {
             .add_account_with(&"archive".parse()?, Role::Escrow, None)?
             .to_string();
         let enrolled = node_command(dir, &["enrol", "--json", "--dir"], &admitted)?;
-        let escrow_key = enrolled.split('"').skip_while(|word| *word != "escrow_key").nth(2).ok_or("no escrow key")?;
+        let escrow_key = enrolled.split('"').skip_while(|word| *word != "key").nth(2).ok_or("no escrow key")?;
         let (key, shares) = deal(1, 2, 3, &mut seeded(b"archive key", 1))?;
         let policy = policy(&config, escrow_key.parse()?, &key)?;
         let mut node = Process::start(dir)?;
@@ -389,8 +388,10 @@ fn policy(config: &Path, escrow_key: EscrowKeyHash, key: &ArchiveKey) -> Outcome
         quorum: 2,
         seats: 3,
         seats_hash: [4; 32],
-        log_origin: origin(certificate.root()).to_string(),
-        statement_url: "https://example.org/statements".to_owned(),
+        // Nobody listens there: what is archived is read in the node's folder.
+        log_key: [0x0c; 32],
+        endpoint: "127.0.0.1:9".parse()?,
+        endpoint_pin: SpkiPin([0x0e; 32]),
         notices: vec![notice()],
     };
     Ok(policy.sign(&DeviceKey::from_seed(seed)?, &certificate)?.to_string())

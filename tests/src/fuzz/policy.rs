@@ -1,6 +1,7 @@
 //! Escrow policies: as they stand in a group, and, where the bytes are no signed policy, what a policy key would sign.
 
 use chancery_protocol::{
+    escrow::ArchivePublicKey,
     identity::Purpose,
     limits::POLICY_BYTES_MAX,
     mls::{EscrowPolicy, PolicyCertificate, SignedPolicy},
@@ -52,7 +53,8 @@ fn holds(signed: &SignedPolicy) {
     assert!(signed.bytes().len() <= POLICY_BYTES_MAX);
     assert!(policy.quorum >= 2 && policy.quorum <= policy.seats && policy.seats <= 64);
     assert!(policy.version >= 1 && (policy.version == 1) == policy.previous.is_none());
-    assert!(policy.archive_key != [0; 32] && policy.archive_generation >= 1);
+    assert!(ArchivePublicKey::from_bytes(&policy.archive_key).is_some() && policy.archive_generation >= 1);
+    assert_eq!(policy.endpoint.as_str().parse().as_ref(), Ok(&policy.endpoint));
     assert!(policy.notices.iter().all(|notice| policy.has_notice(notice.hash()) && !notice.text.is_empty()));
     assert!(!signed.follows(signed));
     if policy.version < u64::MAX {

@@ -41,6 +41,7 @@ pub(super) fn policy(input: &Value) -> Result<Outcome, String> {
         "escrow_account": hex(policy.escrow_account().0), "escrow_key": hex(policy.escrow_key.0),
         "archive_key": hex(policy.archive_key), "archive_generation": policy.archive_generation,
         "quorum": policy.quorum, "seats": policy.seats, "seats_hash": hex(policy.seats_hash),
-        "log_origin": policy.log_origin, "statement_url": policy.statement_url, "notices": notices,
+        "log_key": hex(policy.log_key), "endpoint": policy.endpoint.as_str(),
+        "endpoint_pin": hex(policy.endpoint_pin.0), "notices": notices,
     })))
 }

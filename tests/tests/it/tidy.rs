@@ -23,7 +23,8 @@ const LAYERS: &[&[&str]] = &[
     &["merkle"],
     &["wire"],
     &["identity"],
-    &["mls", "escrow"],
+    &["escrow"],
+    &["mls"],
     &["client", "relay"],
     &["capture"],
 ];

@@ -9,7 +9,7 @@ pub mod view;
 
 pub use entry::{DirectoryEntry, DirectoryEvent};
 pub use follow::{Follow, Outcome, Step};
-pub use view::{DirectoryNews, DirectoryView, Freshness, SplitEvidence, Standing};
+pub use view::{DirectoryNews, DirectoryView, Freshness, STOP_AFTER, SplitEvidence, Standing, WARN_AFTER};
 
 use crate::{ids::RootHash, merkle::Origin};
 

@@ -28,7 +28,7 @@ pub const WARN_AFTER: Duration = Duration::from_secs(3_600);
 pub const STOP_AFTER: Duration = Duration::from_secs(24 * 3_600);
 
 /// How old the newest head is. (directory.fresh.1)
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Freshness {
     /// Under an hour.
     Fresh,

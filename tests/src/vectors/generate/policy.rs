@@ -35,7 +35,14 @@ pub(super) fn add(set: &mut Set) {
     let mut add = |name: &str, title: &str, proves: &[&str], bytes: Vec<u8>, expect: &str| {
         set.add(&format!("policy/{name}"), "policy", title, proves, json!({"bytes": hex(bytes)}), expect);
     };
-    let good = ["policy.verify.1", "policy.certificate.1", "policy.hash.1", "policy.notice.1", "policy.escrow.1"];
+    let good = [
+        "policy.endpoint.1",
+        "policy.verify.1",
+        "policy.certificate.1",
+        "policy.hash.1",
+        "policy.notice.1",
+        "policy.escrow.1",
+    ];
     add("first", "the first version of a policy", &good, signed.bytes().to_vec(), "ok");
     add("second", "the version after it", &good, sign(&root, 1, &second).bytes().to_vec(), "ok");
     add(
@@ -76,6 +83,20 @@ pub(super) fn add(set: &mut Set) {
     let mislabelled = [encode(&Blob(inner.clone())), encode(&certificate), encode(&label)].concat();
     bad("signature-label", "signed for another purpose", mislabelled, "signature");
 
+    let inner_with = |place: &str| {
+        let (at, was) = (first.endpoint.as_str(), encode(&first));
+        let start = was.windows(at.len()).position(|window| window == at.as_bytes()).unwrap();
+        let length = u8::try_from(place.len()).unwrap();
+        [&was[..start - 1], &[length], place.as_bytes(), &was[start + at.len()..]].concat()
+    };
+    for (name, title, place) in [
+        ("endpoint-port", "an endpoint without a port", "archive.acme.example"),
+        ("endpoint-url", "an endpoint that is a URL", "https://archive.acme.example:4434"),
+        ("endpoint-zeros", "a port that begins with a zero", "archive.acme.example:04434"),
+    ] {
+        let proves = ["policy.verify.1", "policy.endpoint.1"];
+        add(&format!("bad/{name}"), title, &proves, wire(&inner_with(place), &certificate), "encoding");
+    }
     let mut field = |name: &str, title: &str, spoil: &dyn Fn(&mut EscrowPolicy)| {
         let mut policy = first.clone();
         spoil(&mut policy);
@@ -93,11 +114,11 @@ pub(super) fn add(set: &mut Set) {
     field("purpose", "a purpose of no bytes", &|policy| policy.purpose.clear());
     field("retention", "a retention class with a space", &|policy| policy.retention_class = "7 years".to_owned());
     field("archive-key", "an archive key of zeros", &|policy| policy.archive_key = [0; 32]);
+    field("archive-key-no-element", "an archive key that is no element", &|policy| policy.archive_key = [0xff; 32]);
     field("generation", "generation 0", &|policy| policy.archive_generation = 0);
     field("quorum-one", "a quorum of one", &|policy| policy.quorum = 1);
     field("quorum-many", "a quorum above the seats", &|policy| policy.quorum = 6);
     field("seats", "65 seats", &|policy| policy.seats = 65);
-    field("log-origin", "an origin with a space", &|policy| policy.log_origin = "a b".to_owned());
     field("notices-none", "no notice", &|policy| policy.notices.clear());
     field("notices-order", "languages in descending order", &|policy| policy.notices.reverse());
     field("notices-twice", "one language twice", &|policy| policy.notices[1].language = "en".to_owned());

@@ -11,14 +11,14 @@ use chancery_protocol::{
         threshold::{combine, deal},
     },
     identity::{DeviceIdentity, DeviceKey},
-    ids::{GroupId, OpeningHash, SegmentId},
+    ids::{GroupId, OpeningHash, SegmentId, SpkiPin},
     mls::{
         EscrowPolicy, PolicyCertificate, SignedPolicy,
         policy::{PolicyMode, PolicyNotice, escrow_key_hash},
     },
     secret::{Random, Secret32},
     time::Timestamp,
-    wire::{Blob, decode_exact},
+    wire::{Blob, Frame, capture::StatementTold, decode_exact},
 };
 
 use super::{
@@ -66,8 +66,10 @@ fn first_policy(node: &DeviceIdentity, key: &ArchiveKey) -> EscrowPolicy {
         quorum: 2,
         seats: 3,
         seats_hash: [4; 32],
-        log_origin: "home.example/archive".to_owned(),
-        statement_url: "https://home.example/statements".to_owned(),
+        // Nobody asks for receipts yet.
+        log_key: [0x0c; 32],
+        endpoint: "archive.home.example:4434".parse().unwrap(),
+        endpoint_pin: SpkiPin([0x0e; 32]),
         notices: vec![PolicyNotice { language: "en".to_owned(), text: "This group is archived.".to_owned() }],
     }
 }
@@ -163,6 +165,17 @@ impl World {
     /// Whether a node archives.
     pub fn archives(&self, who: usize) -> bool {
         self.archive.as_ref().is_some_and(|archive| archive.node == who)
+    }
+
+    /// What the node answers to a member, if its process is there and both have a network.
+    pub(super) fn archive_answer(&self, who: usize, question: &Frame) -> Option<Frame> {
+        let node = &self.nodes[self.archive.as_ref()?.node];
+        if node.machine.is_none() || node.busy.is_some() || node.parted || self.nodes[who].parted {
+            return None;
+        }
+        let Frame::AskStatement(ask) = question else { return None };
+        let row = node.disk.rows.get(&(Space::Statement, ask.lookup.as_bytes().to_vec()));
+        Some(Frame::StatementTold(StatementTold { statement: row.cloned().map(Blob) }))
     }
 
     pub(super) fn found_escrowed(&mut self, who: usize, name: String) {

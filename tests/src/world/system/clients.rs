@@ -132,6 +132,7 @@ impl World {
     }
 
     fn carry_out(&mut self, who: usize, mut outputs: VecDeque<Output>, commit: Commit) {
+        let mut asks = Vec::new();
         while let Some(output) = outputs.pop_front() {
             match output {
                 Output::Persist(mut rows) => {
@@ -160,6 +161,7 @@ impl World {
                 Output::Send(correlation, frame) => self.send(who, correlation, frame),
                 Output::Done(id, outcome) => self.answer(who, id, outcome),
                 Output::Events | Output::Truncate => {}
+                Output::AskArchive(question) => asks.push(question),
                 Output::AskRegistrar(resource) => self.ask_registrar(who, resource),
                 Output::AskPartner { root, resource, .. } => self.ask_partner(who, root, resource),
                 Output::Disconnect { refusal, retry } => {
@@ -179,6 +181,10 @@ impl World {
                     }
                 }
             }
+        }
+        for question in asks {
+            let answer = self.archive_answer(who, &question.frame);
+            self.input(who, Input::ArchiveSaid(question.number, answer), commit);
         }
     }
 

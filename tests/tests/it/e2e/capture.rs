@@ -17,7 +17,7 @@ use chancery_protocol::{
     merkle::{Checkpoint, MemoryLog, Resource, Tile, leaf_hash, tile::decode_bundle},
     mls::{
         EscrowPolicy, PolicyCertificate,
-        policy::{PolicyMode, PolicyNotice, escrow_key_hash},
+        policy::{PolicyMode, PolicyNotice, endpoint_pin, escrow_key_hash},
     },
     secret::{Random, Secret32},
     time::Timestamp,
@@ -37,7 +37,7 @@ fn notice() -> PolicyNotice {
 }
 
 /// Signed with the keys that `init` has made, as its operator would with `chancery-escrow policy sign`.
-pub fn policy(deployment: &Deployment, node: &Node, key: &ArchiveKey) -> String {
+pub async fn policy(deployment: &Deployment, node: &Node, key: &ArchiveKey) -> String {
     let offline = deployment.dir.path().join("relay/offline");
     let read = |name: &str| std::fs::read_to_string(offline.join(name)).unwrap();
     let policy_key = DeviceKey::from_seed(key_file::parse(&read("policy.key"), "policy").unwrap()).unwrap();
@@ -62,8 +62,9 @@ pub fn policy(deployment: &Deployment, node: &Node, key: &ArchiveKey) -> String 
         quorum: 2,
         seats: 3,
         seats_hash: [4; 32],
-        log_origin: origin(certificate.root()).to_string(),
-        statement_url: "https://example.org/statements".to_owned(),
+        log_key: node.log_key().await.unwrap().unwrap(),
+        endpoint: "archive.example:4434".parse().unwrap(),
+        endpoint_pin: endpoint_pin(node.endpoint_key().unwrap().public()),
         notices: vec![notice()],
     };
     policy.sign(&policy_key, &certificate).unwrap().to_string()
@@ -191,7 +192,7 @@ async fn a_node_that_dies_on_the_way_archives_each_entry_once_and_proves_it() {
     within(node.client().wait_online()).await.unwrap();
 
     let (ana, bo) = (deployment.tenant("ana").await, deployment.tenant("bo").await);
-    let policy = policy(&deployment, &node, &key);
+    let policy = policy(&deployment, &node, &key).await;
     let group = within(ana.create_escrowed_group("desk 设计", &policy)).await.unwrap();
     // Nothing is said before the notice is acknowledged.
     assert_eq!(ana.send(group, "too early").await.unwrap_err().code(), "not_allowed");
@@ -232,7 +233,7 @@ async fn a_node_that_dies_on_the_way_archives_each_entry_once_and_proves_it() {
 
     // Anybody who knows the lookup is told; what is told verifies.
     let identity = node.identity().unwrap();
-    let endpoint_key = chancery_client::FileKey::create_or_open(dir.join("endpoint.key")).unwrap();
+    let endpoint_key = node.endpoint_key().unwrap();
     let (any, now) = (SocketAddr::from(([127, 0, 0, 1], 0)), Timestamp(0));
     let endpoint = Endpoint::open(any, &endpoint_key, node.client().clone(), identity.authority, now).unwrap();
     let Authority::Tenant(root) = identity.authority else { panic!("{:?}", identity.authority) };

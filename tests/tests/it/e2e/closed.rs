@@ -22,8 +22,9 @@ use super::{
     deployment::{Deployment, texts_when, within},
 };
 
-const SPACES: [Space; 21] = [
+const SPACES: [Space; 22] = [
     Space::Host,
+    Space::Archived,
     Space::Device,
     Space::Mls,
     Space::Group,
@@ -118,7 +119,8 @@ async fn archive(deployment: &mut Deployment, name: &str) -> Vec<Taken> {
     node.enrol(&ticket.to_string()).await.unwrap();
     within(node.client().wait_online()).await.unwrap();
     let ana = deployment.tenant("ana").await;
-    let group: GroupId = within(ana.create_escrowed_group("desk", &policy(deployment, &node, &key))).await.unwrap();
+    let group: GroupId =
+        within(ana.create_escrowed_group("desk", &policy(deployment, &node, &key).await)).await.unwrap();
     acknowledge(&ana, group).await;
     for number in 0..4 {
         ana.send(group, &format!("ana {number}")).await.unwrap();

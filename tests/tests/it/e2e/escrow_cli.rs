@@ -10,8 +10,10 @@ fn json(printed: &str) -> Value {
     serde_json::from_str(printed.lines().last().unwrap()).unwrap()
 }
 
-/// The policy as its authors write it, for a node that prints this key when it enrols.
-fn write_policy(dir: &Path, escrow_key: &str) -> String {
+/// The policy as its authors write it, for a node that prints this when it enrols.
+fn write_policy(dir: &Path, node: &Value, endpoint: &str) -> String {
+    let [account, escrow_key, pin, log_key] =
+        ["account", "key", "pin", "log_key"].map(|field| node[field].as_str().unwrap());
     let archive_key = {
         use chancery_protocol::{escrow::threshold::deal, secret::Random};
         let (key, _) = deal(1, 2, 3, &mut Random::new([5; 32])).unwrap();
@@ -34,14 +36,15 @@ mode = "best_effort"
 [notice]
 en = "This group is archived."
 [escrow]
-account = "archive"
+account = "{account}"
 key = "{escrow_key}"
+pin = "{pin}"
+log_key = "{log_key}"
+endpoint = "{endpoint}"
 [archive]
 key = "{archive_key}"
 generation = 1
 quorum = 2
-log_origin = "example.org/archive"
-statement_url = "https://example.org/statements"
 {seats}"#
     );
     std::fs::write(dir.join("policy.md"), "What is kept, why, for how long.\n").unwrap();
@@ -73,19 +76,20 @@ fn a_node_is_enrolled_named_by_a_policy_serves_says_how_it_stands_and_stops() {
 
     let ticket = account(&["archive", "--role", "escrow"]);
     let enrolled = json(&ok_with(&["chancery-escrow", "enrol", "--json", "--dir", &node], &ticket).unwrap());
-    assert_eq!(enrolled["account"], "archive");
+    assert_eq!(enrolled["policy"]["account"], "archive");
     let standing = ok(&["chancery-escrow", "status", "--dir", &node]);
     assert!(standing.contains("not serving") && standing.contains("groups 0"), "{standing}");
-
-    let file = write_policy(folder.0.path(), enrolled["escrow_key"].as_str().unwrap());
-    let (offline, signed) = (format!("{relay_dir}/offline"), folder.path("desk.policy"));
-    let (key, certificate) = (format!("{offline}/policy.key"), format!("{offline}/policy.cert"));
-    ok(&["chancery-escrow", "policy", "sign", &file, "--key", &key, "--certificate", &certificate, "--out", &signed]);
+    assert!(standing.contains(enrolled["policy"]["log_key"].as_str().unwrap()), "{standing}");
 
     let listen = "127.0.0.1:0";
     let mut serving = Terminal::start(&["chancery-escrow", "serve", "--json", "--listen", listen, "--dir", &node]);
     let first = json(&serving.wait_for("listening"));
-    assert!(first["pin"].as_str().is_some_and(|pin| pin.len() == 64), "{first}");
+    assert_eq!(first["pin"], enrolled["policy"]["pin"]);
+    let file = write_policy(folder.0.path(), &enrolled["policy"], first["listening"].as_str().unwrap());
+    let (offline, signed) = (format!("{relay_dir}/offline"), folder.path("desk.policy"));
+    let (key, certificate) = (format!("{offline}/policy.key"), format!("{offline}/policy.cert"));
+    ok(&["chancery-escrow", "policy", "sign", &file, "--key", &key, "--certificate", &certificate, "--out", &signed]);
+
     let second = run(&["chancery-escrow", "serve", "--listen", listen, "--dir", &node]);
     assert_eq!(code(&second), 1);
     assert!(String::from_utf8_lossy(&second.stderr).contains("use"), "{second:?}");
@@ -110,7 +114,7 @@ fn a_node_is_enrolled_named_by_a_policy_serves_says_how_it_stands_and_stops() {
     let status = &said["status"];
     assert_eq!((status["online"].as_bool(), status["groups"].as_u64()), (Some(true), Some(1)), "{said}");
     assert_eq!((status["stuck"].as_u64(), status["open_segments"].as_u64()), (Some(0), Some(1)), "{said}");
-    assert!(said["at_ms"].as_u64() > Some(0) && status["log_key"].as_str().is_some(), "{said}");
+    assert!(said["at_ms"].as_u64() > Some(0) && said["policy"] == enrolled["policy"], "{said}");
 
     let log = serving.terminate();
     for private in ["设计", "for the record", "ana"] {

@@ -1,0 +1,470 @@
+//! Whether the escrow member keeps up: its node is asked what it has archived, and that is compared with what this device
+//! has read. `spec/evidence.md#comparing`.
+//!
+//! This module does not connect: the driver asks, and hands the answer in.
+
+use core::time::Duration;
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::{
+    client::{
+        api::{
+            AlarmKind, ArchiveQuestion, ArchiveSummary, ArchiveTrouble, ClientFault, CommandId, Event, GroupStatus,
+            Output, Reply,
+        },
+        escrow::escrow_of,
+        machine::{ClientMachine, GroupSlot, Opening},
+    },
+    escrow::{
+        CaptureState, CaptureStatement,
+        statement::{authenticator_hash, lookup},
+    },
+    identity::{
+        Freshness,
+        directory::{STOP_AFTER, WARN_AFTER},
+    },
+    ids::{DeviceId, Epoch, GroupId, HeadHash, Seq},
+    limits::{ARCHIVE_QUESTIONS_MAX, ENTRIES_UNARCHIVED_MAX},
+    mls::{Merged, policy::PolicyMode},
+    rows::{RowWrite, Space},
+    time::Timestamp,
+    wire::{
+        Frame,
+        capture::{AskStatement, StatementTold},
+        decode_exact, encode,
+        relay::Head,
+    },
+};
+
+/// How often a node is asked about a group.
+const ASK_EVERY: Duration = Duration::from_secs(15 * 60);
+/// How long after an own entry: the node has stated it by then. (escrow.state.1)
+const ASK_AFTER_OWN: Duration = Duration::from_secs(90);
+/// How soon a node that was silent is asked again; twice as late each time.
+const ASK_AGAIN: Duration = Duration::from_secs(120);
+/// Up to so much later, so that not all members ask at once.
+const SPREAD_MS: u64 = 60_000;
+/// How long after its leaf was added an escrow member is added again, if it has read that and is stuck behind it.
+const READD_AFTER: Duration = Duration::from_secs(10 * 60);
+/// The same if it has not stated that it reads the group.
+const READD_UNREAD_AFTER: Duration = Duration::from_secs(3_600);
+/// How often in a row a node must be silent before that counts: a device that comes online may ask before it is.
+const SILENT_MIN: u32 = 2;
+
+/// What is stored of a group.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct ArchiveRecord {
+    /// The newest entry that was stated as archived, and that is the same here.
+    archived: Option<Seq>,
+    /// When that was compared.
+    compared_at: Option<Timestamp>,
+    /// When this device read the oldest entry behind it.
+    behind_since: Option<Timestamp>,
+    /// Since when the node gives no answer that can be used.
+    silent_since: Option<Timestamp>,
+    /// What the host was told.
+    told: Freshness,
+    /// The commit that brought the escrow member's leaf in, and when this device read it.
+    leaf_since: (Seq, Timestamp),
+    /// The first place at which the present escrow member was in the group, as far as this device knows.
+    member_since: Seq,
+}
+
+/// An entry that this device has read, as long as it is not stated as archived.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct ReadEntry {
+    head: HeadHash,
+    epoch: Epoch,
+    authenticator: [u8; 32],
+    at: Timestamp,
+}
+
+/// What this device knows of the archive of one group.
+#[derive(Debug)]
+pub(super) struct ArchiveWatch {
+    record: ArchiveRecord,
+    /// The last entry that was compared, and those behind it.
+    read: BTreeMap<Seq, ReadEntry>,
+    /// When the node is asked next.
+    ask_at: Timestamp,
+    /// Whether a question is open.
+    is_asking: bool,
+    /// How often in a row it was silent.
+    silent: u32,
+    /// A statement of an entry that this device has not read yet.
+    ahead: Option<CaptureStatement>,
+    /// Commands that wait for the answer.
+    waiting: Vec<CommandId>,
+}
+
+/// What an answer was.
+enum Answer {
+    Silent,
+    Unusable(String),
+    Unknown,
+    Stated(CaptureStatement),
+}
+
+fn entry_key(group: GroupId, seq: Seq) -> Vec<u8> {
+    [group.as_bytes().as_slice(), &seq.0.to_be_bytes()].concat()
+}
+
+/// How late something is that should have been done at `since`.
+fn lateness(since: Timestamp, now: Timestamp) -> Freshness {
+    match now.since(since) {
+        age if age >= STOP_AFTER => Freshness::Stale,
+        age if age >= WARN_AFTER => Freshness::Aging,
+        _ => Freshness::Fresh,
+    }
+}
+
+/// Part of the spread that is this device's in this group.
+fn spread(device: DeviceId, group: GroupId) -> Duration {
+    let hash = Sha256::new().chain_update(device.as_bytes()).chain_update(group.as_bytes()).finalize();
+    let number = hash.first_chunk().map_or(0, |bytes| u64::from_be_bytes(*bytes));
+    Duration::from_millis(number % SPREAD_MS)
+}
+
+impl ArchiveWatch {
+    fn new(record: ArchiveRecord, ask_at: Timestamp) -> Self {
+        Self { record, read: BTreeMap::new(), ask_at, is_asking: false, silent: 0, ahead: None, waiting: Vec::new() }
+    }
+
+    /// From its rows, the group's id cut off; none if they are not whole.
+    pub(super) fn open(rows: &[(Vec<u8>, Vec<u8>)], device: DeviceId, group: GroupId) -> Option<Self> {
+        let (_, record) = rows.iter().find(|(rest, _)| rest.is_empty())?;
+        let record: ArchiveRecord = decode_exact("", record).ok()?;
+        // Whoever has compared a moment ago does not ask again because it was started again.
+        let asked_at = record.compared_at.map_or(Timestamp(0), |at| at.plus(ASK_EVERY));
+        let mut watch = Self::new(record, asked_at.plus(spread(device, group)));
+        for (rest, value) in rows.iter().filter(|(rest, _)| !rest.is_empty()) {
+            let seq = u64::from_be_bytes(rest.as_slice().try_into().ok()?);
+            watch.read.insert(Seq(seq), decode_exact("", value).ok()?);
+        }
+        Some(watch)
+    }
+
+    fn summary(&self) -> ArchiveSummary {
+        let ArchiveRecord { archived, compared_at, behind_since, told, .. } = self.record;
+        ArchiveSummary { archived, compared_at, behind_since, lateness: told }
+    }
+}
+
+impl GroupSlot {
+    /// How far the group is archived, as far as this device knows.
+    pub(super) fn archive_summary(&self) -> Option<ArchiveSummary> {
+        self.archive.as_ref().map(ArchiveWatch::summary)
+    }
+
+    /// evidence.behind.2: since when sending has stopped because the archive does not keep up.
+    pub(super) fn archive_stops(&self) -> Option<Timestamp> {
+        let policy = self.group.as_ref()?.view().policy.as_ref()?;
+        let record = &self.archive.as_ref()?.record;
+        let stops = record.told == Freshness::Stale && policy.policy().mode == PolicyMode::Required;
+        record.behind_since.filter(|_| stops)
+    }
+
+    /// Whether its node may be asked now or later.
+    fn asks(&self) -> bool {
+        let member = matches!(self.record.status, GroupStatus::Active | GroupStatus::Leaving);
+        self.is_followed() && member && self.opening == Opening::Open
+    }
+}
+
+impl ClientMachine {
+    fn write_archive(&mut self, id: GroupId) {
+        let record = self.groups.get(&id).and_then(|slot| slot.archive.as_ref()).map(|watch| encode(&watch.record));
+        self.write(RowWrite { space: Space::Archived, key: id.as_bytes().to_vec(), value: record });
+    }
+
+    /// An entry was read, or is where this device begins: it is to be archived. (evidence.compare.1)
+    pub(super) fn entry_read(&mut self, id: GroupId, now: Timestamp) {
+        let spread = spread(self.key.device(), id);
+        let Some(slot) = self.groups.get_mut(&id).filter(|_| self.listening.is_none()) else { return };
+        let Some(group) = slot.group.as_ref().filter(|group| group.view().policy.is_some()) else { return };
+        let Head { seq, hash } = slot.record.head;
+        let read = ReadEntry {
+            head: hash,
+            epoch: group.epoch(),
+            authenticator: authenticator_hash(&group.epoch_authenticator()),
+            at: now,
+        };
+        let fresh = ArchiveRecord {
+            archived: None,
+            compared_at: None,
+            behind_since: None,
+            silent_since: None,
+            told: Freshness::Fresh,
+            leaf_since: (seq, now),
+            member_since: seq,
+        };
+        let first = now.plus(ASK_AFTER_OWN).plus(spread);
+        let watch = slot.archive.get_or_insert_with(|| ArchiveWatch::new(fresh, first));
+        let begins = watch.record.behind_since.is_none();
+        watch.record.behind_since.get_or_insert(now);
+        let mut rows = vec![(seq, Some(encode(&read)))];
+        watch.read.insert(seq, read);
+        if watch.read.len() > ENTRIES_UNARCHIVED_MAX {
+            rows.extend(watch.read.pop_first().map(|(oldest, _)| (oldest, None)));
+        }
+        let ahead = watch.ahead.take_if(|ahead| ahead.head.seq <= seq);
+        for (seq, value) in rows {
+            self.write(RowWrite { space: Space::Archived, key: entry_key(id, seq), value });
+        }
+        if begins {
+            self.write_archive(id);
+        }
+        if let Some(statement) = ahead {
+            self.compare(id, &statement, now);
+            self.judge_lateness(id, None, now);
+        }
+    }
+
+    /// An own entry has its place: the node is asked when it has had time to state it.
+    pub(super) fn ask_about_own(&mut self, id: GroupId, now: Timestamp) {
+        let soon = now.plus(ASK_AFTER_OWN).plus(spread(self.key.device(), id));
+        if let Some(watch) = self.groups.get_mut(&id).and_then(|slot| slot.archive.as_mut()) {
+            watch.ask_at = watch.ask_at.min(soon);
+        }
+    }
+
+    /// A merged commit, whose place is the next one, may have brought the escrow member in, or in again.
+    pub(super) fn escrow_added(&mut self, id: GroupId, merged: &Merged, now: Timestamp) {
+        let Some(slot) = self.groups.get_mut(&id) else { return };
+        let place = slot.record.head.seq.next();
+        let Some(escrow) = slot.group.as_ref().and_then(|group| escrow_of(group.view())) else { return };
+        let known = merged.before.leaves.contains_key(&escrow);
+        let Some(watch) = slot.archive.as_mut().filter(|_| !known || merged.added.contains(&escrow)) else { return };
+        watch.record.leaf_since = (place, now);
+        if !known {
+            watch.record.member_since = place;
+        }
+        self.write_archive(id);
+    }
+
+    /// What is known of a group that this device has left goes.
+    pub(super) fn forget_archive(&mut self, id: GroupId) {
+        let Some(watch) = self.groups.get_mut(&id).and_then(|slot| slot.archive.take()) else { return };
+        for seq in watch.read.into_keys() {
+            self.write(RowWrite { space: Space::Archived, key: entry_key(id, seq), value: None });
+        }
+        self.write_archive(id);
+        for command in watch.waiting {
+            self.finish_command(Some(command), Err(ClientFault::NotMember));
+        }
+    }
+
+    // --- asking ---
+
+    /// The host wants to know: the node is asked at once, and the command done with the answer.
+    pub(super) fn check_archive(&mut self, id: CommandId, group: GroupId) -> Result<Option<Reply>, ClientFault> {
+        let slot = self.groups.get_mut(&group).ok_or(ClientFault::UnknownGroup)?;
+        slot.group.as_ref().ok_or(ClientFault::NotMember)?.view().policy.as_ref().ok_or(ClientFault::NotEscrowed)?;
+        let followed = slot.is_followed();
+        let Some(watch) = &mut slot.archive else { return Err(ClientFault::NotEscrowed) };
+        if !followed {
+            return Ok(Some(Reply::Archive(watch.summary())));
+        }
+        watch.waiting.push(id);
+        if !watch.is_asking {
+            self.ask_statement(group);
+        }
+        Ok(None)
+    }
+
+    fn ask_statement(&mut self, id: GroupId) {
+        let Some(slot) = self.groups.get_mut(&id) else { return };
+        let (Some(watch), Some(group)) = (&mut slot.archive, &slot.group) else { return };
+        watch.is_asking = true;
+        let lookup = lookup(&group.view().charter.nonce);
+        self.ask_archive(id, Frame::AskStatement(AskStatement { lookup }));
+    }
+
+    fn ask_archive(&mut self, id: GroupId, frame: Frame) {
+        let Some(group) = self.groups.get(&id).and_then(|slot| slot.group.as_ref()) else { return };
+        let Some(policy) = group.view().policy.as_ref().map(|signed| signed.policy()) else { return };
+        let (endpoint, pin) = (policy.endpoint.clone(), policy.endpoint_pin);
+        self.last_question = self.last_question.wrapping_add(1);
+        let number = self.last_question;
+        self.questions.insert(number, id);
+        self.ask_archives.push(Output::AskArchive(ArchiveQuestion { number, endpoint, pin, frame }));
+    }
+
+    /// Whoever comes online asks soon, and not at the same moment as all others.
+    pub(super) fn archives_online(&mut self, now: Timestamp) {
+        let device = self.key.device();
+        for (id, slot) in &mut self.groups {
+            if let Some(watch) = slot.archive.as_mut().filter(|watch| watch.ask_at < now) {
+                watch.ask_at = now.plus(spread(device, *id));
+            }
+        }
+    }
+
+    /// Asks about the groups whose time has come. (evidence.ask.1)
+    pub(super) fn mind_archives(&mut self, now: Timestamp) {
+        if !self.online {
+            return;
+        }
+        let due = |slot: &GroupSlot| {
+            let waits = slot.archive.as_ref().is_some_and(|watch| !watch.is_asking && watch.ask_at <= now);
+            waits && slot.asks()
+        };
+        let room = ARCHIVE_QUESTIONS_MAX.saturating_sub(self.questions.len());
+        let due: Vec<GroupId> =
+            self.groups.iter().filter(|(_, slot)| due(slot)).map(|(id, _)| *id).take(room).collect();
+        for id in due {
+            self.ask_statement(id);
+        }
+    }
+
+    pub(super) fn archives_timeout(&self) -> Option<Timestamp> {
+        let has_room = self.questions.len() < ARCHIVE_QUESTIONS_MAX;
+        let asking = self.groups.values().filter(|slot| has_room && slot.asks());
+        let watches = asking.filter_map(|slot| slot.archive.as_ref()).filter(|watch| !watch.is_asking);
+        watches.map(|watch| watch.ask_at).min()
+    }
+
+    // --- the answer ---
+
+    /// What the node has answered to a question, or nothing.
+    pub(super) fn archive_said(&mut self, number: u32, answer: Option<Frame>, now: Timestamp) {
+        let Some(id) = self.questions.remove(&number) else { return };
+        let answer = self.read_statement(id, answer);
+        let Some(slot) = self.groups.get_mut(&id) else { return };
+        let (own, Some(watch)) = (slot.record.head.seq, &mut slot.archive) else { return };
+        watch.is_asking = false;
+        let silent = matches!(answer, Answer::Silent | Answer::Unusable(_));
+        watch.silent = if silent { watch.silent.saturating_add(1) } else { 0 };
+        let pause = if silent { ASK_AGAIN * 2_u32.pow(watch.silent.clamp(1, 4) - 1) } else { ASK_EVERY };
+        watch.ask_at = now.plus(pause.min(ASK_EVERY)).plus(spread(self.key.device(), id));
+        let since = watch.record.silent_since;
+        watch.record.silent_since = silent.then(|| since.unwrap_or(now));
+        let trouble = match &answer {
+            Answer::Silent => ArchiveTrouble::Silent,
+            Answer::Unusable(reason) => ArchiveTrouble::Unusable(reason.clone()),
+            Answer::Unknown => ArchiveTrouble::Unknown,
+            Answer::Stated(statement) if statement.state == CaptureState::Stuck => ArchiveTrouble::Stuck,
+            Answer::Stated(statement) if statement.head.seq > own => ArchiveTrouble::Ahead,
+            Answer::Stated(_) => ArchiveTrouble::Behind,
+        };
+        if let Answer::Stated(statement) = &answer {
+            self.compare(id, statement, now);
+        }
+        self.heal_escrow(id, &answer, now);
+        self.judge_lateness(id, Some(trouble), now);
+        self.write_archive(id);
+        let Some(watch) = self.groups.get_mut(&id).and_then(|slot| slot.archive.as_mut()) else { return };
+        let (waiting, summary) = (core::mem::take(&mut watch.waiting), watch.summary());
+        for command in waiting {
+            self.finish_command(Some(command), Ok(Reply::Archive(summary)));
+        }
+    }
+
+    fn read_statement(&self, id: GroupId, answer: Option<Frame>) -> Answer {
+        let bytes = match answer {
+            Some(Frame::StatementTold(StatementTold { statement: Some(bytes) })) => bytes,
+            Some(Frame::StatementTold(StatementTold { statement: None })) => return Answer::Unknown,
+            Some(_) => return Answer::Unusable("the answer is to another question".to_owned()),
+            None => return Answer::Silent,
+        };
+        let Some(view) = self.groups.get(&id).and_then(|slot| slot.group.as_ref()).map(|group| group.view()) else {
+            return Answer::Silent;
+        };
+        // The judge has compared its key with the policy's. (mls.judge.19)
+        let Some(leaf) = escrow_of(view).and_then(|device| view.leaves.get(&device)) else { return Answer::Silent };
+        match CaptureStatement::open(&bytes, leaf.identity.public_key(), lookup(&view.charter.nonce)) {
+            Ok(statement) => Answer::Stated(statement),
+            Err(error) => Answer::Unusable(error.to_string()),
+        }
+    }
+
+    /// evidence.compare.1: what is stated of a place is what this device has read there, or somebody shows different entries to
+    /// different members.
+    fn compare(&mut self, id: GroupId, statement: &CaptureStatement, now: Timestamp) {
+        let Some(slot) = self.groups.get_mut(&id) else { return };
+        let (own, Some(watch)) = (slot.record.head.seq, &mut slot.archive) else { return };
+        let stated = statement.head.seq;
+        if stated > own {
+            watch.ahead = Some(*statement);
+            return;
+        }
+        let Some(read) = watch.read.get(&stated) else {
+            // From before this device was a member; or the node has lost what it had.
+            if watch.record.archived.is_some_and(|archived| stated < archived) {
+                watch.record.behind_since.get_or_insert(now);
+            }
+            return;
+        };
+        let same = (read.head, read.epoch, read.authenticator);
+        if same != (statement.head.hash, statement.epoch, statement.authenticator) {
+            let reason = format!(
+                "the escrow member has archived another history up to entry {stated} than this device has read: the relay shows \
+                 different entries to different members, or the escrow member does not tell the truth"
+            );
+            return self.alarm(id, AlarmKind::Fork, &reason);
+        }
+        watch.record.archived = Some(stated);
+        watch.record.compared_at = Some(now);
+        let later = watch.read.split_off(&stated);
+        let done = core::mem::replace(&mut watch.read, later);
+        watch.record.behind_since = watch.read.values().nth(1).map(|read| read.at);
+        for seq in done.into_keys() {
+            self.write(RowWrite { space: Space::Archived, key: entry_key(id, seq), value: None });
+        }
+        self.write_archive(id);
+    }
+
+    /// evidence.heal.1: an escrow member that cannot go on is added again, as any member that says so.
+    fn heal_escrow(&mut self, id: GroupId, answer: &Answer, now: Timestamp) {
+        let Some(slot) = self.groups.get_mut(&id) else { return };
+        let (Some(group), Some(watch)) = (&slot.group, &slot.archive) else { return };
+        let (added, at) = watch.record.leaf_since;
+        let age = now.since(at);
+        let (place, stuck) = match answer {
+            Answer::Stated(statement) if statement.state == CaptureState::Stuck => {
+                (statement.head.seq, age >= READD_UNREAD_AFTER || (age >= READD_AFTER && statement.head.seq >= added))
+            }
+            Answer::Unknown => (added, age >= READD_UNREAD_AFTER),
+            _ => return,
+        };
+        let Some(leaf) = escrow_of(group.view()).and_then(|device| group.view().leaves.get(&device)) else { return };
+        let (device, account) = (leaf.identity.device(), leaf.identity.account());
+        let known = slot.record.stuck_members.iter().any(|(member, _)| *member == device);
+        if !stuck || known {
+            return;
+        }
+        slot.record.stuck_members.push((device, place));
+        slot.readd_since.insert(device, now);
+        slot.dirty = true;
+        self.tell(&Event::MemberStuck { group: id, account, device });
+    }
+
+    /// evidence.behind.1: the user hears when the archive falls behind, and when it has caught up.
+    fn judge_lateness(&mut self, id: GroupId, trouble: Option<ArchiveTrouble>, now: Timestamp) {
+        let Some(slot) = self.groups.get_mut(&id) else { return };
+        let Some(watch) = &mut slot.archive else { return };
+        let (told, record) = (watch.record.told, &watch.record);
+        let late = match (record.behind_since, record.silent_since) {
+            (None, _) => Freshness::Fresh,
+            (Some(since), None) => lateness(since, now),
+            // Silence is late when it has lasted, and tells nothing of what was late before.
+            (Some(since), Some(silent)) if watch.silent >= SILENT_MIN => lateness(since.max(silent), now).max(told),
+            (Some(_), Some(_)) => told,
+        };
+        let (since, caught_up) = (watch.record.behind_since, late == Freshness::Fresh);
+        if late == told || (trouble.is_none() && !caught_up) {
+            return;
+        }
+        watch.record.told = late;
+        self.write_archive(id);
+        let stops = self.groups.get(&id).is_some_and(|slot| slot.archive_stops().is_some());
+        if caught_up {
+            self.tell(&Event::ArchiveFollowed { group: id });
+        } else if let (Some(since), Some(trouble)) = (since, trouble) {
+            self.tell(&Event::ArchiveBehind { group: id, since, trouble, stops });
+        }
+    }
+}
