@@ -29,6 +29,7 @@
 //! acknowledged; everything that one batch from the relay changes is one transaction; without the host's key nothing
 //! opens. Every [`Error`] has a stable [`Error::code`].
 
+mod archive;
 mod client;
 mod config;
 mod devices;
@@ -45,15 +46,15 @@ mod store;
 
 pub use chancery_protocol::{
     client::{
-        AlarmKind, ArchiveSummary, ArchiveTrouble, DirectorySummary, Event, GroupStatus, GroupSummary, MemberSummary,
-        Message, Partner, PolicySummary,
+        AlarmKind, ArchiveReceipt, ArchiveSummary, ArchiveTrouble, DirectorySummary, Event, GroupStatus, GroupSummary,
+        MemberSummary, Message, Partner, PolicySummary,
     },
     error::Refusal,
     identity::{
         Authority, Contact, ContactError, Domain, Freshness, Handle, Invitee, Organisation, Role,
         directory::SplitEvidence,
     },
-    ids::{AccountId, DeviceId, EventId, GroupId, MessageId, NoticeHash, RootHash, Seq},
+    ids::{AccountId, DeviceId, EventId, GroupId, HeadHash, MessageId, NoticeHash, RootHash, Seq},
     mls::{
         EscrowPolicy, GroupPicture,
         charter::Class,

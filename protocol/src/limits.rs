@@ -106,6 +106,8 @@ pub const EPOCHS_KEPT_MAX: usize = 64;
 pub const HEADS_KEPT_MAX: usize = 256;
 /// Entries of an escrowed group that a client remembers until they are stated as archived.
 pub const ENTRIES_UNARCHIVED_MAX: usize = 65_536;
+/// Envelopes of one group that a client keeps until they are stated as archived, in bytes.
+pub const ENVELOPES_UNARCHIVED_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Questions to escrow nodes that a client has open at a time.
 pub const ARCHIVE_QUESTIONS_MAX: usize = 8;
 /// Envelopes of one group that may wait in the outbox.

@@ -54,6 +54,8 @@ pub enum Space {
     Lines = 20,
     /// How far an escrowed group is archived: its id; and, behind it, the places that are not known to be.
     Archived = 21,
+    /// Where a message of this device stands that was sent once more for the archive: group id, its first place.
+    Again = 22,
 }
 
 /// One row to write or, without a value, to delete.

@@ -215,6 +215,18 @@ pub(crate) enum GroupVerb {
         #[arg(long, value_name = "TAG")]
         language: Option<String>,
     },
+    /// Ask how far a group is archived, or whether one of its messages is
+    #[command(after_help = exit::HELP)]
+    Archive {
+        /// Name of the group, or 8 or more digits of its id
+        group: String,
+        /// A message, by its place in the group as `history` shows it: verify its receipt
+        #[arg(long, value_name = "PLACE")]
+        message: Option<u64>,
+        /// Where to write the receipt; a new file
+        #[arg(long, value_name = "FILE", requires = "message")]
+        out: Option<PathBuf>,
+    },
     /// List the groups of this device
     #[command(after_help = exit::HELP)]
     List,

@@ -6,7 +6,7 @@ use std::{
     path::Path,
 };
 
-use chancery_client::{AccountId, Class, GroupId};
+use chancery_client::{AccountId, ArchiveReceipt, Class, GroupId, Seq};
 
 use crate::{
     args::GroupVerb,
@@ -43,6 +43,19 @@ pub(crate) async fn obey(session: &Session, output: &Output, verb: &GroupVerb) -
                 session.within(KEPT, client.set_policy(group, &policy)).await?;
             }
             output.policy(group, &client.policy(group).await?)
+        }
+        GroupVerb::Archive { group, message, out } => {
+            let group = session.group(group).await?;
+            let Some(seq) = message else { return output.archive(group, &client.archive(group).await?) };
+            let found = client.history(group, Some(Seq(seq.saturating_add(1))), 1).await?;
+            let found = found.into_iter().find(|found| found.seq == Seq(*seq));
+            let message =
+                found.ok_or_else(|| Failure::usage(format!("no message stands at place {seq} of this group")))?;
+            let receipt = client.archive_receipt(&message).await?;
+            if let (ArchiveReceipt::Archived { receipt, .. }, Some(path)) = (&receipt, out) {
+                fs::write(path, &receipt.0).map_err(|error| Failure::usage(format!("{}: {error}", path.display())))?;
+            }
+            output.receipt(group, Seq(*seq), &receipt)
         }
         GroupVerb::Acknowledge { group, language } => {
             let group = session.group(group).await?;

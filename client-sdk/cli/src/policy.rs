@@ -2,8 +2,11 @@
 //!
 //! This module does not decide what a policy means; `spec/policy.md` does.
 
-use chancery_client::{EscrowPolicy, GroupId, PolicyMode, PolicySummary};
+use chancery_client::{
+    ArchiveReceipt, ArchiveSummary, EscrowPolicy, Freshness, GroupId, PolicyMode, PolicySummary, Seq, Timestamp,
+};
 use serde_json::{Value, json};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::{
     exit::Failure,
@@ -23,6 +26,90 @@ impl Output {
                 })
             },
         )
+    }
+}
+
+impl Output {
+    /// How far a group is archived.
+    pub(crate) fn archive(&self, group: GroupId, summary: &ArchiveSummary) -> Result<(), Failure> {
+        let ArchiveSummary { archived, compared_at, behind_since, lateness } = *summary;
+        let late = match lateness {
+            Freshness::Fresh => "",
+            Freshness::Aging => ": WARNING: for an hour",
+            Freshness::Stale => ": ALARM: for a day",
+        };
+        self.line(
+            || {
+                let known = archived.map_or_else(
+                    || "nothing is known to be archived yet".to_owned(),
+                    |seq| format!("archived up to entry {seq}, as this device has read it"),
+                );
+                let behind = behind_since.map(|since| format!("; not what was read {} ago{late}", ago(since)));
+                format!("{known}{}", behind.unwrap_or_default())
+            },
+            || {
+                json!({
+                    "group": group.to_string(), "archived": archived.map(|seq| seq.0),
+                    "compared_at_ms": compared_at.map(|at| at.0), "behind_since_ms": behind_since.map(|since| since.0),
+                    "late": word(lateness),
+                })
+            },
+        )
+    }
+
+    /// Whether a message is in the archive.
+    pub(crate) fn receipt(&self, group: GroupId, seq: Seq, receipt: &ArchiveReceipt) -> Result<(), Failure> {
+        let (word, words) = match receipt {
+            ArchiveReceipt::Archived { log_index, log_size, signed_at, .. } => (
+                "archived",
+                format!(
+                    "message {seq} is archived: entry {log_index} of the archive's log, which had {log_size} and was signed {} ago",
+                    ago(*signed_at)
+                ),
+            ),
+            ArchiveReceipt::MissingSince(since) => (
+                "missing",
+                format!("message {seq} is NOT archived, and should be: it has been missing for {}", ago(*since)),
+            ),
+            ArchiveReceipt::Earlier => (
+                "earlier",
+                format!("message {seq} was said before the present escrow member came in, which has no receipt of it"),
+            ),
+            _ => {
+                ("pending", format!("message {seq} is not archived yet, or the escrow node was not reached: ask again"))
+            }
+        };
+        let (log, since) = match receipt {
+            ArchiveReceipt::Archived { log_index, log_size, signed_at, .. } => {
+                (Some(json!({ "index": log_index, "size": log_size, "signed_at_ms": signed_at.0 })), None)
+            }
+            ArchiveReceipt::MissingSince(since) => (None, Some(since.0)),
+            _ => (None, None),
+        };
+        self.line(
+            || words,
+            || {
+                json!({
+                    "group": group.to_string(), "seq": seq.0, "receipt": word, "log": log, "missing_since_ms": since,
+                })
+            },
+        )
+    }
+}
+
+/// How long something has been so, by this machine's clock.
+fn ago(since: Timestamp) -> String {
+    let now = Timestamp(0).plus(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default());
+    let minutes = now.since(since).as_secs() / 60;
+    if minutes < 120 { format!("{minutes} min") } else { format!("{} h", minutes / 60) }
+}
+
+/// A word for how late the archive is.
+pub(crate) fn word(lateness: Freshness) -> &'static str {
+    match lateness {
+        Freshness::Fresh => "no",
+        Freshness::Aging => "hour",
+        Freshness::Stale => "day",
     }
 }
 

@@ -3,7 +3,7 @@
 use std::{io::BufRead, path::Path};
 
 use chancery_protocol::{
-    ids::{AccountId, DeviceId, MessageId},
+    ids::{AccountId, DeviceId, HeadHash, MessageId},
     time::Timestamp,
     wire::{encode, envelope::Body},
 };
@@ -42,6 +42,7 @@ fn text(group: GroupId, seq: u64, text: &str) -> (RowWrite, Message) {
         own: false,
         sent_at: Timestamp(1),
         received_at: Timestamp(2),
+        head: HeadHash([4; 32]),
         body: Body::Text(text.to_owned()),
         continuous: true,
     };

@@ -18,8 +18,8 @@ use crate::{
 const GRACE: Duration = Duration::from_secs(3_600);
 /// How long a segment stays open at most.
 const AGE_MAX: Duration = Duration::from_secs(24 * 3_600);
-/// Entries of a group are stated at the latest so much later. (escrow.state.1)
-const STATE_AFTER: Duration = Duration::from_secs(60);
+/// Entries of a group are stated so much later: those that come until then are in the same statement. (escrow.state.1)
+const STATE_AFTER: Duration = Duration::from_secs(5);
 /// How often they are stated when nothing happens. (escrow.state.2)
 pub(super) const STATE_EVERY: Duration = Duration::from_secs(15 * 60);
 /// How often the leaf's keys are renewed. (escrow.renew.1)

@@ -6,19 +6,26 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     error::Refusal,
+    escrow::ReceiptError,
     identity::{Authority, Domain, Freshness, Handle, HostPort, Organisation, Role, directory::SplitEvidence},
-    ids::{AccountId, DeviceId, EventId, GroupId, MessageId, NoticeHash, PolicyHash, RootHash, Seq, SpkiPin},
+    ids::{AccountId, DeviceId, EventId, GroupId, HeadHash, MessageId, NoticeHash, PolicyHash, RootHash, Seq, SpkiPin},
     merkle::Resource,
     mls::{Class, EscrowPolicy, GroupPicture, PolicyError},
     rows::RowWrite,
     time::Timestamp,
-    wire::{Blob, Frame, envelope::Body, registrar::Place},
+    wire::{Blob, Frame, envelope::Body, registrar::Place, relay::Head},
 };
 
 /// Key of a message in [`crate::rows::Space::Message`]: history of a group is a range of keys, in order of place.
 #[must_use]
 pub fn message_key(group: GroupId, seq: Seq) -> Vec<u8> {
     [group.as_bytes().as_slice(), &seq.0.to_be_bytes()].concat()
+}
+
+/// Key in [`crate::rows::Space::Again`]: a message of this device, by its place, that was sent once more for the archive.
+#[must_use]
+pub fn again_key(group: GroupId, seq: Seq) -> Vec<u8> {
+    message_key(group, seq)
 }
 
 /// A command of the host, numbered by it.
@@ -67,6 +74,15 @@ pub enum Command {
     CheckArchive {
         /// The group.
         group: GroupId,
+    },
+    /// Asks the escrow node for the proof that a message is in the archive. Done with `Receipt`.
+    AskReceipt {
+        /// The group.
+        group: GroupId,
+        /// The message's place, with the head there.
+        place: Head,
+        /// When the relay received it.
+        received_at: Timestamp,
     },
     /// Adds all devices of an account; of the own one those that are not members yet. Done when the commit is merged.
     Invite {
@@ -186,6 +202,31 @@ pub enum Reply {
     Picture(Option<GroupPicture>),
     /// How far a group is archived.
     Archive(ArchiveSummary),
+    /// Whether a message is.
+    Receipt(ArchiveReceipt),
+}
+
+/// Whether a message is in the archive.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ArchiveReceipt {
+    /// It is: something was sealed for its place. What that is shows when it is opened.
+    Archived {
+        /// Index of the capture's entry in the archive's log.
+        log_index: u64,
+        /// Entries of the log under the checkpoint that shows it.
+        log_size: u64,
+        /// When that checkpoint was signed.
+        signed_at: Timestamp,
+        /// The receipt (`spec/evidence.md#receipts`), to be kept.
+        receipt: Blob,
+    },
+    /// Not yet, or the node was not reached.
+    Pending,
+    /// It should be, since this moment, and no receipt is given.
+    MissingSince(Timestamp),
+    /// It was said before the present escrow member came in, which has no receipt of it.
+    Earlier,
 }
 
 /// How far an escrowed group is archived, as far as this device knows.
@@ -386,6 +427,8 @@ pub struct Message {
     pub sent_at: Timestamp,
     /// The relay's clock.
     pub received_at: Timestamp,
+    /// Hash of the group's head at its place, by this device's own reading.
+    pub head: HeadHash,
     /// What it says.
     pub body: Body,
     /// Whether it follows the author's previous message without a gap.
@@ -783,6 +826,11 @@ pub enum ClientFault {
         /// When this device read the oldest entry that is not archived.
         since: Timestamp,
     },
+    /// What the escrow node gave is no proof.
+    #[error(
+        "what the escrow node gave proves nothing: {0}; ask again, and tell who answers for the archive if it stays so"
+    )]
+    Receipt(ReceiptError),
     /// The policy of the group has no such notice.
     #[error("the group's policy has no such notice: show the policy again")]
     NoSuchNotice,

@@ -12,14 +12,15 @@ use sha2::{Digest, Sha256};
 use crate::{
     client::{
         api::{
-            AlarmKind, ArchiveQuestion, ArchiveSummary, ArchiveTrouble, ClientFault, CommandId, Event, GroupStatus,
-            Output, Reply,
+            AlarmKind, ArchiveQuestion, ArchiveReceipt, ArchiveSummary, ArchiveTrouble, ClientFault, CommandId, Event,
+            GroupStatus, Output, Reply,
         },
         escrow::escrow_of,
         machine::{ClientMachine, GroupSlot, Opening},
+        record::OutboxItem,
     },
     escrow::{
-        CaptureState, CaptureStatement,
+        CaptureState, CaptureStatement, Receipt, evidence,
         statement::{authenticator_hash, lookup},
     },
     identity::{
@@ -27,14 +28,15 @@ use crate::{
         directory::{STOP_AFTER, WARN_AFTER},
     },
     ids::{DeviceId, Epoch, GroupId, HeadHash, Seq},
-    limits::{ARCHIVE_QUESTIONS_MAX, ENTRIES_UNARCHIVED_MAX},
+    limits::{ARCHIVE_QUESTIONS_MAX, ENTRIES_UNARCHIVED_MAX, ENVELOPES_UNARCHIVED_BYTES_MAX},
     mls::{Merged, policy::PolicyMode},
     rows::{RowWrite, Space},
     time::Timestamp,
     wire::{
-        Frame,
-        capture::{AskStatement, StatementTold},
+        Blob, Frame,
+        capture::{AskReceipt, AskStatement, ReceiptTold, StatementTold},
         decode_exact, encode,
+        envelope::Envelope,
         relay::Head,
     },
 };
@@ -80,6 +82,24 @@ struct ReadEntry {
     epoch: Epoch,
     authenticator: [u8; 32],
     at: Timestamp,
+    /// Of a message of this device: its first place, and its envelope.
+    sent: Option<(Seq, Blob)>,
+}
+
+/// What an open question is about.
+#[derive(Clone, Debug)]
+pub(super) enum Question {
+    Statement(GroupId),
+    Receipt(ReceiptWish),
+}
+
+/// A receipt that the host wants.
+#[derive(Clone, Debug)]
+pub(super) struct ReceiptWish {
+    command: CommandId,
+    group: GroupId,
+    place: Head,
+    received_at: Timestamp,
 }
 
 /// What this device knows of the archive of one group.
@@ -147,6 +167,17 @@ impl ArchiveWatch {
         Some(watch)
     }
 
+    /// What is not kept cannot be sent again: it stays a gap.
+    fn bound_envelopes(&mut self) {
+        let mut kept = 0;
+        for read in self.read.values_mut().rev() {
+            kept += read.sent.as_ref().map_or(0, |(_, envelope)| envelope.len());
+            if kept > ENVELOPES_UNARCHIVED_BYTES_MAX {
+                read.sent = None;
+            }
+        }
+    }
+
     fn summary(&self) -> ArchiveSummary {
         let ArchiveRecord { archived, compared_at, behind_since, told, .. } = self.record;
         ArchiveSummary { archived, compared_at, behind_since, lateness: told }
@@ -191,6 +222,7 @@ impl ClientMachine {
             epoch: group.epoch(),
             authenticator: authenticator_hash(&group.epoch_authenticator()),
             at: now,
+            sent: slot.sent_here.take(),
         };
         let fresh = ArchiveRecord {
             archived: None,
@@ -206,7 +238,11 @@ impl ClientMachine {
         let begins = watch.record.behind_since.is_none();
         watch.record.behind_since.get_or_insert(now);
         let mut rows = vec![(seq, Some(encode(&read)))];
+        let bounds = read.sent.is_some();
         watch.read.insert(seq, read);
+        if bounds {
+            watch.bound_envelopes();
+        }
         if watch.read.len() > ENTRIES_UNARCHIVED_MAX {
             rows.extend(watch.read.pop_first().map(|(oldest, _)| (oldest, None)));
         }
@@ -242,7 +278,31 @@ impl ClientMachine {
         if !known {
             watch.record.member_since = place;
         }
+        let mut again = Vec::new();
+        for (seq, read) in watch.read.iter_mut().filter(|(seq, _)| Some(**seq) > watch.record.archived) {
+            let Some(sent) = read.sent.take().filter(|_| known) else { continue };
+            again.push((entry_key(id, *seq), encode(read), sent));
+        }
         self.write_archive(id);
+        for (key, value, (first, envelope)) in again {
+            self.write(RowWrite { space: Space::Archived, key, value: Some(value) });
+            self.send_again(id, first, envelope);
+        }
+    }
+
+    /// evidence.heal.2: the escrow member has not read it, and never will in its place.
+    fn send_again(&mut self, id: GroupId, first: Seq, envelope: Blob) {
+        let Ok(Envelope { id: message, sent_at, body, .. }) = Envelope::from_bytes(&envelope) else { return };
+        let Some(slot) = self.groups.get_mut(&id).filter(|slot| slot.record.status == GroupStatus::Active) else {
+            return;
+        };
+        let order = slot.record.next_order;
+        slot.record.next_order += 1;
+        slot.dirty = true;
+        let (envelope, again) = (Some(envelope), Some(first));
+        let item = OutboxItem { id: message, body, sent_at, envelope, flight: None, doubtful: false, again };
+        slot.outbox.insert(order, item.clone());
+        self.write_outbox(id, order, Some(&item));
     }
 
     /// What is known of a group that this device has left goes.
@@ -280,16 +340,30 @@ impl ClientMachine {
         let (Some(watch), Some(group)) = (&mut slot.archive, &slot.group) else { return };
         watch.is_asking = true;
         let lookup = lookup(&group.view().charter.nonce);
-        self.ask_archive(id, Frame::AskStatement(AskStatement { lookup }));
+        self.ask_archive(id, Question::Statement(id), Frame::AskStatement(AskStatement { lookup }));
     }
 
-    fn ask_archive(&mut self, id: GroupId, frame: Frame) {
+    /// The host wants the receipt of a message.
+    pub(super) fn ask_receipt(
+        &mut self,
+        command: CommandId,
+        group: GroupId,
+        place: Head,
+        received_at: Timestamp,
+    ) -> Result<(), ClientFault> {
+        let slot = self.groups.get(&group).ok_or(ClientFault::UnknownGroup)?;
+        slot.group.as_ref().ok_or(ClientFault::NotMember)?.view().policy.as_ref().ok_or(ClientFault::NotEscrowed)?;
+        self.receipts.push_back(ReceiptWish { command, group, place, received_at });
+        Ok(())
+    }
+
+    fn ask_archive(&mut self, id: GroupId, question: Question, frame: Frame) {
         let Some(group) = self.groups.get(&id).and_then(|slot| slot.group.as_ref()) else { return };
         let Some(policy) = group.view().policy.as_ref().map(|signed| signed.policy()) else { return };
         let (endpoint, pin) = (policy.endpoint.clone(), policy.endpoint_pin);
         self.last_question = self.last_question.wrapping_add(1);
         let number = self.last_question;
-        self.questions.insert(number, id);
+        self.questions.insert(number, question);
         self.ask_archives.push(Output::AskArchive(ArchiveQuestion { number, endpoint, pin, frame }));
     }
 
@@ -305,6 +379,17 @@ impl ClientMachine {
 
     /// Asks about the groups whose time has come. (evidence.ask.1)
     pub(super) fn mind_archives(&mut self, now: Timestamp) {
+        while self.questions.len() < ARCHIVE_QUESTIONS_MAX
+            && let Some(wish) = self.receipts.pop_front()
+        {
+            let view = self.groups.get(&wish.group).and_then(|slot| slot.group.as_ref()).map(|group| group.view());
+            let Some(view) = view else {
+                self.finish_command(Some(wish.command), Err(ClientFault::NotMember));
+                continue;
+            };
+            let ask = AskReceipt { lookup: lookup(&view.charter.nonce), seq: wish.place.seq };
+            self.ask_archive(wish.group, Question::Receipt(wish), Frame::AskReceipt(ask));
+        }
         if !self.online {
             return;
         }
@@ -331,7 +416,11 @@ impl ClientMachine {
 
     /// What the node has answered to a question, or nothing.
     pub(super) fn archive_said(&mut self, number: u32, answer: Option<Frame>, now: Timestamp) {
-        let Some(id) = self.questions.remove(&number) else { return };
+        let id = match self.questions.remove(&number) {
+            Some(Question::Statement(id)) => id,
+            Some(Question::Receipt(wish)) => return self.receipt_said(&wish, answer),
+            None => return,
+        };
         let answer = self.read_statement(id, answer);
         let Some(slot) = self.groups.get_mut(&id) else { return };
         let (own, Some(watch)) = (slot.record.head.seq, &mut slot.archive) else { return };
@@ -361,6 +450,39 @@ impl ClientMachine {
         for command in waiting {
             self.finish_command(Some(command), Ok(Reply::Archive(summary)));
         }
+    }
+
+    /// evidence.receipt.2: what a member makes of the answer.
+    fn receipt_said(&mut self, wish: &ReceiptWish, answer: Option<Frame>) {
+        let outcome = self.read_receipt(wish, answer).map(Reply::Receipt);
+        self.finish_command(Some(wish.command), outcome);
+    }
+
+    fn read_receipt(&self, wish: &ReceiptWish, answer: Option<Frame>) -> Result<ArchiveReceipt, ClientFault> {
+        let slot = self.groups.get(&wish.group).ok_or(ClientFault::UnknownGroup)?;
+        let view = slot.group.as_ref().ok_or(ClientFault::NotMember)?.view();
+        let policy = view.policy.as_ref().ok_or(ClientFault::NotEscrowed)?.policy();
+        let record = slot.archive.as_ref().map(|watch| &watch.record);
+        let late = record.filter(|record| record.told != Freshness::Fresh).and_then(|record| record.behind_since);
+        let told = match answer {
+            Some(Frame::ReceiptTold(ReceiptTold { receipt })) => receipt,
+            _ => return Ok(late.map_or(ArchiveReceipt::Pending, ArchiveReceipt::MissingSince)),
+        };
+        let Some(bytes) = told else {
+            let stated = record.is_some_and(|record| record.archived >= Some(wish.place.seq));
+            return Ok(match late {
+                _ if record.is_some_and(|record| wish.place.seq < record.member_since) => ArchiveReceipt::Earlier,
+                // All up to there is archived, and this is not: it is in a gap.
+                _ if stated => ArchiveReceipt::MissingSince(wish.received_at),
+                Some(since) => ArchiveReceipt::MissingSince(since),
+                None => ArchiveReceipt::Pending,
+            });
+        };
+        let receipt = Receipt::from_bytes(&bytes).map_err(ClientFault::Receipt)?;
+        let log = evidence::origin(policy.tenant);
+        let checkpoint = receipt.verify(wish.place, &log, &policy.log_key).map_err(ClientFault::Receipt)?;
+        let (log_index, log_size, signed_at) = (receipt.log_index, checkpoint.size(), checkpoint.at());
+        Ok(ArchiveReceipt::Archived { log_index, log_size, signed_at, receipt: bytes })
     }
 
     fn read_statement(&self, id: GroupId, answer: Option<Frame>) -> Answer {

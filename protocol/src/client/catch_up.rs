@@ -13,7 +13,7 @@ use crate::{
         record::{ChainRecord, Follow},
     },
     error::Refusal,
-    ids::{DeviceId, GroupId, Seq},
+    ids::{DeviceId, GroupId, HeadHash, Seq},
     limits::HEADS_KEPT_MAX,
     mls::{LeafView, Merged, ProcessError, Processed},
     rows::{RowWrite, Space},
@@ -192,6 +192,7 @@ impl ClientMachine {
             self.alarm(id, AlarmKind::Fork, "the relay's entries do not match the head that it told");
             return Err(Stop::Group);
         }
+        slot.reading = head;
         let epoch = slot.record.epoch;
         let outcome = self.outcome(id, &entry, now);
         self.hear_failure(outcome.as_ref().err());
@@ -335,6 +336,7 @@ impl ClientMachine {
             }
             return Ok(());
         }
+        let head = self.groups.get(&id).map_or(HeadHash([0; 32]), |slot| slot.reading.hash);
         self.keep(Message {
             group: id,
             seq: entry.seq,
@@ -345,6 +347,7 @@ impl ClientMachine {
             own: false,
             sent_at: envelope.sent_at,
             received_at: entry.received_at,
+            head,
             body: envelope.body,
             continuous,
         });

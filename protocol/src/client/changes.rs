@@ -699,7 +699,7 @@ impl ClientMachine {
         self.forget_epochs(id);
         for (order, item) in outbox {
             self.write_outbox(id, order, None);
-            if item.body != Body::Leave {
+            if item.body != Body::Leave && item.again.is_none() {
                 let reason = match item.flight {
                     Some(_) => "this device went out of the group before it learnt whether the message has a place",
                     None => "this device is not in the group any more",

@@ -35,6 +35,7 @@ impl ClientMachine {
                 | Command::Policy { .. }
                 | Command::Picture { .. }
                 | Command::CheckArchive { .. }
+                | Command::AskReceipt { .. }
                 | Command::Groups
                 | Command::Members { .. }
                 | Command::Directory

@@ -158,7 +158,7 @@ impl ClientMachine {
         let mut items = Vec::new();
         for (order, item) in outbox {
             self.write_outbox(id, order, None);
-            if item.body != Body::Leave {
+            if item.body != Body::Leave && item.again.is_none() {
                 items.push(OutboxItem { envelope: None, flight: None, doubtful: false, ..item });
             }
         }

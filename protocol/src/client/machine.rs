@@ -14,7 +14,7 @@ use crate::{
             AlarmKind, ClientFault, Command, CommandId, Event, GroupStatus, GroupSummary, Input, MemberSummary, Output,
             Reply, event_key,
         },
-        archive::ArchiveWatch,
+        archive::{ArchiveWatch, Question, ReceiptWish},
         directory::{Following, Seen},
         listen::Listening,
         partners::Pinned,
@@ -33,7 +33,7 @@ use crate::{
     secret::Random,
     time::Timestamp,
     wire::{
-        Frame, decode_exact, encode,
+        Blob, Frame, decode_exact, encode,
         relay::{Head, Mail, Open, TakenPackage},
     },
 };
@@ -105,6 +105,10 @@ pub(super) struct GroupSlot {
     pub epochs: BTreeMap<u64, EpochRecord>,
     /// The newest heads that were verified since the machine was opened.
     pub heads: VecDeque<Head>,
+    /// The head at the entry that is being read.
+    pub reading: Head,
+    /// If that is a message of this device: its first place, and its envelope.
+    pub sent_here: Option<(Seq, Blob)>,
     /// How many older tokens have been tried since the newest one was shown.
     pub tokens_tried: usize,
     /// Since when this device is stuck and online.
@@ -198,8 +202,10 @@ pub struct ClientMachine {
     /// What escrow nodes are to be asked.
     pub(super) ask_archives: Vec<Output>,
     /// Questions to escrow nodes that are open, by their numbers.
-    pub(super) questions: BTreeMap<u32, GroupId>,
+    pub(super) questions: BTreeMap<u32, Question>,
     pub(super) last_question: u32,
+    /// Receipts that are to be asked for.
+    pub(super) receipts: VecDeque<ReceiptWish>,
     /// Grows whenever a directory says something else.
     pub(super) directories_version: u64,
     /// What was found in groups.
@@ -359,6 +365,7 @@ impl ClientMachine {
             ask_archives: Vec::new(),
             questions: BTreeMap::new(),
             last_question: 0,
+            receipts: VecDeque::new(),
             directories_version: 0,
             seen: BTreeMap::new(),
             out_since: BTreeMap::new(),
@@ -435,6 +442,9 @@ impl ClientMachine {
             Command::FoundEscrowed { name, policy } => self.found_escrowed(id, name, &policy, now).map(|()| None),
             Command::SetPolicy { group, policy } => self.set_policy(id, group, policy, now).map(|()| None),
             Command::Acknowledge { group, notice } => self.acknowledge_notice(group, notice, now).map(Some),
+            Command::AskReceipt { group, place, received_at } => {
+                self.ask_receipt(id, group, place, received_at).map(|()| None)
+            }
             Command::CheckArchive { group } => self.check_archive(id, group),
             Command::Policy { group } => self.policy(group).map(|policy| Some(Reply::Policy(Box::new(policy)))),
             Command::Invite { group, account } => self.invite(id, group, account).map(|()| None),
@@ -768,6 +778,8 @@ impl GroupSlot {
             readd_since: BTreeMap::new(),
             epochs: BTreeMap::new(),
             heads: VecDeque::new(),
+            reading: Head::empty(id),
+            sent_here: None,
             tokens_tried: 0,
             stuck_since: None,
             notice_sent: false,

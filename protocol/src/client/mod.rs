@@ -20,9 +20,9 @@ mod record;
 mod roles;
 
 pub use api::{
-    AlarmKind, ArchiveQuestion, ArchiveSummary, ArchiveTrouble, ClientFault, Command, CommandId, DirectorySummary,
-    Event, GroupStatus, GroupSummary, Input, MemberSummary, Message, Output, Partner, PolicySummary, Reply,
-    StateChange, message_key,
+    AlarmKind, ArchiveQuestion, ArchiveReceipt, ArchiveSummary, ArchiveTrouble, ClientFault, Command, CommandId,
+    DirectorySummary, Event, GroupStatus, GroupSummary, Input, MemberSummary, Message, Output, Partner, PolicySummary,
+    Reply, StateChange, message_key,
 };
 pub use listen::{Heard, HeardChange, HeardEntry, Outcome};
 pub use machine::ClientMachine;

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use crate::{
     client::{
-        api::{ClientFault, Event, GroupStatus, Message, Reply},
+        api::{ClientFault, Event, GroupStatus, Message, Reply, again_key},
         gate,
         machine::{ClientMachine, Opening, RETRY_AFTER, Request},
         record::{ChainRecord, Flight, OutboxItem},
@@ -15,9 +15,10 @@ use crate::{
     error::Refusal,
     ids::{AppendId, GroupId, MessageId, Seq},
     limits::{IN_FLIGHT_MAX, OUTBOX_MAX, TEXT_BYTES_MAX},
+    rows::{RowWrite, Space},
     time::Timestamp,
     wire::{
-        Blob, Frame,
+        Blob, Frame, encode,
         envelope::{Body, Envelope, envelope_hash, pad},
         relay::{Append, Appended, Entry, EntryKind, Head, append_id},
     },
@@ -46,7 +47,8 @@ impl ClientMachine {
         let order = slot.record.next_order;
         slot.record.next_order += 1;
         slot.dirty = true;
-        let item = OutboxItem { id: message, body, sent_at: now, envelope: None, flight: None, doubtful: false };
+        let item =
+            OutboxItem { id: message, body, sent_at: now, envelope: None, flight: None, doubtful: false, again: None };
         slot.outbox.insert(order, item.clone());
         self.write_outbox(id, order, Some(&item));
         Ok(message)
@@ -265,6 +267,14 @@ impl ClientMachine {
 
     fn own_placed(&mut self, id: GroupId, seq: Seq, received_at: Timestamp, item: OutboxItem) {
         let device = self.key.device();
+        let first = item.again.unwrap_or(seq);
+        let Some(slot) = self.groups.get_mut(&id) else { return };
+        let head = slot.reading;
+        slot.sent_here = item.envelope.clone().filter(|_| item.body != Body::Leave).map(|envelope| (first, envelope));
+        if item.again.is_some() {
+            // Everybody has it from its first place.
+            return self.write(RowWrite { space: Space::Again, key: again_key(id, first), value: Some(encode(&head)) });
+        }
         if let Some(bytes) = &item.envelope
             && let Ok(envelope) = Envelope::from_bytes(bytes)
         {
@@ -290,6 +300,7 @@ impl ClientMachine {
             own: true,
             sent_at: item.sent_at,
             received_at,
+            head: head.hash,
             body: item.body,
             continuous: true,
         });

@@ -183,6 +183,8 @@ pub(super) struct OutboxItem {
     /// The ciphertext has its place, but behind a replay in this device's name: the others may not have been able to open
     /// it. It is encrypted again in the next epoch.
     pub doubtful: bool,
+    /// The first place of a message that has one and is sent once more for the archive.
+    pub again: Option<Seq>,
 }
 
 impl OutboxItem {

@@ -1,11 +1,16 @@
 //! Members ask the escrow node what it has archived: a relay that withholds, a node that is silent, lies or is stuck.
 
 use chancery_protocol::{
-    client::{AlarmKind, ArchiveSummary, ArchiveTrouble, ClientFault, Command, Event, Reply, StateChange},
-    escrow::{CaptureState, CaptureStatement},
+    client::{
+        AlarmKind, ArchiveReceipt, ArchiveSummary, ArchiveTrouble, ClientFault, Command, Event, Message, Reply, Space,
+        StateChange, api::again_key,
+    },
+    escrow::{CaptureState, CaptureStatement, Receipt, ReceiptError, evidence::origin},
     identity::Freshness,
-    ids::{Epoch, HeadHash},
+    ids::{Epoch, HeadHash, Seq},
     mls::policy::PolicyMode,
+    time::Timestamp,
+    wire::{decode_exact, envelope::Body, relay::Head},
 };
 
 use crate::{
@@ -24,6 +29,34 @@ fn checked(archived: &mut Archived, name: &str) -> ArchiveSummary {
         Ok(Reply::Archive(summary)) => *summary,
         other => panic!("{other:?}"),
     }
+}
+
+fn receipt(archived: &mut Archived, name: &str, message: &Message) -> Result<ArchiveReceipt, ClientFault> {
+    let place = Head { seq: message.seq, hash: message.head };
+    receipt_of(archived, name, place, message.received_at)
+}
+
+fn receipt_of(
+    archived: &mut Archived,
+    name: &str,
+    place: Head,
+    received_at: Timestamp,
+) -> Result<ArchiveReceipt, ClientFault> {
+    let group = archived.group;
+    let id = archived.net.command(name, Command::AskReceipt { group, place, received_at });
+    archived.net.run_for(10);
+    archived.net.nodes[name].done[&id].clone().map(|reply| match reply {
+        Reply::Receipt(receipt) => receipt,
+        other => panic!("{other:?}"),
+    })
+}
+
+fn said(archived: &Archived, name: &str, text: &str) -> Message {
+    let history = archived.net.history(name, archived.group);
+    let mut found = history.into_iter().filter(|message| message.body == Body::Text(text.to_owned()));
+    let message = found.next().unwrap();
+    assert_eq!(found.count(), 0, "{text} is there once");
+    message
 }
 
 fn warnings(net: &mut Net, name: &str) -> Vec<(ArchiveTrouble, bool)> {
@@ -235,4 +268,96 @@ fn an_escrow_member_that_states_itself_stuck_is_added_again_by_one_member() {
         let again = |event: &Event| matches!(event, Event::MemberReadded { .. });
         assert_eq!(told.iter().filter(|event| again(event)).count(), 1, "{name}");
     }
+}
+
+// proves evidence.receipt.2
+#[test]
+fn each_member_gets_a_receipt_of_each_message_and_takes_no_other_for_one() {
+    let mut archived = Archived::new(207);
+    let group = archived.group;
+    archived.net.send("ana", group, "one");
+    archived.net.send("bo", group, "two");
+    archived.net.run_for(1_000);
+    let (log, key) = (origin(archived.net.tenant_root()), archived.net.log_key(ARCHIVE));
+    for (name, text) in [("ana", "one"), ("bo", "one"), ("bo", "two"), ("li", "two")] {
+        let message = said(&archived, name, text);
+        let Ok(ArchiveReceipt::Archived { log_index, log_size, receipt: bytes, .. }) =
+            receipt(&mut archived, name, &message)
+        else {
+            panic!("{name} has no receipt of {text}")
+        };
+        let place = Head { seq: message.seq, hash: message.head };
+        let proof = Receipt::from_bytes(&bytes).unwrap();
+        assert_eq!(proof.verify(place, &log, &key).unwrap().size(), log_size);
+        assert_eq!(proof.log_index, log_index);
+    }
+    // Of another history the proof is none; of what is not archived there is none.
+    let message = said(&archived, "ana", "one");
+    let other = Head { seq: message.seq, hash: HeadHash([7; 32]) };
+    let refused = receipt_of(&mut archived, "ana", other, message.received_at).unwrap_err();
+    assert_eq!(refused, ClientFault::Receipt(ReceiptError::Head));
+    archived.net.archive_is_silent = true;
+    assert_eq!(receipt(&mut archived, "ana", &message), Ok(ArchiveReceipt::Pending));
+    archived.net.archive_is_silent = false;
+    archived.net.withholds_from = Some(ARCHIVE.to_owned());
+    archived.net.send("ana", group, "three");
+    archived.net.run_for(1_000);
+    let message = said(&archived, "ana", "three");
+    assert_eq!(receipt(&mut archived, "ana", &message), Ok(ArchiveReceipt::Pending));
+    archived.net.run_for(90 * MINUTE);
+    let missing = receipt(&mut archived, "ana", &message).unwrap();
+    assert!(matches!(missing, ArchiveReceipt::MissingSince(_)), "{missing:?}");
+    // Many at once wait for their turn.
+    for _ in 0..30 {
+        let place = Head { seq: message.seq, hash: message.head };
+        archived.net.command("bo", Command::AskReceipt { group, place, received_at: message.received_at });
+    }
+    archived.net.run_for(1_000);
+    assert_eq!(archived.net.nodes["bo"].done.values().filter(|done| matches!(done, Ok(Reply::Receipt(_)))).count(), 32);
+}
+
+// proves evidence.heal.2
+#[test]
+fn what_the_escrow_member_could_not_read_is_sent_once_more_and_nobody_sees_it_twice() {
+    let mut archived = Archived::new(208);
+    let group = archived.group;
+    archived.net.run_for(20 * MINUTE);
+    archived.net.loses_notices_of = Some(ARCHIVE.to_owned());
+    archived.net.lose_path_keys(ARCHIVE, group);
+    let change = Command::Change { group, change: StateChange::Name("anders".to_owned()) };
+    archived.net.command("bo", change);
+    archived.net.run_for(1_000);
+    for number in 0..3 {
+        archived.net.send("ana", group, &format!("ana {number}"));
+        archived.net.send("li", group, &format!("li {number}"));
+    }
+    archived.net.run_for(1_000);
+    // It is remembered across a restart.
+    archived.net.kill("ana");
+    archived.net.connect("ana");
+    assert!(!archived.texts().iter().any(|text| text.starts_with("ana")));
+    archived.net.run_for(30 * MINUTE);
+    assert_eq!(archived.statement().state, CaptureState::Ok);
+    let texts = archived.texts();
+    for number in 0..3 {
+        for author in ["ana", "li"] {
+            let text = format!("{author} {number}");
+            assert_eq!(texts.iter().filter(|one| **one == text).count(), 1, "{texts:?}");
+            for name in NAMES {
+                said(&archived, name, &text);
+            }
+            // The author has the receipt of the second place.
+            let message = said(&archived, author, &text);
+            let row = archived.net.rows(author)[&(Space::Again, again_key(group, message.seq))].clone();
+            let place: Head = decode_exact("", &row).unwrap();
+            assert!(place.seq > message.seq);
+            let archived_at = receipt_of(&mut archived, author, place, message.received_at).unwrap();
+            assert!(matches!(archived_at, ArchiveReceipt::Archived { .. }), "{archived_at:?}");
+            let first = receipt(&mut archived, author, &message).unwrap();
+            assert!(matches!(first, ArchiveReceipt::MissingSince(_)), "{first:?}");
+        }
+    }
+    assert_eq!(archived.net.summary("ana", group).waiting, 0);
+    let newest: Seq = archived.net.newest(group);
+    assert_eq!(checked(&mut archived, "ana").archived, Some(newest));
 }

@@ -17,7 +17,7 @@ use chancery_protocol::{
         threshold::{combine, deal},
     },
     identity::{DeviceKey, Role},
-    ids::{Epoch, GroupId, OpeningHash, SegmentId, Seq, SpkiPin},
+    ids::{Epoch, GroupId, OpeningHash, SegmentId, Seq, SpkiPin, StatementLookup},
     merkle::{MemoryLog, inclusion_proof, leaf_hash},
     mls::{
         EscrowPolicy, GroupPicture, PolicyCertificate, SignedPolicy,
@@ -216,30 +216,8 @@ impl Archived {
         }
     }
 
-    /// As the node's endpoint makes it, of what is stored.
     fn receipt(&self, seq: Seq) -> Receipt {
-        let rows = self.rows();
-        let row = &rows[&(Space::Receipt, receipt_key(self.place().lookup, seq))];
-        let (log_index, line): (u64, RecordLine) = decode_exact("", row).unwrap();
-        let lines: Vec<RecordLine> = decode_exact("", &rows[&(Space::Lines, lines_key(log_index))]).unwrap();
-        let (mut tree, mut log) = (MemoryLog::default(), MemoryLog::default());
-        for line in &lines {
-            tree.append(line.leaf());
-        }
-        for ((space, _), entry) in &rows {
-            if *space == Space::ArchiveEntry {
-                log.append(leaf_hash(entry));
-            }
-        }
-        let place = line.index - lines[0].index;
-        Receipt {
-            line,
-            line_proof: inclusion_proof(place, tree.size(), &mut tree).unwrap(),
-            entry: Blob(rows[&(Space::ArchiveEntry, entry_key(log_index))].clone()),
-            log_index,
-            log_proof: inclusion_proof(log_index, log.size(), &mut log).unwrap(),
-            checkpoint: Blob(rows[&(Space::Archive, CHECKPOINT.to_vec())].clone()),
-        }
+        receipt(&self.rows(), self.place().lookup, seq).unwrap()
     }
 
     /// Reports of the group's days, which all add up and follow one another.
@@ -256,6 +234,31 @@ impl Archived {
         }
         reports
     }
+}
+
+/// As the node's endpoint makes it, of what is stored.
+pub fn receipt(rows: &Rows, lookup: StatementLookup, seq: Seq) -> Option<Receipt> {
+    let row = rows.get(&(Space::Receipt, receipt_key(lookup, seq)))?;
+    let (log_index, line): (u64, RecordLine) = decode_exact("", row).unwrap();
+    let lines: Vec<RecordLine> = decode_exact("", &rows[&(Space::Lines, lines_key(log_index))]).unwrap();
+    let (mut tree, mut log) = (MemoryLog::default(), MemoryLog::default());
+    for line in &lines {
+        tree.append(line.leaf());
+    }
+    for ((space, _), entry) in rows {
+        if *space == Space::ArchiveEntry {
+            log.append(leaf_hash(entry));
+        }
+    }
+    let place = line.index - lines[0].index;
+    Some(Receipt {
+        line,
+        line_proof: inclusion_proof(place, tree.size(), &mut tree).unwrap(),
+        entry: Blob(rows[&(Space::ArchiveEntry, entry_key(log_index))].clone()),
+        log_index,
+        log_proof: inclusion_proof(log_index, log.size(), &mut log).unwrap(),
+        checkpoint: Blob(rows[&(Space::Archive, CHECKPOINT.to_vec())].clone()),
+    })
 }
 
 // proves escrow.capture.1, escrow.log.1, escrow.log.4, escrow.receipt.1

@@ -622,6 +622,12 @@ impl Net {
                 };
                 Some(Frame::StatementTold(StatementTold { statement: row.map(said) }))
             }
+            #[cfg(feature = "single-dealer")]
+            Frame::AskReceipt(ask) => {
+                let receipt = crate::capture::receipt(&node.rows, ask.lookup, ask.seq);
+                let receipt = receipt.map(|receipt| Blob(receipt.to_bytes()));
+                Some(Frame::ReceiptTold(chancery_protocol::wire::capture::ReceiptTold { receipt }))
+            }
             other => panic!("{other:?}"),
         }
     }

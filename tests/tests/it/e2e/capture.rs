@@ -3,7 +3,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use chancery_client::{Client, Error, GroupId, Role};
+use chancery_client::{ArchiveReceipt, ArchiveSummary, Client, Error, GroupId, Role};
 use chancery_escrow::{Endpoint, Node};
 use chancery_protocol::{
     capture::group::Place,
@@ -12,12 +12,12 @@ use chancery_protocol::{
         evidence::origin,
         threshold::{ArchiveKey, combine, deal},
     },
-    identity::{Authority, Chain, DeviceKey, TenantRoot, key_file},
+    identity::{Authority, Chain, DeviceKey, HostPort, TenantRoot, key_file},
     ids::{OpeningHash, Seq, StatementLookup},
     merkle::{Checkpoint, MemoryLog, Resource, Tile, leaf_hash, tile::decode_bundle},
     mls::{
         EscrowPolicy, PolicyCertificate,
-        policy::{PolicyMode, PolicyNotice, endpoint_pin, escrow_key_hash},
+        policy::{PolicyMode, PolicyNotice, escrow_key_hash},
     },
     secret::{Random, Secret32},
     time::Timestamp,
@@ -37,7 +37,7 @@ fn notice() -> PolicyNotice {
 }
 
 /// Signed with the keys that `init` has made, as its operator would with `chancery-escrow policy sign`.
-pub async fn policy(deployment: &Deployment, node: &Node, key: &ArchiveKey) -> String {
+pub async fn policy(deployment: &Deployment, node: &Node, endpoint: &Endpoint, key: &ArchiveKey) -> String {
     let offline = deployment.dir.path().join("relay/offline");
     let read = |name: &str| std::fs::read_to_string(offline.join(name)).unwrap();
     let policy_key = DeviceKey::from_seed(key_file::parse(&read("policy.key"), "policy").unwrap()).unwrap();
@@ -63,8 +63,8 @@ pub async fn policy(deployment: &Deployment, node: &Node, key: &ArchiveKey) -> S
         seats: 3,
         seats_hash: [4; 32],
         log_key: node.log_key().await.unwrap().unwrap(),
-        endpoint: "archive.example:4434".parse().unwrap(),
-        endpoint_pin: endpoint_pin(node.endpoint_key().unwrap().public()),
+        endpoint: HostPort::from(endpoint.address()),
+        endpoint_pin: endpoint.pin(),
         notices: vec![notice()],
     };
     policy.sign(&policy_key, &certificate).unwrap().to_string()
@@ -81,6 +81,36 @@ pub async fn opened(dir: &std::path::Path) -> Node {
         }
     };
     within(opening).await
+}
+
+/// The node's endpoint, at a port of its own or at the same one again.
+pub async fn endpoint(node: &Node, address: Option<SocketAddr>) -> Endpoint {
+    let (authority, key) = (node.identity().unwrap().authority, node.endpoint_key().unwrap());
+    let address = address.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 0)));
+    let opening = async {
+        loop {
+            match Endpoint::open(address, &key, node.client().clone(), authority, Timestamp(0)) {
+                Ok(endpoint) => return endpoint,
+                // The one before is not quite gone.
+                Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+            }
+        }
+    };
+    within(opening).await
+}
+
+/// What a member's client says of the archive, once it says this.
+async fn says(client: &Client, group: GroupId, said: impl Fn(&ArchiveSummary) -> bool) -> ArchiveSummary {
+    let asking = async {
+        loop {
+            let summary = client.archive(group).await.unwrap();
+            if said(&summary) {
+                return summary;
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    };
+    within(asking).await
 }
 
 /// Where the node stands in a group, once it is as far as this.
@@ -192,7 +222,9 @@ async fn a_node_that_dies_on_the_way_archives_each_entry_once_and_proves_it() {
     within(node.client().wait_online()).await.unwrap();
 
     let (ana, bo) = (deployment.tenant("ana").await, deployment.tenant("bo").await);
-    let policy = policy(&deployment, &node, &key).await;
+    let before_all = endpoint(&node, None).await;
+    let address = before_all.address();
+    let policy = policy(&deployment, &node, &before_all, &key).await;
     let group = within(ana.create_escrowed_group("desk 设计", &policy)).await.unwrap();
     // Nothing is said before the notice is acknowledged.
     assert_eq!(ana.send(group, "too early").await.unwrap_err().code(), "not_allowed");
@@ -207,14 +239,31 @@ async fn a_node_that_dies_on_the_way_archives_each_entry_once_and_proves_it() {
     texts_when(&ana, group, 10).await;
     let before = archived(&node, group, |place| place.head.seq >= Seq(14)).await;
 
+    // Every member says so, each by what it has read itself.
+    for client in [&ana, &bo] {
+        let summary = says(client, group, |summary| summary.archived >= Some(Seq(14))).await;
+        assert_eq!(summary.behind_since, None);
+        for message in client.history(group, None, 100).await.unwrap() {
+            let receipt = client.archive_receipt(&message).await.unwrap();
+            assert!(matches!(receipt, ArchiveReceipt::Archived { .. }), "{receipt:?} of {message:?}");
+        }
+    }
+
     // It is gone while people go on; what was open when it went is closed, and its leaf has other keys when it is back.
-    drop(node);
+    drop((before_all, node));
     for number in 5..10 {
         ana.send(group, &format!("ana {number}")).await.unwrap();
         bo.send(group, &format!("bo {number}")).await.unwrap();
     }
     texts_when(&bo, group, 20).await;
+    for client in [&ana, &bo] {
+        let summary = client.archive(group).await.unwrap();
+        assert!(summary.behind_since.is_some() && summary.archived < Some(Seq(20)), "{summary:?}");
+        let newest = client.history(group, None, 1).await.unwrap();
+        assert_eq!(client.archive_receipt(&newest[0]).await.unwrap(), ArchiveReceipt::Pending);
+    }
     let node = opened(&dir).await;
+    let endpoint = endpoint(&node, Some(address)).await;
     let renewed = archived(&node, group, |place| place.epoch > before.epoch).await;
     ana.send(group, "the end").await.unwrap();
     texts_when(&bo, group, 21).await;
@@ -231,11 +280,16 @@ async fn a_node_that_dies_on_the_way_archives_each_entry_once_and_proves_it() {
     let segments = node.segments().await.unwrap();
     assert_eq!(segments.iter().filter(|(_, segment)| segment.closed.is_some()).count(), 1);
 
+    for client in [&ana, &bo] {
+        says(client, group, |summary| summary.archived == Some(place.head.seq) && summary.behind_since.is_none()).await;
+        let newest = client.history(group, None, 1).await.unwrap();
+        assert_eq!(newest[0].body, Body::Text("the end".to_owned()));
+        let receipt = client.archive_receipt(&newest[0]).await.unwrap();
+        assert!(matches!(receipt, ArchiveReceipt::Archived { .. }), "{receipt:?}");
+    }
+
     // Anybody who knows the lookup is told; what is told verifies.
     let identity = node.identity().unwrap();
-    let endpoint_key = node.endpoint_key().unwrap();
-    let (any, now) = (SocketAddr::from(([127, 0, 0, 1], 0)), Timestamp(0));
-    let endpoint = Endpoint::open(any, &endpoint_key, node.client().clone(), identity.authority, now).unwrap();
     let Authority::Tenant(root) = identity.authority else { panic!("{:?}", identity.authority) };
     let (origin, log_key) = (origin(root), node.log_key().await.unwrap().unwrap());
     for record in &records {

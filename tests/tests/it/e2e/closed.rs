@@ -18,7 +18,7 @@ use chancery_protocol::{
 };
 
 use super::{
-    capture::{acknowledge, archived, opened, policy},
+    capture::{acknowledge, archived, endpoint, opened, policy},
     deployment::{Deployment, texts_when, within},
 };
 
@@ -119,8 +119,9 @@ async fn archive(deployment: &mut Deployment, name: &str) -> Vec<Taken> {
     node.enrol(&ticket.to_string()).await.unwrap();
     within(node.client().wait_online()).await.unwrap();
     let ana = deployment.tenant("ana").await;
-    let group: GroupId =
-        within(ana.create_escrowed_group("desk", &policy(deployment, &node, &key).await)).await.unwrap();
+    let asked = endpoint(&node, None).await;
+    let policy = policy(deployment, &node, &asked, &key).await;
+    let group: GroupId = within(ana.create_escrowed_group("desk", &policy)).await.unwrap();
     acknowledge(&ana, group).await;
     for number in 0..4 {
         ana.send(group, &format!("ana {number}")).await.unwrap();
@@ -129,7 +130,7 @@ async fn archive(deployment: &mut Deployment, name: &str) -> Vec<Taken> {
     let before = archived(&node, group, |place| place.head.seq >= Seq(6)).await;
     let to = |moment: &str| deployment.dir.path().join(format!("taken-{name}-{moment}"));
     let mut taken = vec![take(&dir, &to("open"))];
-    drop(node);
+    drop((asked, node));
     let node = opened(&dir).await;
     taken.push(take(&dir, &to("dead")));
     let place = archived(&node, group, |place| place.epoch > before.epoch).await;

@@ -116,6 +116,15 @@ fn a_node_is_enrolled_named_by_a_policy_serves_says_how_it_stands_and_stops() {
     assert_eq!((status["stuck"].as_u64(), status["open_segments"].as_u64()), (Some(0), Some(1)), "{said}");
     assert!(said["at_ms"].as_u64() > Some(0) && said["policy"] == enrolled["policy"], "{said}");
 
+    let archive = |more: &[&str]| ok(&[&["chancery", "--state", &ana, "group", "archive", "desk 设计"], more].concat());
+    let said = archive(&["--message", "3"]);
+    assert!(said.contains("message 3 is archived"), "{said}");
+    let caught_up = (0..100).any(|_| {
+        std::thread::sleep(std::time::Duration::from_millis(200));
+        archive(&[]).starts_with("archived up to entry 3,")
+    });
+    assert!(caught_up, "{}", archive(&[]));
+
     let log = serving.terminate();
     for private in ["设计", "for the record", "ana"] {
         assert!(!log.contains(private), "{private} in {log}");
