@@ -507,6 +507,14 @@ impl Client {
         self.ask(|answer| Job::Rows { space, from, max: max.clamp(1, PAGE_MAX), answer }).await
     }
 
+    /// Hands something in to a machine of one's own, and waits until what it made of it is durable.
+    ///
+    /// # Errors
+    /// `NotEnrolled`, `Storage`, `Stopped`.
+    pub async fn submit(&self, submission: Vec<u8>) -> Result<Vec<u8>, Error> {
+        self.ask(|answer| Job::Submit(submission, answer)).await
+    }
+
     /// Deletes all events up to the cursor. Messages stay in history.
     ///
     /// # Errors

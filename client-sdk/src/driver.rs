@@ -48,6 +48,8 @@ pub(crate) type Answer<T> = oneshot::Sender<Result<T, Error>>;
 pub(crate) enum Job {
     /// From the host, for the machine.
     Command(Command, Answer<Reply>),
+    /// From the host, for a machine that takes more than commands.
+    Submit(Vec<u8>, Answer<Vec<u8>>),
     /// A connection stands.
     Connected(u64),
     /// It is gone.
@@ -128,8 +130,10 @@ fn live<M: Machine>(
     // Declared first, dropped last: after the store, also when this thread panics.
     let _ended = ended;
     let _goodbye = Goodbye(net.clone());
-    let started =
-        Store::open(&config.dir, keys, config.disk_bytes_max).and_then(|store| Engine::<M>::start(store, net, events));
+    let started = Store::open(&config.dir, keys, config.disk_bytes_max).and_then(|store| {
+        let apart = M::apart(&config.dir).map_err(|error| Error::Storage(error.to_string()))?;
+        Engine::<M>::start(store, apart, net, events)
+    });
     match started {
         Ok((engine, enrolment)) => {
             if opened.send(Ok(enrolment)).is_ok() {

@@ -2,6 +2,8 @@
 //!
 //! An app has no use for this module: it opens a [`crate::Client`] as it is.
 
+use std::{io, path::Path};
+
 use chancery_protocol::{
     client::{ClientFault, ClientMachine},
     identity::{Chain, DeviceKey},
@@ -45,6 +47,42 @@ pub trait Machine: Sized + 'static {
 
     /// Does what is due.
     fn handle_timeout(&mut self, now: Timestamp);
+
+    /// What a host hands in by [`crate::Client::submit`], and what the machine says to it. Drained like `handle`; the host
+    /// hears of it when the rows of the batch are durable.
+    fn submit(&mut self, _submission: &[u8], _now: Timestamp) -> Vec<u8> {
+        Vec::new()
+    }
+
+    /// Where rows of [`Space::Retention`] are kept, for a machine that has any: apart from the database, so that no backup of
+    /// that has them.
+    ///
+    /// # Errors
+    /// If they cannot be read now.
+    fn apart(_dir: &Path) -> io::Result<Option<Box<dyn Apart>>> {
+        Ok(None)
+    }
+}
+
+/// Rows that are kept apart. What is put is durable before the batch that it came with; what is destroyed is so after it.
+pub trait Apart {
+    /// All rows.
+    ///
+    /// # Errors
+    /// If they cannot be read.
+    fn rows(&self) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>>;
+
+    /// Makes a row durable.
+    ///
+    /// # Errors
+    /// If it may not be.
+    fn put(&self, key: &[u8], value: &[u8]) -> io::Result<()>;
+
+    /// Destroys a row wherever it is; one that is not there is none.
+    ///
+    /// # Errors
+    /// If it may still be somewhere.
+    fn destroy(&self, key: &[u8]) -> io::Result<()>;
 }
 
 /// What a client machine reads when it opens.

@@ -1,4 +1,4 @@
-//! The command line: `policy`, `enrol`, `serve`, `status`.
+//! The command line: `policy`, `enrol`, `serve`, `status`, and what officers do.
 //!
 //! This module does not do the work; it says what was done, or what to do next.
 
@@ -17,11 +17,12 @@ use chancery_protocol::{
 use clap::{Args, Parser, Subcommand};
 
 use crate::{
+    officers,
     policy::{self, PolicyFile, show},
     serving,
 };
 
-const EXIT_CODES: &str = "Exit codes: 0 done; 1 not done, the message says what to do; 2 wrong usage.";
+pub(crate) const EXIT_CODES: &str = "Exit codes: 0 done; 1 not done, the message says what to do; 2 wrong usage.";
 
 #[derive(Debug, Parser)]
 #[command(name = "chancery-escrow", version, about = "Escrow node of Chancery, and its policies", after_help = EXIT_CODES)]
@@ -50,6 +51,24 @@ enum Command {
         #[arg(long, default_value = "0.0.0.0:4434")]
         listen: SocketAddr,
     },
+    /// Seats of the archive: keys, ceremony, answers
+    #[command(subcommand)]
+    Seat(officers::Seat),
+    /// Cases: from the request to the export
+    #[command(subcommand)]
+    Case(officers::Case),
+    /// Holds: what is not destroyed while they stand
+    #[command(subcommand)]
+    Hold(officers::Hold),
+    /// Order that a retention class expires up to a month
+    #[command(after_help = EXIT_CODES)]
+    Expire(officers::Expire),
+    /// Order a segment in which nobody spoke, to be opened in a drill
+    #[command(after_help = EXIT_CODES)]
+    Drill(officers::Drill),
+    /// Verify an export: needs nothing but its folder
+    #[command(after_help = EXIT_CODES)]
+    Verify(officers::Verify),
     /// Show how a node stands, whether it runs or not
     #[command(after_help = EXIT_CODES)]
     Status {
@@ -75,6 +94,9 @@ struct Draft {
     /// The signed version before; without it this is version 1
     #[arg(long, value_name = "FILE")]
     previous: Option<PathBuf>,
+    /// The certificate of the ceremony: archive key, quorum and seats are compared
+    #[arg(long, value_name = "FILE")]
+    ceremony: Option<PathBuf>,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -148,6 +170,12 @@ pub fn run_cli(args: impl IntoIterator<Item = OsString>) -> u8 {
     };
     let done = match cli.command {
         Command::Policy(command) => run(command).map(|text| say(&text)),
+        Command::Seat(command) => officers::seat(command),
+        Command::Case(command) => officers::case(command),
+        Command::Hold(command) => officers::hold(command),
+        Command::Expire(command) => officers::expire(&command),
+        Command::Drill(command) => officers::drill(&command),
+        Command::Verify(command) => officers::verify(&command),
         Command::Enrol { place } => serving::enrol(&place.dir, place.json),
         Command::Serve { place, listen } => serving::serve(&place.dir, listen, place.json),
         Command::Status { place } => serving::status(&place.dir, place.json),
@@ -235,7 +263,11 @@ fn out_of(certificate: &PolicyCertificate) -> String {
 
 fn read(draft: &Draft) -> Result<PolicyFile, String> {
     let previous = draft.previous.as_deref().map(read_signed).transpose()?;
-    policy::read(&draft.file, previous.as_ref()).map_err(|error| error.to_string())
+    let read = policy::read(&draft.file, previous.as_ref()).map_err(|error| error.to_string())?;
+    if let Some(path) = &draft.ceremony {
+        officers::compare_policy(path, &read.policy, &read.seats)?;
+    }
+    Ok(read)
 }
 
 fn at<E: core::fmt::Display>(path: &Path) -> impl FnOnce(E) -> String + '_ {

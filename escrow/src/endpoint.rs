@@ -76,7 +76,7 @@ impl Endpoint {
     ) -> Result<Self, EndpointError> {
         let listener = Arc::new(Listener::bind_for(&[Protocol::Capture], address, key, now, LIMITS)?);
         let (address, pin) = (listener.local_addr()?, listener.pin());
-        let desk = Desk { client, authority };
+        let desk = Desk::new(client, authority);
         let accepting = tokio::spawn(accept(Arc::clone(&listener), desk));
         Ok(Self { address, pin, accepting, listener })
     }
@@ -96,7 +96,7 @@ impl Endpoint {
 
 /// What answers need.
 #[derive(Clone)]
-struct Desk {
+pub(crate) struct Desk {
     client: Client,
     authority: Authority,
 }
@@ -116,6 +116,10 @@ async fn accept(listener: Arc<Listener>, desk: Desk) {
 }
 
 impl Desk {
+    pub(crate) fn new(client: Client, authority: Authority) -> Self {
+        Self { client, authority }
+    }
+
     async fn serve(&self, peer: &Peer) {
         let Ok((mut writer, mut reader)) = peer.connection.accept_capture().await else { return };
         let Ok(Some(taken)) = reader.next().await else { return };
@@ -158,13 +162,13 @@ impl Desk {
         }))
     }
 
-    async fn value(&self, space: Space, key: Vec<u8>) -> Result<Option<Vec<u8>>, Error> {
+    pub(crate) async fn value(&self, space: Space, key: Vec<u8>) -> Result<Option<Vec<u8>>, Error> {
         let rows = self.client.rows(space, key.clone(), 1).await?;
         Ok(rows.into_iter().find(|(found, _)| *found == key).map(|(_, value)| value))
     }
 
     /// The newest checkpoint, and its size.
-    async fn checkpoint(&self) -> Result<Option<(Vec<u8>, u64)>, Error> {
+    pub(crate) async fn checkpoint(&self) -> Result<Option<(Vec<u8>, u64)>, Error> {
         let Some(note) = self.value(Space::Archive, CHECKPOINT.to_vec()).await? else { return Ok(None) };
         let size = core::str::from_utf8(&note).ok().and_then(|text| text.lines().nth(1)?.parse().ok());
         Ok(size.map(|size| (note, size)))
@@ -221,7 +225,7 @@ impl Desk {
     }
 
     /// escrow.log.3: the hashes of entries are computed, those of higher levels are kept.
-    async fn tile(&self, tile: &Tile) -> Result<Option<Vec<u8>>, Error> {
+    pub(crate) async fn tile(&self, tile: &Tile) -> Result<Option<Vec<u8>>, Error> {
         let hashes: Vec<MerkleHash> = if tile.level() == 0 {
             self.entries(tile).await?.iter().map(|entry| leaf_hash(entry)).collect()
         } else {

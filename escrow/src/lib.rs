@@ -3,7 +3,8 @@
 //! An escrow node is a client. It drives the SDK's client ([`chancery_client::Client`]), with the escrow machine of
 //! `chancery-protocol` around the client machine: what the device hears is sealed in the same transaction in which it is
 //! read. This crate gives it a folder, an endpoint where members ask how far their groups are archived, policies as
-//! people write them ([`policy`]), and commands. It opens nothing: that takes officers, and is not built yet.
+//! people write them ([`policy`]), and commands. The node opens nothing: that takes officers, whose commands are in
+//! [`officers`], and who hand in and are handed files.
 //!
 //! # Promises that it must keep
 //!
@@ -24,7 +25,9 @@
 
 mod cli;
 mod endpoint;
+mod intake;
 mod node;
+pub mod officers;
 pub mod policy;
 mod serving;
 

@@ -9,7 +9,7 @@ use std::{
 
 use chancery_client::{
     Client, Config, ConnectionState, Error, FileKey, Identity, KeyProvider as _, Role,
-    machine::{CLIENT_SPACES, Input, Machine, Output, Row, Space},
+    machine::{Apart, CLIENT_SPACES, Input, Machine, Output, Row, Space},
 };
 use chancery_protocol::{
     capture::{
@@ -18,13 +18,16 @@ use chancery_protocol::{
         log::{CHECKPOINT, EDGE, public_key},
     },
     client::ClientFault,
+    escrow::{Scope, ScopeHeader, retention::Period},
     identity::{Chain, DeviceKey},
     ids::{GroupId, SegmentId},
     mls::policy::{endpoint_pin, escrow_key_hash},
     time::Timestamp,
-    wire::decode_exact,
+    wire::{decode_exact, encode},
 };
 use serde::{Deserialize, Serialize};
+
+use crate::intake;
 
 /// File name of the key under which the node's state is sealed at rest.
 const HOST_KEY: &str = "host.key";
@@ -53,6 +56,7 @@ impl Machine for NodeMachine {
         Space::Archive,
         Space::ArchiveGroup,
         Space::Segment,
+        Space::Office,
     ];
 
     fn open(key: DeviceKey, chain: Chain, rows: Vec<Row>, seed: [u8; 32], now: Timestamp) -> Result<Self, ClientFault> {
@@ -80,6 +84,14 @@ impl Machine for NodeMachine {
         self.0.handle_timeout(now);
         self.log();
     }
+
+    fn submit(&mut self, handed_in: &[u8], now: Timestamp) -> Vec<u8> {
+        encode(&intake::submit(&mut self.0, handed_in, now))
+    }
+
+    fn apart(dir: &Path) -> std::io::Result<Option<Box<dyn Apart>>> {
+        Ok(Some(Box::new(intake::retention::Folder::open(dir)?)))
+    }
 }
 
 impl NodeMachine {
@@ -102,7 +114,7 @@ impl NodeMachine {
 }
 
 // The spaces of the client must all be among those above.
-const _: () = assert!(CLIENT_SPACES.len() + 3 == NodeMachine::SPACES.len());
+const _: () = assert!(CLIENT_SPACES.len() + 4 == NodeMachine::SPACES.len());
 
 /// An escrow node on its folder.
 pub struct Node {
@@ -249,6 +261,19 @@ impl Node {
                 decode_exact("", value).map(|segment| (id, segment)).map_err(|_| damaged())
             })
             .collect()
+    }
+
+    /// The header of a segment, from under its retention key.
+    ///
+    /// # Errors
+    /// `Damaged`; `Storage` if the key is gone, as it is when the segment has expired.
+    pub fn header(&self, segment: &SegmentRecord) -> Result<ScopeHeader, Error> {
+        let damaged = || Error::Damaged("a segment does not decode".to_owned());
+        let period = Period::of(&Scope::from_bytes(&segment.scope).ok_or_else(damaged)?);
+        let folder = intake::retention::Folder::open(&self.dir).map_err(|error| Error::Storage(error.to_string()))?;
+        let key = folder.key(&period).map_err(Error::Storage)?;
+        let key = key.ok_or_else(|| Error::Storage(format!("the retention key of {period} is gone")))?;
+        key.open(segment.header, &segment.sealed_header).ok_or_else(damaged)
     }
 
     /// The sealed records of a segment, in order.

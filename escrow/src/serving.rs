@@ -11,6 +11,7 @@ use serde_json::json;
 use crate::{
     cli::say,
     endpoint::{Endpoint, EndpointError},
+    intake::Intake,
     node::{Node, Status, Terms},
 };
 
@@ -103,6 +104,8 @@ async fn serving(dir: &Path, listen: SocketAddr, as_json: bool) -> Result<(), En
     let key = node.endpoint_key()?;
     let endpoint = Endpoint::open(listen, &key, node.client().clone(), identity.authority, crate::now())?;
     let (address, pin) = (endpoint.address(), endpoint.pin());
+    let intake = Intake::open(dir, node.client().clone(), identity.authority).map_err(Ended::Said)?;
+    let intake = tokio::spawn(intake.run());
     if as_json {
         say(&json!({ "listening": address.to_string(), "pin": pin.to_string() }).to_string());
     } else {
@@ -117,6 +120,7 @@ async fn serving(dir: &Path, listen: SocketAddr, as_json: bool) -> Result<(), En
         }
     }
     drop(endpoint);
+    intake.abort();
     node.shutdown().await?;
     // What is written while a node serves would look as if it still did.
     let _ = std::fs::remove_file(dir.join(STATUS));

@@ -144,6 +144,14 @@ pub const OPENING_TEXT_BYTES_MAX: usize = 2_048;
 pub const OPENING_SEGMENTS_MAX: usize = 4_096;
 /// Most people in an opening request.
 pub const OPENING_PEOPLE_MAX: usize = 1_000;
+/// Longest dossier or catalogue, in bytes.
+pub const DOSSIER_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Longest item of what a case workstation is given, in bytes: the lines of a capture are the longest ones.
+pub const MATERIAL_ITEM_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Checkpoints of earlier dossiers, and earlier requests, that a dossier has.
+pub const DOSSIER_EARLIER_MAX: usize = 1_000;
+/// Days after enough seats have approved until the people whom an opening concerns are to be told.
+pub const SUBJECT_NOTICE_DAYS: u64 = 30;
 /// Longest manifest of an export, in bytes.
 pub const MANIFEST_BYTES_MAX: usize = 256 * 1024 * 1024;
 /// Most faults of an export that are named.

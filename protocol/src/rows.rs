@@ -40,7 +40,7 @@ pub enum Space {
     ArchiveEntry = 13,
     /// Of an escrow node: how far each group is archived.
     ArchiveGroup = 14,
-    /// Of an escrow node: segments, with their headers.
+    /// Of an escrow node: segments, with their headers under retention keys.
     Segment = 15,
     /// Of an escrow node: sealed records: segment, place in it.
     Record = 16,
@@ -56,6 +56,12 @@ pub enum Space {
     Archived = 21,
     /// Where a message of this device stands that was sent once more for the archive: group id, its first place.
     Again = 22,
+    /// Of an escrow node: openings, holds, keys and expiries; the first byte of the key says what.
+    Office = 23,
+    /// Of an escrow node: retention keys, by period. A driver keeps them apart from everything else.
+    Retention = 24,
+    /// Of an escrow node: where a capture stands in the archive's log: segment, its first record.
+    Capture = 25,
 }
 
 /// One row to write or, without a value, to delete.

@@ -24,6 +24,7 @@ const AREAS: &[&str] = &[
     "ceremony",
     "opening",
     "export",
+    "retention",
 ];
 
 /// Folders whose code must cite every requirement.

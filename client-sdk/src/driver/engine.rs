@@ -21,7 +21,7 @@ use crate::{
     error::Error,
     events::HostEvent,
     identity::{Enrolment, EnrolmentKeys},
-    machine::Machine,
+    machine::{Apart, Machine},
     net::{NetCommand, Target},
     store::{Store, random_secret},
 };
@@ -38,6 +38,7 @@ const WAIT_MIN: Duration = Duration::from_millis(1);
 /// Store, machine, and the calls that wait for the machine.
 pub(crate) struct Engine<M> {
     store: Store,
+    apart: Option<Box<dyn Apart>>,
     clock: Clock,
     machine: Option<M>,
     enrolled: bool,
@@ -55,6 +56,7 @@ pub(crate) struct Engine<M> {
 enum Effect {
     Send { session: u64, correlation: u32, frame: Frame },
     Done(CommandId, Result<Reply, Error>),
+    Submitted(Vec<u8>, Answer<Vec<u8>>),
     Events,
     Close { session: u64, refusal: Refusal, retry: bool },
     AskRegistrar(Resource),
@@ -78,11 +80,13 @@ impl<M: Machine> Engine<M> {
     /// As the store; `Damaged` if the machine does not accept its rows.
     pub(crate) fn start(
         store: Store,
+        apart: Option<Box<dyn Apart>>,
         net: UnboundedSender<NetCommand>,
         events: watch::Sender<u64>,
     ) -> Result<(Self, Option<Enrolment>), Error> {
         let mut engine = Self {
             store,
+            apart,
             clock: Clock::start(),
             machine: None,
             enrolled: false,
@@ -130,6 +134,7 @@ impl<M: Machine> Engine<M> {
         for job in jobs {
             match job {
                 Job::Command(command, answer) => self.command(command, answer, now, &mut batch),
+                Job::Submit(submission, answer) => self.submit(&submission, answer, now, &mut batch),
                 Job::Frames { session, frames: more, permit } if self.session == Some(session) => {
                     frames.extend(more);
                     permits.push(permit);
@@ -203,6 +208,13 @@ impl<M: Machine> Engine<M> {
         self.input(Input::Command(id, command), now, batch);
     }
 
+    fn submit(&mut self, submission: &[u8], answer: Answer<Vec<u8>>, now: Timestamp, batch: &mut Batch) {
+        let Some(machine) = &mut self.machine else { return drop(answer.send(Err(Error::NotEnrolled))) };
+        let said = machine.submit(submission, now);
+        self.drain(batch);
+        batch.effects.push(Effect::Submitted(said, answer));
+    }
+
     fn input_frames(&mut self, frames: &mut Vec<(u32, Frame)>, now: Timestamp, batch: &mut Batch) {
         if !frames.is_empty() {
             self.input(Input::Frames(core::mem::take(frames)), now, batch);
@@ -260,7 +272,7 @@ impl<M: Machine> Engine<M> {
 
     fn complete(&mut self, batch: Batch) {
         if !batch.rows.is_empty()
-            && let Err(error) = self.store.commit(&batch.rows)
+            && let Err(error) = self.commit(batch.rows)
         {
             tracing::warn!(code = error.code(), "a batch could not be stored: the machine is opened again");
             return self.give_up_machine(error);
@@ -271,6 +283,23 @@ impl<M: Machine> Engine<M> {
             tracing::warn!(code = error.code(), "the log of the database could not be cut");
         }
         self.carry_out(batch.effects);
+    }
+
+    /// Rows that are kept apart go first, and what is destroyed there goes last: a batch never lacks what it needs, and
+    /// nothing is destroyed before it is said.
+    fn commit(&mut self, mut rows: Vec<RowWrite>) -> Result<(), Error> {
+        let Some(apart) = &self.apart else { return self.store.commit(&rows) };
+        let failed = |error: std::io::Error| Error::Storage(error.to_string());
+        let (kept, rest) = rows.drain(..).partition::<Vec<_>, _>(|row| row.space == Space::Retention);
+        for row in &kept {
+            if let Some(value) = &row.value {
+                apart.put(&row.key, value).map_err(failed)?;
+            }
+        }
+        if !rest.is_empty() {
+            self.store.commit(&rest)?;
+        }
+        kept.iter().filter(|row| row.value.is_none()).try_for_each(|row| apart.destroy(&row.key)).map_err(failed)
     }
 
     /// The network first, then the host: who is answered may shut the client down at once, and what the machine wanted to
@@ -308,6 +337,9 @@ impl<M: Machine> Engine<M> {
                     let _ = answer.send(Ok(()));
                 }
                 Effect::Done(id, result) => answers.push((id, result)),
+                Effect::Submitted(said, answer) => {
+                    let _ = answer.send(Ok(said));
+                }
                 Effect::Events => events_added = true,
             }
         }
@@ -358,7 +390,11 @@ impl<M: Machine> Engine<M> {
 
     fn open_machine(&mut self, enrolment: &Enrolment) -> Result<(), Error> {
         self.enrolled = true;
-        let rows = self.store.rows(M::SPACES)?;
+        let mut rows = self.store.rows(M::SPACES)?;
+        if let Some(apart) = &self.apart {
+            let kept = apart.rows().map_err(|error| Error::Storage(error.to_string()))?;
+            rows.extend(kept.into_iter().map(|(key, value)| (Space::Retention, key, value)));
+        }
         let seed = random_secret()?;
         let key = enrolment.keys.device_key()?;
         let machine = M::open(key, enrolment.chain.clone(), rows, *seed.expose(), self.clock.now())

@@ -24,7 +24,9 @@ pub fn timestamp(moment: &Datetime) -> Option<Timestamp> {
     u64::try_from(secs).ok().map(Timestamp::from_secs)
 }
 
-fn utc(moment: Timestamp) -> String {
+/// A moment, in UTC.
+#[must_use]
+pub fn utc(moment: Timestamp) -> String {
     let at = i64::try_from(moment.as_secs()).ok().and_then(|secs| OffsetDateTime::from_unix_timestamp(secs).ok());
     at.map_or_else(
         || moment.0.to_string(),

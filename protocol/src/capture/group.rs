@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     escrow::{DayReport, RecordLine, scope::Day, seal::Segment},
-    ids::{DeviceId, Epoch, GroupId, PolicyHash, RootHash, SegmentId, Seq, StatementLookup},
+    ids::{DeviceId, Epoch, GroupId, HeaderHash, PolicyHash, RootHash, SegmentId, Seq, StatementLookup},
     mls::{GroupView, LeafView, SignedPolicy},
     time::Timestamp,
     wire::{Blob, relay::Head},
@@ -40,6 +40,8 @@ pub enum CloseReason {
     Stopped,
     /// The node was started again: the key was in the memory of the one before.
     Restart,
+    /// It was sealed for a drill.
+    Drill,
 }
 
 /// How far a group is archived: the row of the group.
@@ -68,16 +70,24 @@ pub struct Place {
 /// A segment, as its row has it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SegmentRecord {
-    /// The header's bytes, with the scope in them.
-    pub header: Blob,
+    /// Its scope.
+    pub scope: Blob,
+    /// Hash of its header.
+    pub header: HeaderHash,
+    /// The header under the retention key of its period. (retention.header.1)
+    pub sealed_header: Blob,
     /// When it was opened.
     pub opened_at: Timestamp,
+    /// Index of the entry of the archive's log that says so.
+    pub opened_index: u64,
     /// How many records are in it.
     pub records: u64,
     /// Places of the first and the last entry in it.
     pub entries: Option<(Seq, Seq)>,
     /// When it was closed, and why.
     pub closed: Option<(Timestamp, CloseReason)>,
+    /// Index of the entry that says so.
+    pub closed_index: Option<u64>,
 }
 
 /// A segment whose key is in memory.

@@ -8,9 +8,10 @@ use crate::{
     capture::{
         group::{CloseReason, GroupArchive, OpenSegment, Place, STATE_EVERY, SegmentRecord},
         log::ArchiveLog,
+        office::Office,
     },
     client::{ClientFault, ClientMachine, Command, CommandId, Event, Heard, Input, Output, RowWrite, Space},
-    escrow::{ArchiveEvent, CaptureState, CaptureStatement, ScopeHeader, evidence},
+    escrow::{ArchiveEvent, CaptureState, CaptureStatement, evidence},
     identity::{Chain, DeviceIdentity, DeviceKey},
     ids::{GroupId, SegmentId},
     merkle::Origin,
@@ -24,7 +25,8 @@ use crate::{
 const OWN_COMMANDS: u64 = 1 << 63;
 
 /// What the machine reads when it opens, besides what its client does.
-pub const ARCHIVE_SPACES: &[Space] = &[Space::Archive, Space::ArchiveGroup, Space::Segment];
+pub const ARCHIVE_SPACES: &[Space] =
+    &[Space::Archive, Space::ArchiveGroup, Space::Segment, Space::Office, Space::Retention];
 
 /// The machine of an escrow device.
 pub struct EscrowMachine {
@@ -33,6 +35,7 @@ pub struct EscrowMachine {
     pub(super) random: Random,
     pub(super) log: ArchiveLog,
     pub(super) groups: BTreeMap<GroupId, GroupArchive>,
+    pub(super) office: Office,
     /// Segments that a process before this one left open, until the first input says what time it is.
     left_open: Vec<(SegmentId, SegmentRecord)>,
     pub(super) rows: Vec<RowWrite>,
@@ -90,6 +93,7 @@ impl EscrowMachine {
         let own = DeviceKey::from_seed(key.seed().clone()).map_err(|_| broken("key"))?;
         let (mut clients, mut archive, mut records, mut left_open) =
             (Vec::new(), Vec::new(), BTreeMap::new(), Vec::new());
+        let mut office = Office::default();
         for (space, row, value) in rows {
             match space {
                 Space::Archive => archive.push((row, value)),
@@ -101,10 +105,13 @@ impl EscrowMachine {
                 Space::Segment => {
                     let id = SegmentId::from_slice(&row).ok_or_else(|| broken("segment"))?;
                     let record: SegmentRecord = decode_exact("", &value).map_err(|_| broken("segment"))?;
+                    office.segment(id, &record).ok_or_else(|| broken("segment"))?;
                     if record.closed.is_none() {
                         left_open.push((id, record));
                     }
                 }
+                Space::Office => office.row(&row, &value).ok_or_else(|| broken("office"))?,
+                Space::Retention => office.key(&row, &value).ok_or_else(|| broken("retention key"))?,
                 _ => clients.push((space, row, value)),
             }
         }
@@ -117,14 +124,17 @@ impl EscrowMachine {
             groups.insert(group, GroupArchive::open(place, view));
         }
         let unclean = !left_open.is_empty();
+        // retention.expire.3
+        let resurrected = office.resurrected();
         let mut machine = Self {
             client,
             key: own,
             random,
             log,
             groups,
+            office,
             left_open,
-            rows: Vec::new(),
+            rows: resurrected,
             next_command: OWN_COMMANDS,
             due: Some(now),
             origin,
@@ -188,7 +198,7 @@ impl EscrowMachine {
 
     /// Seals what was heard, and puts its rows into the transaction of the rows that the client has written for it.
     /// (escrow.capture.1)
-    fn settle(&mut self, now: Timestamp) {
+    pub(super) fn settle(&mut self, now: Timestamp) {
         self.close_left_open(now);
         self.take_heard(now);
         if self.due.is_some_and(|at| at <= now) {
@@ -267,6 +277,8 @@ impl EscrowMachine {
     pub(super) fn write_segment(&mut self, id: SegmentId, record: &SegmentRecord) {
         let value = Some(encode(record));
         self.rows.push(RowWrite { space: Space::Segment, key: id.as_bytes().to_vec(), value });
+        // What this machine writes is whole.
+        let _ = self.office.segment(id, record);
     }
 
     /// Something of a group is not archived: it is said where nobody can take it back. (escrow.gap.1, escrow.gap.2)
@@ -278,11 +290,9 @@ impl EscrowMachine {
     fn close_left_open(&mut self, now: Timestamp) {
         for (id, mut record) in core::mem::take(&mut self.left_open) {
             record.closed = Some((now, CloseReason::Restart));
+            record.closed_index = Some(self.log.size());
+            self.append(ArchiveEvent::SegmentClosed { header: record.header, records: record.records }, now);
             self.write_segment(id, &record);
-            // A header that this machine has written decodes.
-            if let Ok(header) = ScopeHeader::from_bytes(&record.header) {
-                self.append(ArchiveEvent::SegmentClosed { header: header.hash(), records: record.records }, now);
-            }
         }
     }
 
@@ -295,6 +305,7 @@ impl EscrowMachine {
         // Here the key goes.
         drop(segment.segment);
         record.closed = Some((now, reason));
+        record.closed_index = Some(self.log.size());
         self.write_segment(id, &record);
         self.append(ArchiveEvent::SegmentClosed { header, records: record.records }, now);
         self.truncate = true;

@@ -16,6 +16,7 @@ use crate::{
         evidence::lines_root,
         record::{Commit, GapReason, Members, Person, Record, RecordBody, SkipReason},
         report::SegmentOfDay,
+        retention::Period,
         scope::{Day, Scope},
         seal::{ArchivePublicKey, RecordError, Segment},
         statement::{authenticator_hash, lookup},
@@ -65,6 +66,12 @@ static KEEPS_KEYS: core::sync::atomic::AtomicBool = core::sync::atomic::AtomicBo
 #[cfg(feature = "seeded-bugs")]
 pub fn keep_scope_keys(on: bool) {
     KEEPS_KEYS.store(on, core::sync::atomic::Ordering::Relaxed);
+}
+
+/// Key of the row that says where a capture stands in the archive's log: its segment, its first record.
+#[must_use]
+pub fn capture_key(segment: SegmentId, first: u64) -> Vec<u8> {
+    record_key(segment, first)
 }
 
 fn words(reason: GapReason) -> &'static str {
@@ -366,7 +373,7 @@ impl EscrowMachine {
         let Some(archive) = self.groups.get_mut(&group) else { return };
         let Place { lookup, head, epoch, .. } = archive.place;
         let Some(segment) = archive.segment.as_mut() else { return };
-        let header = segment.segment.hash();
+        let (id, header) = (segment.id(), segment.segment.hash());
         let sealed = core::mem::take(&mut segment.lines);
         let lines: Vec<RecordLine> = sealed.iter().map(|(line, _)| *line).collect();
         let (Some(first), Some(root)) = (lines.first().map(|line| line.index), lines_root(&lines)) else { return };
@@ -376,6 +383,11 @@ impl EscrowMachine {
             self.rows.push(RowWrite { space: Space::Receipt, key: receipt_key(lookup, line.seq), value });
         }
         self.rows.push(RowWrite { space: Space::Lines, key: lines_key(log_index), value: Some(encode(&lines)) });
+        self.rows.push(RowWrite {
+            space: Space::Capture,
+            key: capture_key(id, first),
+            value: Some(encode(&log_index)),
+        });
         let captured = Captured { header, first, count: lines.len() as u64, root, head, epoch };
         self.append(ArchiveEvent::Captured(captured), now);
     }
@@ -410,13 +422,21 @@ impl EscrowMachine {
             self.rows.push(RowWrite { space: Space::Archive, key: segment.as_bytes().to_vec(), value });
         }
         let header = opened.hash();
+        let Some(sealed_header) = self.retention_key(Period::of(&scope), now).seal(opened.header()) else {
+            return false;
+        };
         let row = SegmentRecord {
-            header: Blob(opened.header().to_bytes()),
+            scope: Blob(scope.to_bytes()),
+            header,
+            sealed_header: Blob(sealed_header),
             opened_at: now,
+            opened_index: self.log.size(),
             records: 0,
             entries: None,
             closed: None,
+            closed_index: None,
         };
+        let Some(archive) = self.groups.get_mut(&group) else { return false };
         archive.segment = Some(OpenSegment { segment: opened, record: row, day, lines: Vec::new() });
         let head = archive.place.head;
         let members: Vec<Person> = archive.members.values().map(|leaf| person(leaf)).collect();

@@ -441,6 +441,12 @@ fn transcript(plan: DocumentHash, commitments: &[DocumentHash], key: &ArchiveKey
     DocumentHash(hash.finalize().into())
 }
 
+/// What all seats sign, for a seat that takes up what it has made. (ceremony.transcript.1)
+#[must_use]
+pub fn confirmed(plan: &Plan, commitments: &[DocumentHash], key: &ArchiveKey) -> DocumentHash {
+    transcript(plan.hash(), commitments, key)
+}
+
 impl Shared {
     /// Ends, with the second messages of all seats, the own one among them: the share, and the confirmation of what was
     /// made, for the others. (ceremony.share.2)

@@ -3,6 +3,8 @@
 //!
 //! This module reads no file: sealed records and the hashes of rendered files are handed in. It does not render.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -14,7 +16,7 @@ use crate::{
         scope::Scope,
         seal::{HeaderError, RecordError, RecordSecret, ScopeHeader, SealedRecord},
     },
-    ids::{DocumentHash, HeadHash, MerkleHash, OpeningHash, RootHash, Seq},
+    ids::{AccountId, DocumentHash, HeadHash, MerkleHash, OpeningHash, RootHash, Seq},
     limits::{EXPORT_FAULTS_MAX, MANIFEST_BYTES_MAX},
     merkle::{Checkpoint, CheckpointError, Consistency, leaf_hash, verify_consistency, verify_inclusion},
     time::Timestamp,
@@ -36,7 +38,9 @@ pub struct LoggedEntry {
 }
 
 impl LoggedEntry {
-    fn event(&self, checkpoint: &Checkpoint) -> Option<ArchiveEvent> {
+    /// What the entry says, if it is in the log.
+    #[must_use]
+    pub fn event(&self, checkpoint: &Checkpoint) -> Option<ArchiveEvent> {
         let included = verify_inclusion(
             &leaf_hash(&self.entry),
             self.index,
@@ -373,6 +377,7 @@ impl Check {
         if manifest.segments.len() != request.segments.len() {
             self.fault(ExportFault::Segments);
         }
+        let coverage = Coverage::of(request);
         for (at, (segment, named)) in manifest.segments.iter().zip(&request.segments).enumerate() {
             let header = match ScopeHeader::from_bytes(&segment.header) {
                 Ok(header) => header,
@@ -384,7 +389,7 @@ impl Check {
             if header.hash() != *named {
                 self.fault(ExportFault::Segments);
             }
-            self.segment(at, segment, &header, request, log, source);
+            self.segment(at, segment, &header, &coverage, log, source);
         }
     }
 
@@ -393,7 +398,7 @@ impl Check {
         at: usize,
         segment: &ExportedSegment,
         header: &ScopeHeader,
-        request: &Request,
+        coverage: &Coverage,
         log: &Checkpoint,
         source: &mut impl Source,
     ) {
@@ -422,7 +427,7 @@ impl Check {
                 self.fault(ExportFault::Capture { segment: at, capture: number });
             }
             for line in &capture.lines {
-                self.line(at, line, header, request, source);
+                self.line(at, line, header, coverage, source);
             }
             next += u64::try_from(lines.len()).unwrap_or(u64::MAX);
         }
@@ -442,13 +447,13 @@ impl Check {
         segment: usize,
         line: &ExportedLine,
         header: &ScopeHeader,
-        request: &Request,
+        coverage: &Coverage,
         source: &mut impl Source,
     ) {
         let index = line.line.index;
         let Some(secret) = &line.secret else { return };
         self.released = self.released.saturating_add(1);
-        match opened(segment, &line.line, secret, header, request, source) {
+        match opened(segment, &line.line, secret, header, coverage, source) {
             Ok(record) => {
                 if let RecordBody::Gap { last, reason } = record.body {
                     self.gaps.push(Gap { first: record.seq, last, reason });
@@ -465,7 +470,7 @@ fn opened(
     line: &RecordLine,
     secret: &Blob,
     header: &ScopeHeader,
-    request: &Request,
+    coverage: &Coverage,
     source: &mut impl Source,
 ) -> Result<Record, RecordFault> {
     let secret = secret.0.as_slice().try_into().map(RecordSecret::new).map_err(|_| RecordFault::Secret)?;
@@ -480,19 +485,34 @@ fn opened(
     if place != (line.seq, line.head) {
         return Err(RecordFault::Place);
     }
-    if covers(request, &record.body) { Ok(record) } else { Err(RecordFault::NotCovered) }
+    if coverage.releases(&record.body) { Ok(record) } else { Err(RecordFault::NotCovered) }
 }
 
-/// Whether a request releases a record: all of them, if it names nobody; else what those have sent whom it names, and what
-/// is needed to read it: members, commits, policies, gaps. (export.cover.1)
-#[must_use]
-pub fn covers(request: &Request, body: &RecordBody) -> bool {
-    let named = |account| request.people.is_empty() || request.people.binary_search(account).is_ok();
-    match body {
-        RecordBody::Message { sender, .. } | RecordBody::Acknowledgement { sender, .. } => named(&sender.0.account),
-        // Whose an attachment is stands in its message; a kind that is not known is not released in part.
-        RecordBody::Attachment(part) => named(&part.sender.0.account),
-        RecordBody::Unknown { .. } => request.people.is_empty(),
-        _ => true,
+/// Which records a request releases: all of them, if it names nobody; else what those have sent whom it names, and what is
+/// needed to read it: members, commits, policies, gaps. (export.cover.1)
+#[derive(Clone, Debug)]
+pub struct Coverage(Option<BTreeSet<AccountId>>);
+
+impl Coverage {
+    /// That of a request.
+    #[must_use]
+    pub fn of(request: &Request) -> Self {
+        let people = request.people.iter().map(|asked| asked.account(request.tenant)).collect();
+        Self((!request.people.is_empty()).then_some(people))
+    }
+
+    /// Whether a record is released.
+    #[must_use]
+    pub fn releases(&self, body: &RecordBody) -> bool {
+        let Some(people) = &self.0 else { return true };
+        match body {
+            RecordBody::Message { sender, .. } | RecordBody::Acknowledgement { sender, .. } => {
+                people.contains(&sender.0.account)
+            }
+            RecordBody::Attachment(part) => people.contains(&part.sender.0.account),
+            // A kind that is not known is not released in part.
+            RecordBody::Unknown { .. } => false,
+            _ => true,
+        }
     }
 }

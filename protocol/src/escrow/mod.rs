@@ -3,6 +3,7 @@
 //! This module opens no file and knows no group's state: what is sealed is handed in, with time and randomness.
 
 pub mod ceremony;
+pub mod dossier;
 pub mod evidence;
 pub mod export;
 pub mod hpke;
@@ -10,10 +11,12 @@ pub mod opening;
 pub mod receipt;
 pub mod record;
 pub mod report;
+pub mod retention;
 mod ristretto;
 pub mod scope;
 pub mod seal;
 pub mod statement;
+pub mod submission;
 pub mod threshold;
 
 pub use evidence::{ArchiveEntry, ArchiveEvent, Captured, Gap, RecordLine};

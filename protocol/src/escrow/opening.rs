@@ -16,7 +16,7 @@ use crate::{
         seal::{HeaderError, ScopeHeader},
         threshold::{ArchiveKey, KeyShare, Opening, Partial},
     },
-    identity::{DeviceKey, Purpose, verify_signature},
+    identity::{DeviceKey, Handle, Purpose, verify_signature},
     ids::{AccountId, ArchiveKeyHash, DocumentHash, HeaderHash, MerkleHash, OpeningHash, RootHash},
     limits::{OPENING_BYTES_MAX, OPENING_PEOPLE_MAX, OPENING_SEGMENTS_MAX, OPENING_TEXT_BYTES_MAX},
     merkle::{Checkpoint, CheckpointError, Consistency, leaf_hash, verify_consistency, verify_inclusion},
@@ -27,6 +27,26 @@ use crate::{
 
 /// The layout that this version knows.
 const VERSION: u8 = 1;
+
+/// Whose messages are asked for.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Asked {
+    /// 0: somebody of the organisation, by the handle that people know.
+    Handle(Handle),
+    /// 1: an account.
+    Account(AccountId),
+}
+
+impl Asked {
+    /// The account.
+    #[must_use]
+    pub fn account(&self, tenant: RootHash) -> AccountId {
+        match self {
+            Self::Handle(handle) => handle.account(tenant),
+            Self::Account(account) => *account,
+        }
+    }
+}
 
 /// What somebody asks to open, for which case, and why.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,7 +68,7 @@ pub struct Request {
     /// The segments, by the hashes of their headers, ascending.
     pub segments: Vec<HeaderHash>,
     /// Whose messages are released; everybody's, if none is named. Ascending.
-    pub people: Vec<AccountId>,
+    pub people: Vec<Asked>,
     /// The first day that is opened.
     pub first: u32,
     /// The last one.
@@ -112,7 +132,8 @@ impl Request {
     }
 
     /// What was signed, without asking by whom: for whoever has the archive's log to vouch for it.
-    pub(super) fn of_signed(bytes: &[u8]) -> Option<Self> {
+    #[must_use]
+    pub fn of_signed(bytes: &[u8]) -> Option<Self> {
         let (content, _) = unsigned(bytes)?;
         let request: Self = decode_exact("an opening request", &content).ok()?;
         request.check().is_ok().then_some(request)
@@ -173,7 +194,7 @@ pub struct SeatView<'a> {
     pub log_key: [u8; 32],
     /// Who may ask.
     pub requesters: &'a [[u8; 32]],
-    /// Size and root of the last checkpoint that it has cosigned; 0 and the empty root before the first.
+    /// Size and root of the newest checkpoint that it has verified; 0 and the empty root before the first.
     pub seen: (u64, MerkleHash),
     /// The time.
     pub now: Timestamp,
@@ -196,7 +217,7 @@ pub enum ReviewError {
     #[error(transparent)]
     Checkpoint(CheckpointError),
     /// The log has changed what this seat has seen, or does not show that it has not.
-    #[error("the archive's log is not the one that this seat has cosigned: do not answer, and ask why ({})", if *.0 { "it was rewritten" } else { "the proof is wrong" })]
+    #[error("the archive's log is not the one that this seat has seen: do not answer, and ask why ({})", if *.0 { "it was rewritten" } else { "the proof is wrong" })]
     Inconsistent(bool),
     /// The entry does not log this request.
     #[error("the log entry is not of this request")]
@@ -355,7 +376,7 @@ impl Reviewed {
         &self.headers
     }
 
-    /// The checkpoint in which the request is logged, for the seat to cosign and remember.
+    /// The checkpoint in which the request is logged, for the seat to remember.
     #[must_use]
     pub fn checkpoint(&self) -> &Checkpoint {
         &self.checkpoint
@@ -374,7 +395,7 @@ impl Reviewed {
     ) -> Result<Vec<u8>, AnswerError> {
         let mut parts = Zeroizing::new(Vec::with_capacity(self.headers.len() * Partial::LEN));
         for header in &self.headers {
-            let part = share.decrypt(header, self.opening, random).map_err(|_| AnswerError::Share)?;
+            let part = share.part(header, self.opening, random).map_err(|_| AnswerError::Share)?;
             parts.extend_from_slice(&part.to_bytes());
         }
         let info = answer_info(self.opening, share.seat());
@@ -402,6 +423,14 @@ impl Reviewed {
 }
 
 impl Answer {
+    /// The request that bytes say they answer, for whoever looks it up before [`Self::open`].
+    #[must_use]
+    pub fn named(bytes: &[u8]) -> Option<OpeningHash> {
+        let (content, _) = unsigned(bytes)?;
+        let answer: Self = decode_exact("an answer", &content).ok()?;
+        Some(answer.request)
+    }
+
     /// Reads an answer to an opening, signed by the seat's key of the ceremony's plan. (opening.answer.2)
     ///
     /// # Errors

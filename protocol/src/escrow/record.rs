@@ -17,6 +17,9 @@ use crate::{
 /// The layout that this version knows.
 const VERSION: u8 = 1;
 
+/// The kind of a record in which nobody says anything: 32 random bytes, sealed for a drill.
+pub const CANARY: u16 = 10;
+
 /// A device with its account and who vouches for it, encoded as its URI.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Person(pub DeviceName);

@@ -35,6 +35,19 @@ impl Day {
         Timestamp(u64::from(self.0) * Self::MILLISECONDS)
     }
 
+    /// The month that it is in, counted from January 1970.
+    #[must_use]
+    pub fn month(self) -> u32 {
+        // Years that begin in March, so that the leap day is the last: then 153 days are always five months.
+        let days = u64::from(self.0) + 719_468;
+        let (era, of_era) = (days / 146_097, days % 146_097);
+        let year = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
+        let of_year = of_era - (365 * year + year / 4 - year / 100);
+        let from_march = (5 * of_year + 2) / 153;
+        let months = (era * 400 + year) * 12 + from_march + 2;
+        u32::try_from(months.saturating_sub(1_970 * 12)).unwrap_or(u32::MAX)
+    }
+
     /// The first moment of the next day.
     #[must_use]
     pub fn ends(self) -> Timestamp {

@@ -197,12 +197,24 @@ impl KeyShare {
         Zeroizing::new(self.secret.to_bytes())
     }
 
-    /// The partial decryption of a header for one opening. Whether the opening is allowed was decided before.
-    /// (archive.partial.1)
+    /// The partial decryption of a header for one opening, without asking whether it is allowed: for tests only, as the
+    /// feature says that it needs.
     ///
     /// # Errors
     /// `OtherKey`.
+    #[cfg(any(test, feature = "single-dealer"))]
     pub fn decrypt(&self, header: &ScopeHeader, opening: Opening, random: &mut Random) -> Result<Partial, ShareError> {
+        self.part(header, opening, random)
+    }
+
+    /// The partial decryption of a header for one opening. Whether the opening is allowed was decided before: there is
+    /// one caller, behind what a seat has reviewed. (archive.partial.1)
+    pub(super) fn part(
+        &self,
+        header: &ScopeHeader,
+        opening: Opening,
+        random: &mut Random,
+    ) -> Result<Partial, ShareError> {
         if header.archive() != self.key.public {
             return Err(ShareError::OtherKey);
         }

@@ -32,6 +32,8 @@ pub enum Purpose {
     OpeningRequest,
     /// A seat's answer to that.
     OpeningAnswer,
+    /// An officer's order to an escrow node.
+    ArchiveOrder,
 }
 
 impl Purpose {
@@ -47,6 +49,7 @@ impl Purpose {
             Self::Ceremony => b"Chancery 1.0 Ceremony",
             Self::OpeningRequest => b"Chancery 1.0 Opening Request",
             Self::OpeningAnswer => b"Chancery 1.0 Opening Answer",
+            Self::ArchiveOrder => b"Chancery 1.0 Archive Order",
         }
     }
 

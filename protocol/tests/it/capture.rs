@@ -11,9 +11,10 @@ use chancery_protocol::{
     client::{ClientFault, Command, Reply, Space, StateChange},
     escrow::{
         ArchiveEntry, ArchiveEvent, ArchiveKey, CaptureState, CaptureStatement, DayReport, KeyShare, Opening, Receipt,
-        Record, RecordBody, RecordLine, ScopeHeader, ScopeKey, SealedRecord,
+        Record, RecordBody, RecordLine, Scope, ScopeHeader, ScopeKey, SealedRecord,
         evidence::{lines_root, origin},
         record::GapReason,
+        retention::{Period, RetentionKey},
         threshold::{combine, deal},
     },
     identity::{DeviceKey, Role},
@@ -39,8 +40,8 @@ pub const ARCHIVE: &str = "archive";
 /// A net of an escrow node and people, an archive key that a test's dealer has made, and the policy.
 pub struct Archived {
     pub net: Net,
-    key: ArchiveKey,
-    shares: Vec<KeyShare>,
+    pub key: ArchiveKey,
+    pub shares: Vec<KeyShare>,
     pub group: GroupId,
 }
 
@@ -88,8 +89,13 @@ impl Archived {
 
     /// The same under a policy that differs.
     pub fn with(seed: u64, change: impl FnOnce(&mut EscrowPolicy)) -> Self {
-        let mut net = Net::new(seed);
         let (key, shares) = deal(1, 2, 3, &mut Random::new([5; 32])).unwrap();
+        Self::under(seed, key, shares, change)
+    }
+
+    /// The same, under this archive key.
+    pub fn under(seed: u64, key: ArchiveKey, shares: Vec<KeyShare>, change: impl FnOnce(&mut EscrowPolicy)) -> Self {
+        let mut net = Net::new(seed);
         net.archive_node(ARCHIVE);
         for name in ["ana", "bo", "li"] {
             net.tenant(name);
@@ -115,7 +121,7 @@ impl Archived {
         self.net.ok(name, command);
     }
 
-    fn rows(&self) -> Rows {
+    pub fn rows(&self) -> Rows {
         self.net.rows(ARCHIVE)
     }
 
@@ -131,20 +137,27 @@ impl Archived {
         decode_exact("", &rows[&(Space::ArchiveGroup, self.group.as_bytes().to_vec())]).unwrap()
     }
 
-    fn segments(&self) -> BTreeMap<SegmentId, SegmentRecord> {
+    pub fn segments(&self) -> BTreeMap<SegmentId, SegmentRecord> {
         let rows = self.rows().into_iter().filter(|((space, _), _)| *space == Space::Segment);
         rows.map(|((_, key), value)| (SegmentId::from_slice(&key).unwrap(), decode_exact("", &value).unwrap()))
             .collect()
     }
 
-    fn log(&self) -> Vec<ArchiveEvent> {
+    pub fn log(&self) -> Vec<ArchiveEvent> {
         let rows = self.rows().into_iter().filter(|((space, _), _)| *space == Space::ArchiveEntry);
         rows.map(|(_, value)| ArchiveEntry::from_bytes(&value).unwrap().event).collect()
     }
 
+    /// A segment's header, as it comes from under its retention key.
+    pub fn header(&self, segment: &SegmentRecord) -> ScopeHeader {
+        let period = Period::of(&Scope::from_bytes(&segment.scope).unwrap());
+        let key: RetentionKey = decode_exact("", &self.rows()[&(Space::Retention, period.to_bytes())]).unwrap();
+        key.open(segment.header, &segment.sealed_header).unwrap()
+    }
+
     /// A segment's records, opened by two of three seats.
     fn open(&self, id: SegmentId, segment: &SegmentRecord) -> Vec<Record> {
-        let header = ScopeHeader::from_bytes(&segment.header).unwrap();
+        let header = self.header(segment);
         let opening = Opening { request: OpeningHash([6; 32]), log_index: 0 };
         let random = &mut Random::new([7; 32]);
         let parts: Vec<_> =
@@ -203,8 +216,7 @@ impl Archived {
             *next += captured.count;
         }
         for segment in self.segments().values() {
-            let header = ScopeHeader::from_bytes(&segment.header).unwrap().hash();
-            assert_eq!(named.remove(&header), Some(segment.records));
+            assert_eq!(named.remove(&segment.header), Some(segment.records));
         }
         assert!(named.is_empty());
         // The commit that brought the escrow member in has the members as its record.
@@ -408,11 +420,8 @@ fn another_policy_begins_another_segment() {
     archived.assert_each_entry_once();
     let records = archived.records();
     assert_eq!(records.iter().filter(|record| matches!(record.body, RecordBody::Policy { .. })).count(), 1);
-    let classes: Vec<String> = archived
-        .segments()
-        .values()
-        .map(|segment| ScopeHeader::from_bytes(&segment.header).unwrap().scope().retention.to_string())
-        .collect();
+    let classes: Vec<String> =
+        archived.segments().values().map(|segment| archived.header(segment).scope().retention.to_string()).collect();
     assert_eq!(classes.iter().filter(|class| *class == "ten-years").count(), 1, "{classes:?}");
     let closed = |segment: &SegmentRecord| matches!(segment.closed, Some((_, CloseReason::Policy)));
     assert_eq!(archived.segments().values().filter(|segment| closed(segment)).count(), 1);

@@ -21,6 +21,8 @@ mod healing;
 mod insider;
 mod liars;
 mod net;
+#[cfg(feature = "single-dealer")]
+mod office;
 mod own_devices;
 mod partners;
 mod relay;

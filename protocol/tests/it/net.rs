@@ -10,12 +10,13 @@ use chancery_protocol::{
     capture::{
         EscrowMachine,
         log::{EDGE, public_key},
+        office::{Accepted, SubmitError},
     },
     client::{
         ArchiveQuestion, ClientMachine, Command, CommandId, Event, GroupSummary, Heard, HeardEntry, Input, Message,
         Outcome, Output, Reply, Space, message_key,
     },
-    escrow::CaptureStatement,
+    escrow::{CaptureStatement, submission::Submission},
     identity::{
         CertificateAuthority, Chain, DeviceIdentity, DeviceKey, PersonalRoot, Role, TenantRoot,
         certificate::{At, verify_chain},
@@ -513,6 +514,19 @@ impl Net {
     fn input(&mut self, name: &str, input: Input) {
         self.nodes.get_mut(name).unwrap().machine.handle(input, self.now);
         self.drain_client(name);
+    }
+
+    /// An officer hands something in at an escrow node.
+    pub fn submit(
+        &mut self,
+        name: &str,
+        submission: &Submission,
+        requesters: &[[u8; 32]],
+    ) -> Result<Accepted, SubmitError> {
+        let Machine::Escrow(machine) = &mut self.nodes.get_mut(name).unwrap().machine else { panic!("{name}") };
+        let accepted = machine.submit(submission, requesters, self.now);
+        self.drain_client(name);
+        accepted
     }
 
     /// Whether the process dies here, rather than carry out its next effect.

@@ -3,6 +3,7 @@
 //! This program does not judge: there is no bar. `tests/bench/RESULTS.md` has figures and the commands that gave them.
 
 mod capture;
+mod case;
 mod child;
 mod deployment;
 mod directory;
@@ -73,6 +74,23 @@ enum Command {
         #[arg(long, default_value_os_t = std::env::temp_dir())]
         dir: PathBuf,
     },
+    /// A case of 10,000 records opened, exported and verified; 1,000,000 messages searched
+    Case {
+        #[command(flatten)]
+        common: Common,
+        /// Folder for the case
+        #[arg(long, default_value_os_t = std::env::temp_dir())]
+        dir: PathBuf,
+    },
+    /// An officers' command that is measured
+    #[command(hide = true)]
+    Escrow {
+        /// Where its peak of memory is written
+        peak: PathBuf,
+        /// The command
+        #[arg(last = true)]
+        arguments: Vec<String>,
+    },
     /// The relay that is measured; ends with its standard input
     #[command(hide = true)]
     ServeRelay {
@@ -117,6 +135,8 @@ fn run(command: Command) -> Outcome<u8> {
         Command::Mls { common, dir } => measured("mls", common, &dir, mls::run),
         Command::Directory { common, dir } => measured("directory", common, &dir, directory::run),
         Command::Capture { common, dir } => measured("capture", common, &dir, capture::run),
+        Command::Case { common, dir } => measured("case", common, &dir, case::run),
+        Command::Escrow { peak, arguments } => case::escrow(&peak, arguments),
         Command::ServeRelay { config } => Ok(child::serve_relay(config)),
         Command::ServeEcho { request, answer, certificate } => echo::serve(request, answer, &certificate).map(|()| 0),
     }

@@ -11,7 +11,7 @@ use chancery_escrow::Node;
 use chancery_protocol::{
     error::Malformed,
     escrow::{
-        KeyShare, Opening, Record, RecordBody, ScopeHeader, SealedRecord,
+        KeyShare, Opening, Record, RecordBody, SealedRecord,
         threshold::{ArchiveKey, combine},
     },
     ids::{GroupId, MessageId, OpeningHash},
@@ -76,7 +76,7 @@ async fn open(
     let mut random = Random::new([7; 32]);
     let (mut groups, mut found) = (BTreeSet::new(), Vec::new());
     for (id, segment) in node.segments().await? {
-        let header = ScopeHeader::from_bytes(&segment.header).map_err(|error| closed(&error))?;
+        let header = node.header(&segment)?;
         let group = header.scope().group;
         groups.insert(group);
         let opening = Opening { request: OpeningHash([0; 32]), log_index: 0 };

@@ -16,7 +16,7 @@ use chancery_client::{Client, Config, Error, FileKey, GroupId, MessageId};
 use chancery_escrow::Node;
 use chancery_protocol::{
     escrow::{
-        KeyShare, Opening, Record, RecordBody, ScopeHeader, SealedRecord,
+        KeyShare, Opening, Record, RecordBody, SealedRecord,
         threshold::{ArchiveKey, combine, deal},
     },
     identity::{DeviceKey, Role, key_file},
@@ -289,7 +289,7 @@ impl Stage {
         let (mut places, mut texts, mut segments) = (Vec::new(), BTreeMap::new(), 0);
         for (id, segment) in node.segments().await? {
             segments += 1;
-            let header = ScopeHeader::from_bytes(&segment.header)?;
+            let header = node.header(&segment)?;
             let opening = Opening { request: OpeningHash([6; 32]), log_index: 0 };
             let random = &mut Random::new([7; 32]);
             let parts: Result<Vec<_>, _> =

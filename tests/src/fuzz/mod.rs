@@ -103,7 +103,7 @@ pub fn seed_of(path: &str, vector: &Vector) -> Option<(String, Vec<u8>)> {
             ("evidence", evidence::seed(&vector.kind, &vector.input))
         }
         "export" => ("export", hex("manifest")),
-        "opening_request" | "opening_answer" | "ceremony_certificate" => {
+        "opening_request" | "opening_answer" | "ceremony_certificate" | "archive_order" | "opening_dossier" => {
             ("opening", opening::seed(&vector.kind, &vector.input))
         }
         _ => return None,

@@ -13,6 +13,7 @@ mod log;
 mod merkle;
 mod mls;
 mod notice;
+pub(crate) mod office;
 pub(crate) mod opening;
 mod policy;
 
@@ -64,5 +65,6 @@ pub fn all() -> BTreeMap<String, Vector> {
     evidence::add(&mut set);
     opening::add(&mut set);
     export::add(&mut set);
+    office::add(&mut set);
     set.vectors
 }

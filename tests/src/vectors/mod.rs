@@ -12,6 +12,7 @@ mod replay_evidence;
 mod replay_export;
 mod replay_identity;
 mod replay_merkle;
+mod replay_office;
 mod replay_opening;
 mod replay_policy;
 
@@ -156,6 +157,9 @@ pub fn run(kind: &str, input: &Value) -> Result<Outcome, String> {
         "opening_request" => replay_opening::request(input),
         "opening_review" => replay_opening::review(input),
         "opening_answer" => replay_opening::answer(input),
+        "archive_order" => replay_office::order(input),
+        "opening_dossier" => replay_office::dossier(input),
+        "header_at_rest" => replay_office::at_rest(input),
         "export" => replay_export::export(input),
         _ => Err(format!("no vector is of kind {kind:?}")),
     }

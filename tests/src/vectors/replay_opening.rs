@@ -66,7 +66,7 @@ pub(super) fn request(input: &Value) -> Result<Outcome, String> {
             "hash": hex(request.hash().0), "case": request.case, "legal_basis": request.legal_basis,
             "purpose": request.purpose, "requester": request.requester,
             "segments": request.segments.iter().map(|hash| hex(hash.0)).collect::<Vec<_>>(),
-            "people": request.people.iter().map(|account| hex(account.0)).collect::<Vec<_>>(),
+            "people": request.people.iter().map(|asked| hex(asked.account(request.tenant).0)).collect::<Vec<_>>(),
             "first": request.first, "last": request.last, "workstation": hex(request.workstation.0),
             "made_at": request.made_at.0, "expires_at": request.expires_at.0,
         })),

@@ -77,6 +77,9 @@ fn every_frame_type_and_every_outcome_has_a_vector() {
         ("opening_request", "encoding field signature"),
         ("opening_review", "request elsewhere expired checkpoint inconsistent entry not_logged header other_header"),
         ("opening_answer", "encoding other signature parts"),
+        ("archive_order", "encoding field signature"),
+        ("opening_dossier", "encoding old review earlier closed before"),
+        ("header_at_rest", "seal"),
         (
             "export",
             "manifest tenant checkpoint inconsistent request requested segments header segment_entry capture count record file closing",

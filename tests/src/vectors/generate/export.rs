@@ -5,11 +5,11 @@ use chancery_protocol::{
         Opening, Person, Record, RecordBody, RecordLine, Scope, Segment,
         evidence::{ArchiveEntry, ArchiveEvent, Captured, lines_root, origin},
         export::{
-            Closing, ExportedCapture, ExportedFile, ExportedLine, ExportedSegment, LoggedEntry, Manifest, Source,
-            covers, manifest_hash,
+            Closing, Coverage, ExportedCapture, ExportedFile, ExportedLine, ExportedSegment, LoggedEntry, Manifest,
+            Source, manifest_hash,
         },
         hpke::HpkePublicKey,
-        opening::Request,
+        opening::{Asked, Request},
         record::GapReason,
         scope::Day,
         seal::RecordSecret,
@@ -154,7 +154,7 @@ pub fn export(people: &[&str]) -> (Export, [u8; 32]) {
         segments.push((segment.header().clone(), opened, captures, closed, records));
     }
     segments.sort_by_key(|(header, ..)| header.hash());
-    let mut people: Vec<_> = people.iter().map(|handle| person(handle).0.account).collect();
+    let mut people: Vec<_> = people.iter().map(|handle| Asked::Handle(handle.parse().unwrap())).collect();
     people.sort();
     let request = Request {
         version: 1,
@@ -174,6 +174,7 @@ pub fn export(people: &[&str]) -> (Export, [u8; 32]) {
     };
     let requested = log.append(ArchiveEvent::Requested { request: request.hash() });
     let opening = Opening { request: request.hash(), log_index: requested };
+    let coverage = Coverage::of(&request);
     let mut exported = Vec::new();
     let (mut sealed, mut released) = (Vec::new(), 0);
     for (header, opened, captures, closed, records) in segments {
@@ -185,7 +186,7 @@ pub fn export(people: &[&str]) -> (Export, [u8; 32]) {
                 .into_iter()
                 .map(|line| {
                     let (record, plain) = &records[usize::try_from(line.index).unwrap()];
-                    let secret = covers(&request, &plain.body).then(|| {
+                    let secret = coverage.releases(&plain.body).then(|| {
                         released += 1;
                         Blob(RecordSecret::derive(&segment_key, record.salt()).expose().to_vec())
                     });

@@ -7,7 +7,8 @@ use chancery_protocol::{
     capture::{group::SegmentRecord, seal_entry::record_key},
     client::{Command, Reply, RowWrite, Space},
     escrow::{
-        ArchiveKey, KeyShare, Opening, Record, ScopeHeader, ScopeKey, SealedRecord,
+        ArchiveKey, KeyShare, Opening, Record, Scope, ScopeHeader, ScopeKey, SealedRecord,
+        retention::{Period, RetentionKey},
         threshold::{combine, deal},
     },
     identity::{DeviceIdentity, DeviceKey},
@@ -74,6 +75,13 @@ fn first_policy(node: &DeviceIdentity, key: &ArchiveKey) -> EscrowPolicy {
     }
 }
 
+/// The header of a segment, from under the retention key of its period.
+fn header(segment: &SegmentRecord, kept: impl Fn(Vec<u8>) -> Option<Vec<u8>>) -> Option<ScopeHeader> {
+    let period = Period::of(&Scope::from_bytes(&segment.scope)?);
+    let key: RetentionKey = decode_exact("a retention key", &kept(period.to_bytes())?).ok()?;
+    key.open(segment.header, &segment.sealed_header)
+}
+
 impl Archive {
     /// Of the node that is certified so.
     pub fn new(number: usize, node: &DeviceIdentity) -> Self {
@@ -135,7 +143,8 @@ impl Archive {
     fn open_segment(&self, rows: &Rows, id: &[u8], row: &[u8]) -> Result<Opened, String> {
         let id = SegmentId::from_slice(id).ok_or("a segment without an id")?;
         let row: SegmentRecord = decode_exact("a segment", row).map_err(|error| error.to_string())?;
-        let header = ScopeHeader::from_bytes(&row.header).map_err(|error| error.to_string())?;
+        let kept = |key: Vec<u8>| rows.get(&(Space::Retention, key)).cloned();
+        let header = header(&row, kept).ok_or("the header of a segment does not come from under its retention key")?;
         let key = self.scope_key(&header)?;
         let record = |index: u64| -> Result<Record, String> {
             let missing = || format!("record {index} of a segment with {} is not there", row.records);
@@ -149,11 +158,15 @@ impl Archive {
     }
 
     /// What a node with a seeded bug writes of the segments of a transaction: their keys.
-    pub(super) fn keys_of(&self, rows: &[RowWrite]) -> Vec<RowWrite> {
+    pub(super) fn keys_of(&self, rows: &[RowWrite], disk: &Rows) -> Vec<RowWrite> {
+        let kept = |key: Vec<u8>| {
+            let fresh = rows.iter().find(|row| row.space == Space::Retention && row.key == key);
+            fresh.and_then(|row| row.value.clone()).or_else(|| disk.get(&(Space::Retention, key)).cloned())
+        };
         let of = |row: &&RowWrite| row.space == Space::Segment;
         let kept = rows.iter().filter(of).filter_map(|row| {
             let record: SegmentRecord = decode_exact("a segment", row.value.as_ref()?).ok()?;
-            let key = self.scope_key(&ScopeHeader::from_bytes(&record.header).ok()?).ok()?;
+            let key = self.scope_key(&header(&record, kept)?).ok()?;
             let value = Some(key.expose().to_vec());
             Some(RowWrite { space: Space::Host, key: row.key.clone(), value })
         });
@@ -224,7 +237,7 @@ impl World {
     pub(super) fn spoil_rows(&mut self, who: usize, rows: &mut Vec<RowWrite>) {
         let Some(archive) = self.archive.as_ref().filter(|archive| archive.node == who) else { return };
         match self.bug {
-            Some(Bug::KeepsKeys) => rows.extend(archive.keys_of(rows)),
+            Some(Bug::KeepsKeys) => rows.extend(archive.keys_of(rows, &self.nodes[who].disk.rows)),
             Some(Bug::KeepsEvents) => {
                 let told = format!("{:?}", self.nodes[who].told).into_bytes();
                 let key = self.now.0.to_be_bytes().to_vec();

@@ -30,6 +30,7 @@ fn is_read(space: Space) -> bool {
             | Space::Statement
             | Space::Receipt
             | Space::Lines
+            | Space::Capture
     )
 }
 

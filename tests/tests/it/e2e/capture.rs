@@ -8,7 +8,7 @@ use chancery_escrow::{Endpoint, Node};
 use chancery_protocol::{
     capture::group::Place,
     escrow::{
-        CaptureState, CaptureStatement, KeyShare, Opening, Receipt, Record, RecordBody, ScopeHeader, SealedRecord,
+        CaptureState, CaptureStatement, KeyShare, Opening, Receipt, Record, RecordBody, SealedRecord,
         evidence::origin,
         threshold::{ArchiveKey, combine, deal},
     },
@@ -59,8 +59,8 @@ pub async fn policy(deployment: &Deployment, node: &Node, endpoint: &Endpoint, k
         escrow_key: escrow_key_hash(&identity.public_key),
         archive_key: key.public().to_bytes(),
         archive_generation: 1,
-        quorum: 2,
-        seats: 3,
+        quorum: key.quorum(),
+        seats: key.seats(),
         seats_hash: [4; 32],
         log_key: node.log_key().await.unwrap().unwrap(),
         endpoint: HostPort::from(endpoint.address()),
@@ -131,7 +131,7 @@ pub async fn archived(node: &Node, group: GroupId, found: impl Fn(&Place) -> boo
 async fn records(node: &Node, key: &ArchiveKey, shares: &[KeyShare]) -> Vec<Record> {
     let mut all = Vec::new();
     for (id, segment) in node.segments().await.unwrap() {
-        let header = ScopeHeader::from_bytes(&segment.header).unwrap();
+        let header = node.header(&segment).unwrap();
         let opening = Opening { request: OpeningHash([6; 32]), log_index: 0 };
         let random = &mut Random::new([7; 32]);
         let parts: Vec<_> =

@@ -22,7 +22,7 @@ use super::{
     deployment::{Deployment, texts_when, within},
 };
 
-const SPACES: [Space; 22] = [
+const SPACES: [Space; 24] = [
     Space::Host,
     Space::Archived,
     Space::Device,
@@ -45,6 +45,8 @@ const SPACES: [Space; 22] = [
     Space::Statement,
     Space::Receipt,
     Space::Lines,
+    Space::Office,
+    Space::Capture,
 ];
 const WINDOW: usize = 32;
 
@@ -54,15 +56,23 @@ struct Taken {
     files: Vec<Vec<u8>>,
 }
 
-fn take(node: &Path, to: &Path) -> Taken {
+/// The retention keys are in a folder of their own, and are tried like everything else.
+fn copy(from: &Path, to: &Path, files: &mut Vec<Vec<u8>>) {
     std::fs::create_dir_all(to).unwrap();
-    let mut files = Vec::new();
-    for entry in std::fs::read_dir(node).unwrap() {
+    for entry in std::fs::read_dir(from).unwrap() {
         let entry = entry.unwrap();
-        assert!(entry.file_type().unwrap().is_file(), "a node's folder holds files alone: {entry:?}");
-        std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
-        files.push(std::fs::read(entry.path()).unwrap());
+        if entry.file_type().unwrap().is_dir() {
+            copy(&entry.path(), &to.join(entry.file_name()), files);
+        } else {
+            std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+            files.push(std::fs::read(entry.path()).unwrap());
+        }
     }
+}
+
+fn take(node: &Path, to: &Path) -> Taken {
+    let mut files = Vec::new();
+    copy(node, to, &mut files);
     assert!(files.iter().any(|file| file.starts_with(b"SQLite format 3")));
     Taken { dir: to.to_owned(), files }
 }
@@ -72,7 +82,7 @@ async fn contents(taken: &Taken) -> (Vec<(ScopeHeader, SealedRecord)>, Vec<Vec<u
     let node = opened(&taken.dir).await;
     let (mut sealed, mut rows) = (Vec::new(), Vec::new());
     for (id, segment) in node.segments().await.unwrap() {
-        let header = ScopeHeader::from_bytes(&segment.header).unwrap();
+        let header = node.header(&segment).unwrap();
         let first = node.records(id).await.unwrap().remove(0);
         sealed.push((header, SealedRecord::from_bytes(&first).unwrap()));
     }

@@ -9,6 +9,7 @@ mod damage;
 mod deployment;
 mod devices;
 mod escrow_cli;
+mod officers;
 mod partners;
 mod refusals;
 mod revocation;

@@ -11,7 +11,8 @@ use std::{
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Not a test by itself: with this variable set, this process is `chancery`, `chancery-relay` or `chancery-escrow` with these arguments.
+/// Not a test by itself: with this variable set, this process is `chancery`, `chancery-relay` or `chancery-escrow` with these
+/// arguments.
 const ARGUMENTS: &str = "CHANCERY_TEST_ARGUMENTS";
 
 #[test]
@@ -66,6 +67,13 @@ pub fn ok(arguments: &[&str]) -> String {
     let errors = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success(), "{arguments:?}: {}\n{errors}", output.status);
     printed(&output)
+}
+
+/// A command that must not be done; what it says.
+pub fn refused(arguments: &[&str]) -> String {
+    let output = run(arguments);
+    assert!(!output.status.success(), "{arguments:?}: {}", printed(&output));
+    String::from_utf8(output.stderr).unwrap()
 }
 
 /// A process whose lines are read as they come.

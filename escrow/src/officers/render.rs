@@ -1,0 +1,317 @@
+//! Records as files for people and programs: the first page, a line of JSON for each record, a mail for each message.
+//! `spec/export.md`.
+//!
+//! This module reads nothing but records. The same records give the same bytes, so that whoever verifies an export makes
+//! its files again.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::Write as _,
+    path::{Path, PathBuf},
+};
+
+use chancery_protocol::{
+    escrow::{
+        Person, Record, RecordBody, RecordLine, Scope, evidence::Gap, export::ExportedFile, opening::Request,
+        record::GapReason,
+    },
+    ids::{GroupId, SegmentId},
+    wire::envelope::{Body, Envelope, envelope_hash},
+};
+use data_encoding::{BASE64, HEXLOWER};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use super::{
+    answer::asked_words,
+    eml::{Around, message},
+    files::at,
+    words::{day, moment, short},
+};
+
+/// The first page.
+pub(crate) const FIRST_PAGE: &str = "README.txt";
+/// All records, a line for each.
+pub(crate) const RECORDS: &str = "records.jsonl";
+/// Where mails are.
+pub(crate) const MAIL: &str = "mail";
+
+/// Length and hash of each file of an export; and the files, if there is a folder for them.
+pub(crate) struct Files {
+    folder: Option<PathBuf>,
+    open: BTreeMap<String, (u64, Sha256, Option<std::io::BufWriter<fs::File>>)>,
+    done: Vec<ExportedFile>,
+}
+
+impl Files {
+    /// Nothing is written without a folder.
+    pub(crate) fn new(folder: Option<&Path>) -> Self {
+        Self { folder: folder.map(Path::to_owned), open: BTreeMap::new(), done: Vec::new() }
+    }
+
+    fn create(&self, name: &str) -> Result<Option<std::io::BufWriter<fs::File>>, String> {
+        let Some(folder) = &self.folder else { return Ok(None) };
+        let path = folder.join(name);
+        if let Some(parent) = path.parent() {
+            fs::create_dir_all(parent).map_err(at(parent))?;
+        }
+        let file = fs::OpenOptions::new().write(true).create_new(true).open(&path).map_err(at(&path))?;
+        Ok(Some(std::io::BufWriter::new(file)))
+    }
+
+    /// Adds to a file.
+    pub(crate) fn append(&mut self, name: &str, bytes: &[u8]) -> Result<(), String> {
+        if !self.open.contains_key(name) {
+            let file = self.create(name)?;
+            self.open.insert(name.to_owned(), (0, Sha256::new(), file));
+        }
+        let Some((len, hash, file)) = self.open.get_mut(name) else { return Ok(()) };
+        *len += bytes.len() as u64;
+        hash.update(bytes);
+        file.as_mut().map_or(Ok(()), |file| file.write_all(bytes)).map_err(|error| format!("{name}: {error}"))
+    }
+
+    /// A file as a whole.
+    pub(crate) fn put(&mut self, name: &str, bytes: &[u8]) -> Result<(), String> {
+        self.append(name, bytes)?;
+        self.close(name)
+    }
+
+    /// A file ends.
+    pub(crate) fn close(&mut self, name: &str) -> Result<(), String> {
+        let Some((bytes, hash, file)) = self.open.remove(name) else { return Ok(()) };
+        if let Some(file) = file {
+            file.into_inner().map_err(|error| error.to_string())?.sync_all().map_err(|error| error.to_string())?;
+        }
+        self.done.push(ExportedFile { name: name.to_owned(), bytes, hash: hash.finalize().into() });
+        Ok(())
+    }
+
+    /// All files, by name.
+    pub(crate) fn finish(mut self) -> Result<Vec<ExportedFile>, String> {
+        let left: Vec<String> = self.open.keys().cloned().collect();
+        for name in left {
+            self.close(&name)?;
+        }
+        self.done.sort_by(|one, other| one.name.cmp(&other.name));
+        Ok(self.done)
+    }
+}
+
+/// What is counted of a group.
+#[derive(Default)]
+struct GroupTold {
+    name: String,
+    messages: u64,
+    others: u64,
+    days: Option<(u32, u32)>,
+    gaps: Vec<Gap>,
+    missing: u64,
+}
+
+/// Renders records, in their order.
+pub(crate) struct Renderer {
+    pub(crate) files: Files,
+    groups: BTreeMap<GroupId, GroupTold>,
+    /// Names of groups, by segment: a segment begins with the name that holds there.
+    names: BTreeMap<SegmentId, String>,
+    released: u64,
+}
+
+pub(crate) fn why(reason: GapReason) -> &'static str {
+    match reason {
+        GapReason::BeforeJoining => "before the escrow member was added",
+        GapReason::Gone => "the relay had deleted them",
+        GapReason::Stuck => "the escrow member could not read on until it was added again",
+        GapReason::StateLost => "the escrow member had lost its state",
+        GapReason::Removed => "the escrow member was not in the group",
+        GapReason::Withheld => "the relay did not serve them",
+        _ => "for a reason that this version does not know",
+    }
+}
+
+pub(crate) fn person(person: &Person) -> Value {
+    let name = &person.0;
+    json!({
+        "account": name.account.to_string(), "handle": name.handle.as_ref().map(|handle| handle.as_str()),
+        "device": name.device.to_string(), "uri": name.to_uri(),
+    })
+}
+
+fn people(list: &[Person]) -> Vec<Value> {
+    list.iter().map(person).collect()
+}
+
+/// An envelope, as far as this version knows it.
+fn said(envelope: &[u8]) -> Value {
+    let Ok(envelope) = Envelope::from_bytes(envelope) else {
+        return json!({"undecodable": HEXLOWER.encode(envelope)});
+    };
+    let body = match &envelope.body {
+        Body::Text(text) => json!({"text": text}),
+        Body::Leave => json!({"leave": true}),
+        Body::Acknowledge(notice) => json!({"acknowledges": notice.to_string()}),
+        Body::Unknown { kind, content } => json!({"kind": kind, "base64": BASE64.encode(content)}),
+        _ => json!({"kind": "unknown"}),
+    };
+    json!({
+        "id": HEXLOWER.encode(&envelope.id.0), "counter": envelope.counter, "previous": envelope.previous.to_string(),
+        "sent_at": moment(envelope.sent_at), "sent_at_ms": envelope.sent_at.0, "body": body,
+    })
+}
+
+fn content(body: &RecordBody) -> (&'static str, Value) {
+    match body {
+        RecordBody::Members(list) => (
+            "members",
+            json!({"name": list.name, "part": list.part, "parts": list.parts, "members": people(&list.members)}),
+        ),
+        RecordBody::Message { sender, envelope } => {
+            ("message", json!({"sender": person(sender), "envelope": said(envelope)}))
+        }
+        RecordBody::Acknowledgement { sender, notice, envelope } => (
+            "acknowledgement",
+            json!({"sender": person(sender), "notice": notice.to_string(), "envelope": said(envelope)}),
+        ),
+        RecordBody::Commit(commit) => (
+            "commit",
+            json!({
+                "committer": person(&commit.committer), "added": people(&commit.added),
+                "removed": people(&commit.removed), "name": commit.name,
+            }),
+        ),
+        RecordBody::Policy { committer, policy, document } => (
+            "policy",
+            json!({"committer": person(committer), "policy": policy.to_string(), "base64": BASE64.encode(document)}),
+        ),
+        RecordBody::Skipped { reason } => ("skipped", json!({"why": format!("{reason:?}")})),
+        RecordBody::Gap { last, reason } => ("gap", json!({"last": last.0, "why": why(*reason)})),
+        RecordBody::Attachment(part) => (
+            "attachment",
+            json!({
+                "sender": person(&part.sender), "message": HEXLOWER.encode(&part.message.0),
+                "sha256": HEXLOWER.encode(&part.hash), "part": part.part, "parts": part.parts,
+                "base64": BASE64.encode(&part.content),
+            }),
+        ),
+        RecordBody::Stuck { device, commit } => ("stuck", json!({"device": device.to_string(), "commit": commit.0})),
+        RecordBody::Unknown { kind, content } => ("unknown", json!({"kind": kind, "base64": BASE64.encode(content)})),
+        _ => ("unknown", Value::Null),
+    }
+}
+
+impl Renderer {
+    pub(crate) fn new(folder: Option<&Path>) -> Self {
+        Self { files: Files::new(folder), groups: BTreeMap::new(), names: BTreeMap::new(), released: 0 }
+    }
+
+    /// One record that was released.
+    pub(crate) fn record(&mut self, scope: &Scope, line: &RecordLine, record: &Record) -> Result<(), String> {
+        self.released += 1;
+        let group = self.groups.entry(scope.group).or_default();
+        let (first, last) = group.days.unwrap_or((scope.day.0, scope.day.0));
+        group.days = Some((first.min(scope.day.0), last.max(scope.day.0)));
+        let name = self.names.entry(scope.segment).or_default();
+        match &record.body {
+            RecordBody::Members(list) => name.clone_from(&list.name),
+            RecordBody::Commit(commit) => {
+                if let Some(changed) = &commit.name {
+                    name.clone_from(changed);
+                }
+            }
+            _ => {}
+        }
+        group.name.clone_from(name);
+        let (kind, content) = content(&record.body);
+        match &record.body {
+            RecordBody::Message { sender, envelope } | RecordBody::Acknowledgement { sender, envelope, .. } => {
+                group.messages += 1;
+                if let Ok(read) = Envelope::from_bytes(envelope) {
+                    let (received_at, epoch) = (record.received_at, record.epoch.0);
+                    let around = Around { scope, line, sender, group: name, received_at, epoch };
+                    let mail = message(&around, &read, envelope_hash(envelope));
+                    let path = format!(
+                        "{MAIL}/{}/{:010}-{}-{:06}.eml",
+                        short(&scope.group.to_string()),
+                        line.seq.0,
+                        short(&HEXLOWER.encode(&scope.segment.0)),
+                        line.index
+                    );
+                    self.files.put(&path, &mail)?;
+                }
+            }
+            RecordBody::Gap { last, reason } => {
+                group.gaps.push(Gap { first: record.seq, last: *last, reason: *reason });
+            }
+            RecordBody::Attachment(part) if part.parts == 0 => group.missing += 1,
+            _ => group.others += 1,
+        }
+        let line = json!({
+            "group": scope.group.to_string(), "group_name": name, "place": line.seq.0, "head": line.head.to_string(),
+            "epoch": record.epoch.0, "received_at": moment(record.received_at), "received_at_ms": record.received_at.0,
+            "segment": HEXLOWER.encode(&scope.segment.0), "record": line.index, "sealed": line.sealed.to_string(),
+            "kind": kind, "content": content,
+        });
+        self.files.append(RECORDS, format!("{line}\n").as_bytes())
+    }
+
+    /// The first page, and all files. `records` is how many there are in the segments, released or not.
+    pub(crate) fn finish(mut self, request: &Request, records: u64) -> Result<Vec<ExportedFile>, String> {
+        let page = self.first_page(request, records);
+        self.files.append(RECORDS, b"")?;
+        self.files.put(FIRST_PAGE, page.as_bytes())?;
+        self.files.finish()
+    }
+
+    /// Gaps first: whoever reads one page knows what is not here.
+    fn first_page(&self, request: &Request, records: u64) -> String {
+        let mut text = format!("EXPORT OF CASE {}\n\nNot in this export\n", request.case);
+        let gaps: usize = self.groups.values().map(|group| group.gaps.len()).sum();
+        if gaps == 0 {
+            text.push_str("- gaps in what was captured: none among the released records\n");
+        }
+        for (id, group) in &self.groups {
+            for Gap { first, last, reason } in &group.gaps {
+                let why = why(*reason);
+                text.push_str(&format!(
+                    "- group {} ({}): entries {} to {}: {why}\n",
+                    short(&id.to_string()),
+                    group.name,
+                    first.0,
+                    last.0
+                ));
+            }
+            if group.missing > 0 {
+                text.push_str(&format!(
+                    "- group {}: {} attachments are missing\n",
+                    short(&id.to_string()),
+                    group.missing
+                ));
+            }
+        }
+        let withheld = records.saturating_sub(self.released);
+        text.push_str(&format!("- records of people whom the request does not name: {withheld}\n"));
+        text.push_str(&format!("\nIn this export: {} of {records} records\n", self.released));
+        for (id, group) in &self.groups {
+            let (first, last) = group.days.unwrap_or_default();
+            text.push_str(&format!(
+                "- group {} ({}), {} to {}: {} messages, {} other records\n",
+                short(&id.to_string()),
+                group.name,
+                day(first),
+                day(last),
+                group.messages,
+                group.others
+            ));
+        }
+        text.push_str(&format!("\nWhat was asked for\n{}\n", asked_words(request)));
+        text.push_str(&format!(
+            "\nFiles\n- {RECORDS}: every record, a line of JSON each, in the order of the archive\n\
+             - {MAIL}/: every message as a mail (RFC 5322); its date is when the relay received it, in UTC\n\
+             - sealed/, manifest.bin, closing.bin: what `chancery-escrow verify` checks all of this by\n\
+             \nTimes are in UTC. Expiring, edited and deleted messages are records of their own: nothing here was changed later.\n"
+        ));
+        text
+    }
+}
