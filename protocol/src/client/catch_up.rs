@@ -9,7 +9,7 @@ use crate::{
         api::{AlarmKind, Event, GroupStatus, Message, message_key},
         escrow::{is_alone, is_last_device},
         listen::Outcome,
-        machine::{ClientMachine, GroupSlot, Opening, RETRY_AFTER, Request, UNSERVED_AFTER},
+        machine::{ClientMachine, GAP_AGAIN, GroupSlot, Opening, RETRY_AFTER, Request, UNSERVED_AFTER},
         record::{ChainRecord, Follow},
     },
     error::Refusal,
@@ -161,13 +161,23 @@ impl ClientMachine {
             match self.entry(entries.group, entry, now) {
                 Ok(()) => {}
                 Err(Stop::Group) => return,
-                Err(Stop::Gap) => {
-                    if let Some(slot) = self.groups.get_mut(&entries.group) {
-                        slot.opening = Opening::Closed;
-                    }
-                    return;
-                }
+                Err(Stop::Gap) => return self.skipped(entries.group, now),
             }
+        }
+    }
+
+    /// mls.gap.1: the log is asked for from this device's place on; of a relay that skips an entry once more, after a while.
+    fn skipped(&mut self, id: GroupId, now: Timestamp) {
+        let Some(slot) = self.groups.get_mut(&id) else { return };
+        if slot.opening == Opening::Closed && slot.wait_until.is_some() {
+            return;
+        }
+        slot.opening = Opening::Closed;
+        let behind = slot.record.head.seq;
+        if slot.gap_behind.replace(behind) == Some(behind) {
+            slot.wait_until = Some(now.plus(GAP_AGAIN));
+            // An answer that is still on its way is not to the question that is asked then.
+            self.requests.retain(|_, request| !matches!(request, Request::Open(group, _) if *group == id));
         }
     }
 

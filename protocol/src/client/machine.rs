@@ -40,6 +40,8 @@ use crate::{
 
 /// How long to wait before something that the relay could not do is tried again.
 pub(super) const RETRY_AFTER: Duration = Duration::from_millis(500);
+/// The same if a relay skips an entry that it has skipped before.
+pub(super) const GAP_AGAIN: Duration = Duration::from_secs(30);
 /// How long a relay may fail to open a group before that is told, and after which it is asked again. (relay.delivery.2)
 pub(super) const UNSERVED_AFTER: Duration = Duration::from_secs(60);
 
@@ -93,6 +95,8 @@ pub(super) struct GroupSlot {
     pub taking: Option<u64>,
     /// The KeyPackages that came for an intent.
     pub taken: Option<(u64, Vec<TakenPackage>)>,
+    /// The entry behind which the relay last skipped one.
+    pub gap_behind: Option<Seq>,
     /// Nothing is sent for this group before this moment.
     pub wait_until: Option<Timestamp>,
     /// The pending commit is not sent again before this moment.
@@ -772,6 +776,7 @@ impl GroupSlot {
             commit_sent: false,
             taking: None,
             taken: None,
+            gap_behind: None,
             wait_until: None,
             commit_after: None,
             leavers_since: BTreeMap::new(),

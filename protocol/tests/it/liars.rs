@@ -242,3 +242,25 @@ fn nothing_is_sent_into_a_group_before_its_first_commit_has_its_place() {
     net.settle();
     assert_eq!(net.texts("ana", groups[0].group), ["now"]);
 }
+
+// proves mls.gap.1
+#[test]
+fn a_relay_that_skips_an_entry_is_not_asked_again_and_again() {
+    let (mut net, desk) = desk(110);
+    net.tamper = Some(|frame| {
+        if let Frame::Entries(entries) = frame {
+            // One that has been read before stands in its place.
+            entries.entries.iter_mut().filter(|entry| entry.seq == Seq(3)).for_each(|entry| entry.seq = Seq(2));
+        }
+    });
+    for text in ["one", "two", "three"] {
+        net.send("ana", desk, text);
+    }
+    // Where it were asked without end this did not come to rest.
+    net.run_for(600_000);
+    assert_eq!(net.texts("bo", desk), [""; 0]);
+    assert_eq!(alarms(&mut net, "bo"), []);
+    net.tamper = None;
+    net.run_for(60_000);
+    assert_eq!(net.texts("bo", desk), ["one", "two", "three"]);
+}
