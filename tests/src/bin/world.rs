@@ -4,18 +4,19 @@
 
 use std::{ops::Range, path::PathBuf, process::ExitCode, time::Instant};
 
-use chancery_tests::world::{Bug, Campaign, INVARIANTS, Setting, operations, run, shrink};
+use chancery_tests::world::{Attack, Bug, Campaign, INVARIANTS, Setting, operations, run, shrink};
 
 const USAGE: &str = "\
-usage: cargo run -p chancery-tests --bin world -- --seeds A..B [--identity | --escrow] [--bug NAME] [--only INVARIANT]
+usage: cargo run -p chancery-tests --bin world -- --seeds A..B [--identity | --escrow | --attack NAME] [--bug NAME] [--only INVARIANT]
            [--resume FILE]
-       cargo run -p chancery-tests --bin world -- --story SEED [--identity | --escrow] [--bug NAME] [--only INVARIANT]
+       cargo run -p chancery-tests --bin world -- --story SEED [--identity | --escrow | --attack NAME] [--bug NAME] [--only INVARIANT]
 
 Runs seeds A to B-1 on all cores. The first one that breaks a promise is made shorter and told as a story.
 --resume FILE  remembers in FILE what is done; the same command goes on from there after it was stopped
 --story SEED   tells the whole story of one seed, whatever comes of it
 --identity     with registrars: people enrol, link devices, renew and are cut off, others visit, the relay may hide it
 --escrow       people talk in escrowed groups, too, whose node crashes; its archive is opened at the end
+--attack NAME  an attack on the archive of one escrowed group, and what members notice of it
 --bug NAME     puts a fault in      --only INVARIANT  holds the runs to this promise alone
 ";
 
@@ -48,11 +49,16 @@ fn arguments() -> Option<Arguments> {
                 let seed = value.parse().ok()?;
                 (seeds, story) = (Some(seed..seed + 1), true);
             }
+            "--attack" => {
+                setting.attack = Some(Attack::named(&value)?);
+                setting.escrow = true;
+            }
             "--bug" => {
                 let of_bug = Bug::named(&value)?.setting();
                 setting.bug = of_bug.bug;
                 setting.identity |= of_bug.identity;
                 setting.escrow |= of_bug.escrow;
+                setting.attack = setting.attack.or(of_bug.attack);
             }
             "--only" => setting.only = Some(INVARIANTS.iter().find(|(name, _)| *name == value)?.0),
             "--resume" => file = Some(PathBuf::from(value)),
@@ -64,7 +70,8 @@ fn arguments() -> Option<Arguments> {
 
 fn usage() -> ExitCode {
     let bugs: Vec<&str> = Bug::ALL.iter().map(|(_, name, _)| *name).collect();
-    println!("{USAGE}\nbugs: {}\n", bugs.join(", "));
+    let attacks: Vec<&str> = Attack::ALL.iter().map(|(_, name)| *name).collect();
+    println!("{USAGE}\nbugs: {}\nattacks: {}\n", bugs.join(", "), attacks.join(", "));
     for (name, meaning) in INVARIANTS {
         println!("{name}: {meaning}");
     }

@@ -42,12 +42,13 @@ pub struct Campaign {
 
 /// What says in the file which campaign it belongs to.
 fn title(seeds: &Range<u64>, setting: Setting) -> String {
+    let attack = setting.attack.map(|attack| format!(" attack {attack:?}")).unwrap_or_default();
     let identity = match (setting.identity, setting.escrow) {
         (true, _) => " with registrars",
         (_, true) => " with an escrow node",
         _ => "",
     };
-    format!("seeds {}..{}{identity} bug {:?} only {:?}", seeds.start, seeds.end, setting.bug, setting.only)
+    format!("seeds {}..{}{identity}{attack} bug {:?} only {:?}", seeds.start, seeds.end, setting.bug, setting.only)
 }
 
 impl Campaign {

@@ -69,6 +69,11 @@ pub const INVARIANTS: &[(&str, &str)] = &[
         "one_escrow_member",
         "an escrowed group has one escrow member, that of its policy, and no other group has one, whatever anybody tries",
     ),
+    (
+        "attack_is_noticed",
+        "what relay, member, administrator or node do against the archive is noticed by a member within 90 minutes, and the archive \
+         goes on; or nothing comes of it",
+    ),
     ("comes_to_rest", "once all faults are over, nothing is left to do within an hour"),
 ];
 

@@ -7,11 +7,12 @@
 //! organisation and guests visit, clients follow the directories, and the relay may hide its own from them.
 //!
 //! In runs with an escrow node ([`Setting::escrow`]) people talk in escrowed groups beside others, the node archives and crashes, and
-//! at the end its archive is opened.
+//! at the end its archive is opened. Or one of them, or the relay, attacks the archive ([`Attack`]).
 //!
 //! World opens no socket and no file, and does not check sizes, wire formats or certificates: the vectors and the end-to-end
 //! tests do. Its relay is honest, but for what it hides of the directory.
 
+mod attack;
 mod campaign;
 mod check;
 mod disk;
@@ -25,6 +26,7 @@ mod store;
 mod system;
 
 pub use self::{
+    attack::Attack,
     campaign::{Campaign, Progress},
     evidence::{INVARIANTS, Violation},
     network::Weather,
@@ -87,13 +89,15 @@ pub enum Bug {
     KeepsEvents,
     /// It keeps the keys of segments.
     KeepsKeys,
+    /// Members' drivers do not ask the escrow node.
+    DropsQuestions,
     /// A registrar goes on to show to partners what it showed before it took anybody back.
     OldForPartners,
 }
 
 impl Bug {
     /// All of them, with the name on the command line and the invariant that must find it.
-    pub const ALL: [(Self, &'static str, &'static str); 27] = [
+    pub const ALL: [(Self, &'static str, &'static str); 28] = [
         (Self::ForgetfulDisk, "forgetful-disk", "acked_is_durable"),
         (Self::NoCompareAndSwap, "no-compare-and-swap", "dense_log"),
         (Self::NoPredecessor, "no-predecessor", "sender_fifo"),
@@ -121,6 +125,7 @@ impl Bug {
         (Self::LosesReceipts, "loses-receipts", "archive_proves_itself"),
         (Self::KeepsEvents, "keeps-events", "sealed_at_rest"),
         (Self::KeepsKeys, "keeps-keys", "archive_keys_are_gone"),
+        (Self::DropsQuestions, "drops-questions", "attack_is_noticed"),
     ];
 
     /// The runs that it shows in.
@@ -137,7 +142,8 @@ impl Bug {
                 | Self::KeepsEvents
                 | Self::KeepsKeys
         );
-        Setting { bug: Some(self), only: None, identity, escrow }
+        let attack = (self == Self::DropsQuestions).then_some(Attack::Withhold);
+        Setting { bug: Some(self), only: None, identity, escrow: escrow || attack.is_some(), attack }
     }
 
     /// By its name on the command line.

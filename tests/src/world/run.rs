@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use chancery_protocol::secret::Random;
 
 use super::{
-    Bug, Op, Violation,
+    Attack, Bug, Op, Violation,
+    attack::siege,
     generate::{below, generate, generate_escrow, generate_identity},
     ops::ESCROW,
     system::World,
@@ -27,6 +28,8 @@ pub struct Setting {
     pub identity: bool,
     /// With escrowed groups and their node.
     pub escrow: bool,
+    /// With nothing but this attack on an archive.
+    pub attack: Option<Attack>,
 }
 
 /// What a run left behind.
@@ -59,6 +62,7 @@ fn random(seed: u64, purpose: u8) -> Random {
 #[must_use]
 pub fn operations(seed: u64, setting: Setting) -> Vec<Op> {
     match (setting.identity, setting.escrow) {
+        _ if setting.attack.is_some() => Vec::new(),
         (true, _) => generate_identity(&mut random(seed, 3)),
         (_, true) => generate_escrow(&mut random(seed, 4)),
         _ => generate(&mut random(seed, 1)),
@@ -68,6 +72,9 @@ pub fn operations(seed: u64, setting: Setting) -> Vec<Op> {
 /// Carries out operations in the world of a seed, heals it, and compares.
 #[must_use]
 pub fn run(seed: u64, ops: &[Op], setting: Setting) -> Outcome {
+    if let Some(attack) = setting.attack {
+        return siege(random(seed, 5), setting, attack);
+    }
     let mut cast: BTreeSet<usize> = ops.iter().flat_map(Op::people).collect();
     cast.extend(setting.escrow.then_some(ESCROW));
     let mut world = World::new(random(seed, 2), setting, &cast);

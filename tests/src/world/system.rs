@@ -11,10 +11,15 @@ mod node;
 mod operate;
 mod registrar;
 mod relay;
+mod siege;
+mod statements;
 mod time;
 mod wires;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::Arc,
+};
 
 use chancery_protocol::{
     client::{ClientFault, CommandId, Event, Input, Output, Reply},
@@ -31,12 +36,18 @@ use super::{
     disk::{ClientDisk, RelayDisk},
     evidence::Evidence,
     network::{Conn, Packet, Weather},
-    ops::{ACCOUNTS, CAST, ClientCrash, ESCROW, Kind, RelayCrash, handle},
+    ops::{ACCOUNTS, CAST, ClientCrash, ESCROW, Kind, RelayCrash, SECOND_ESCROW, handle},
 };
 
 pub(super) use self::archive::Opened;
 pub(super) use self::registrar::{ABROAD, HOME, NOTICED_MS, Out};
-use self::{archive::Archive, node::Machine, registrar::Registrar};
+use self::{
+    archive::Archive,
+    node::Machine,
+    registrar::Registrar,
+    siege::{Notice, Siege, Watch},
+    statements::Question,
+};
 
 /// When every run begins.
 pub(super) const START: u64 = 1_800_000_000_000;
@@ -84,6 +95,8 @@ pub(super) struct Node {
     pub machine: Option<Machine>,
     /// What an escrow node tells once its rows are durable.
     told: Vec<Event>,
+    /// What its crypto shows, and is told to do.
+    watch: Arc<Watch>,
     /// The connection that stands.
     conn: Option<ConnId>,
     /// The connection that the machine knows of.
@@ -127,6 +140,7 @@ impl Node {
             mood: Mood::Well,
             machine: None,
             told: Vec::new(),
+            watch: Arc::default(),
             conn: None,
             session: None,
             busy: None,
@@ -188,7 +202,7 @@ pub(super) struct World {
     pub nodes: Vec<Node>,
     last_conn: u64,
     last_command: u64,
-    last_text: u64,
+    pub last_text: u64,
     sends: BTreeMap<CommandId, (u64, GroupId)>,
     /// Whether what is sent is to show that groups live.
     pub probing: bool,
@@ -207,6 +221,12 @@ pub(super) struct World {
     pub registrars: Vec<Registrar>,
     /// In runs with an escrow node.
     pub archive: Option<Archive>,
+    questions: Vec<Question>,
+    /// What is done against it.
+    pub siege: Option<Siege>,
+    pub noticed: Vec<Notice>,
+    /// When something last kept the relay from anybody.
+    trouble_at: Timestamp,
     /// There was no end of frames and timers: nothing more can be learnt.
     restless: bool,
     /// What came last.
@@ -216,7 +236,11 @@ pub(super) struct World {
 
 impl World {
     /// A world in which those of the cast are awake.
-    pub fn new(mut random: Random, Setting { bug, only, identity, escrow }: Setting, cast: &BTreeSet<usize>) -> Self {
+    pub fn new(
+        mut random: Random,
+        Setting { bug, only, identity, escrow, .. }: Setting,
+        cast: &BTreeSet<usize>,
+    ) -> Self {
         let now = Timestamp(START);
         let before = Timestamp(START - DAY);
         let root = TenantRoot::create(Secret32::new([1; 32]), before).unwrap();
@@ -225,7 +249,7 @@ impl World {
         let registrars: Vec<Registrar> =
             (0..2).filter(|_| identity).map(|number| Registrar::new(number, before, now)).collect();
         admission.partners.extend(registrars.get(ABROAD).map(|desk| (desk.organisation.root, VISITORS_MAX)));
-        let nodes: Vec<Node> = CAST
+        let mut nodes: Vec<Node> = CAST
             .into_iter()
             .take(if identity || escrow { CAST.len() } else { ACCOUNTS })
             .enumerate()
@@ -252,7 +276,11 @@ impl World {
                 Node::new(name, kind, seed, chain, ClientDisk::new(bug), skew, wake)
             })
             .collect();
-        let archive = escrow.then(|| Archive::new(ESCROW, &verify_chain(&nodes[ESCROW].chain, At::NotBefore).unwrap()));
+        let certified = |who: usize| verify_chain(&nodes[who].chain, At::NotBefore).unwrap();
+        let archive = escrow.then(|| Archive::new(ESCROW, &certified(ESCROW), &certified(SECOND_ESCROW)));
+        if let Some(archive) = &archive {
+            nodes[ESCROW].disk.write_through(vec![archive.born.clone()]);
+        }
         Self {
             random,
             start: now,
@@ -289,6 +317,10 @@ impl World {
             evidence: Evidence { only, ..Evidence::default() },
             registrars,
             archive,
+            questions: Vec::new(),
+            siege: None,
+            noticed: Vec::new(),
+            trouble_at: now,
             restless: false,
             last: None,
             story: Vec::new(),

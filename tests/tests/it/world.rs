@@ -2,14 +2,16 @@
 
 use std::sync::Mutex;
 
-use chancery_tests::world::{Bug, Campaign, INVARIANTS, Outcome, Setting, operations, run};
+use chancery_tests::world::{Attack, Bug, Campaign, INVARIANTS, Outcome, Setting, operations, run};
 
 /// Seeds of the normal test run.
 const SEEDS: u64 = 1_000;
 /// Seeds of the runs with registrars.
 const SEEDS_OF_IDENTITY: u64 = 500;
 /// Seeds of the runs with an escrow node.
-const SEEDS_OF_ESCROW: u64 = 150;
+const SEEDS_OF_ESCROW: u64 = 100;
+/// Seeds of each attack on entries, and of each other one.
+const SEEDS_PER_ATTACK: (u64, u64) = (200, 60);
 /// Seeds within which a seeded bug must be found.
 const SEEDS_PER_BUG: u64 = 2_000;
 
@@ -40,6 +42,15 @@ fn whoever_is_cut_off_is_out_of_every_group_and_all_members_agree() {
 #[test]
 fn each_entry_of_an_escrowed_group_is_archived_once_whatever_crashes_and_nothing_else_is() {
     no_seed_fails(SEEDS_OF_ESCROW, Setting { escrow: true, ..Setting::default() });
+}
+
+// proves evidence.behind.1, evidence.compare.1, evidence.heal.1
+#[test]
+fn attacks_on_an_archive_are_noticed_within_ninety_minutes_and_it_goes_on() {
+    for (attack, _) in Attack::ALL {
+        let seeds = if attack.is_on_entries() { SEEDS_PER_ATTACK.0 } else { SEEDS_PER_ATTACK.1 };
+        no_seed_fails(seeds, Setting { escrow: true, attack: Some(attack), ..Setting::default() });
+    }
 }
 
 #[test]

@@ -23,6 +23,7 @@ use chancery_protocol::{
 use super::{
     super::{
         disk::Rows,
+        ops::Kind,
         system::{CANARY, Opened, World},
     },
     rights::Ids,
@@ -135,8 +136,8 @@ impl World {
             let brought = self.disk.added(group, entry.seq).contains(&self.nodes[node].device)
                 && !self.evidence.skipped.contains_key(&(group, entry.seq));
             let (records, policies) = held.remove(&entry.seq).unwrap_or_default();
-            // The members that follow are the record of a commit that brings the node in.
-            let fits = if brought { (records, policies) == (0, 0) } else { records.max(policies) == 1 };
+            // The members that follow are the record of a commit that brings the node in; it may have read that it went, too.
+            let fits = if brought { records <= 1 && policies == 0 } else { records.max(policies) == 1 };
             if !fits {
                 return Err((ONCE, format!("entry {} has {records} records and {policies} policies", entry.seq)));
             }
@@ -229,10 +230,41 @@ impl World {
         }
     }
 
-    /// An escrowed group has the member that its policy names, and nobody sees one elsewhere.
+    /// Whether the archive has all of a group, or tells what it lacks.
+    ///
+    /// # Errors
+    /// What is wrong.
+    pub fn archive_of(&self, group: GroupId) -> Result<(), String> {
+        let Some(archive) = &self.archive else { return Ok(()) };
+        let segments = archive.open(&self.nodes[archive.node].disk.rows)?;
+        self.check_group(archive.node, group, &segments).map_err(|(name, what)| format!("{name}: {what}"))
+    }
+
+    /// How many texts behind a number are sealed for a group.
+    pub fn sealed_texts(&self, group: GroupId, behind: u64) -> usize {
+        let Some(archive) = &self.archive else { return 0 };
+        let segments = archive.open(&self.nodes[archive.node].disk.rows).unwrap_or_default();
+        let of_group = segments.iter().filter(|segment| segment.header.scope().group == group);
+        let texts = of_group.flat_map(|segment| segment.records.iter().filter_map(text));
+        let numbers = texts.filter_map(|(_, text)| text.rsplit(' ').next()?.parse::<u64>().ok());
+        numbers.filter(|number| *number > behind).count()
+    }
+
     pub(super) fn check_escrow_members(&mut self) {
-        let Some(node) = self.archive.as_ref().map(|archive| self.nodes[archive.node].device) else { return };
-        for who in (0..self.nodes.len()).filter(|who| self.is_honest(*who)).collect::<Vec<_>>() {
+        if let Err(what) = self.escrow_members() {
+            self.evidence.violate("one_escrow_member", what);
+        }
+    }
+
+    /// An escrowed group has the member that its policy names, and nobody sees one elsewhere.
+    ///
+    /// # Errors
+    /// Who sees what.
+    pub fn escrow_members(&mut self) -> Result<(), String> {
+        let Some(node) = self.archive.as_ref().map(|archive| self.nodes[archive.node].device) else { return Ok(()) };
+        // A node that an insider has brought in sees that one's branch of the group.
+        let sees = |who: &usize| self.is_honest(*who) && (self.archives(*who) || self.nodes[*who].kind != Kind::Escrow);
+        for who in (0..self.nodes.len()).filter(sees).collect::<Vec<_>>() {
             for one in self.summaries(who).unwrap_or_default() {
                 if !matches!(one.status, GroupStatus::Active | GroupStatus::Leaving) {
                     continue;
@@ -242,11 +274,12 @@ impl World {
                 let due = one.class == Class::Escrowed;
                 if seen.len() != usize::from(due) || seen.iter().any(|member| member.device != node) {
                     let name = self.nodes[who].name;
-                    let what = format!("{name} sees {} escrow members in a group of class {:?}", seen.len(), one.class);
-                    return self.evidence.violate("one_escrow_member", what);
+                    let (count, class) = (seen.len(), one.class);
+                    return Err(format!("{name} sees {count} escrow members in a group of class {class:?}"));
                 }
             }
         }
+        Ok(())
     }
 }
 

@@ -4,7 +4,11 @@
 //! This module does not compare; `check::archive` does. It seals nothing: the product's machine does.
 
 use chancery_protocol::{
-    capture::{group::SegmentRecord, seal_entry::record_key},
+    capture::{
+        group::SegmentRecord,
+        log::{ArchiveLog, public_key},
+        seal_entry::record_key,
+    },
     client::{Command, Reply, RowWrite, Space},
     escrow::{
         ArchiveKey, KeyShare, Opening, Record, Scope, ScopeHeader, ScopeKey, SealedRecord,
@@ -12,18 +16,18 @@ use chancery_protocol::{
         threshold::{combine, deal},
     },
     identity::{DeviceIdentity, DeviceKey},
-    ids::{GroupId, OpeningHash, SegmentId, SpkiPin},
+    ids::{GroupId, OpeningHash, PolicyHash, SegmentId, SpkiPin},
     mls::{
         EscrowPolicy, PolicyCertificate, SignedPolicy,
         policy::{PolicyMode, PolicyNotice, escrow_key_hash},
     },
     secret::{Random, Secret32},
     time::Timestamp,
-    wire::{Blob, Frame, capture::StatementTold, decode_exact},
+    wire::{Blob, decode_exact},
 };
 
 use super::{
-    super::{Bug, disk::Rows, generate::below},
+    super::{Attack, Bug, disk::Rows, generate::below},
     World,
 };
 
@@ -45,9 +49,13 @@ pub(in crate::world) struct Archive {
     pub node: usize,
     keys: Vec<(ArchiveKey, Vec<KeyShare>)>,
     policies: Vec<SignedPolicy>,
+    /// One that names another node, and follows none.
+    swap: SignedPolicy,
+    /// The first row of the node, by which its log has a key that a policy can name.
+    pub born: RowWrite,
 }
 
-fn first_policy(node: &DeviceIdentity, key: &ArchiveKey) -> EscrowPolicy {
+fn first_policy(node: &DeviceIdentity, key: &ArchiveKey, log_key: [u8; 32]) -> EscrowPolicy {
     EscrowPolicy {
         layout: 1,
         id: "desk".to_owned(),
@@ -67,10 +75,9 @@ fn first_policy(node: &DeviceIdentity, key: &ArchiveKey) -> EscrowPolicy {
         quorum: 2,
         seats: 3,
         seats_hash: [4; 32],
-        // Nobody asks for receipts yet.
-        log_key: [0x0c; 32],
-        endpoint: "archive.home.example:4434".parse().unwrap(),
-        endpoint_pin: SpkiPin([0x0e; 32]),
+        log_key,
+        endpoint: "archive.home.example:4433".parse().unwrap(),
+        endpoint_pin: SpkiPin([6; 32]),
         notices: vec![PolicyNotice { language: "en".to_owned(), text: "This group is archived.".to_owned() }],
     }
 }
@@ -83,15 +90,24 @@ fn header(segment: &SegmentRecord, kept: impl Fn(Vec<u8>) -> Option<Vec<u8>>) ->
 }
 
 impl Archive {
-    /// Of the node that is certified so.
-    pub fn new(number: usize, node: &DeviceIdentity) -> Self {
+    /// Of the node that is certified so; the other one is named by no policy that follows.
+    pub fn new(number: usize, node: &DeviceIdentity, other: &DeviceIdentity) -> Self {
         let random = &mut Random::new([5; 32]);
         let keys: Vec<_> = (1..=GENERATIONS).map(|generation| deal(generation, 2, 3, random).unwrap()).collect();
         let root = DeviceKey::from_seed(Secret32::new([ROOT; 32])).unwrap();
         let signer = DeviceKey::from_seed(Secret32::new([8; 32])).unwrap();
         let certificate = PolicyCertificate::issue(&root, signer.public(), 1);
         let mut policies: Vec<SignedPolicy> = Vec::new();
-        let mut next = first_policy(node, &keys[0].0);
+        let (_, born) = ArchiveLog::open(&[], random).unwrap();
+        let born = born.unwrap();
+        let log_key = public_key(born.value.as_ref().unwrap()).unwrap();
+        let mut next = first_policy(node, &keys[0].0, log_key);
+        let swap = EscrowPolicy {
+            version: 3,
+            previous: Some(PolicyHash([1; 32])),
+            ..first_policy(other, &keys[0].0, log_key)
+        };
+        let swap = swap.sign(&signer, &certificate).unwrap();
         let changes: [fn(&mut EscrowPolicy, &ArchiveKey); 4] = [
             |_, _| {},
             |policy, _| policy.purpose.push_str(" And of its customers."),
@@ -107,13 +123,19 @@ impl Archive {
             change(&mut next, &keys[1].0);
             policies.push(next.sign(&signer, &certificate).unwrap());
         }
-        Self { node: number, keys, policies }
+        Self { node: number, keys, policies, swap, born }
     }
 
     /// The policy of that version.
     fn policy(&self, version: u64) -> Option<Blob> {
         let policy = self.policies.iter().find(|policy| policy.policy().version == version)?;
         Some(Blob(policy.bytes().to_vec()))
+    }
+
+    /// What an administrator tries to bring in, who attacks.
+    pub(super) fn forged(&self, attack: Attack) -> Blob {
+        let policy = if attack == Attack::Swap { &self.swap } else { &self.policies[0] };
+        Blob(policy.bytes().to_vec())
     }
 
     /// What two of three seats open.
@@ -180,17 +202,6 @@ impl World {
         self.archive.as_ref().is_some_and(|archive| archive.node == who)
     }
 
-    /// What the node answers to a member, if its process is there and both have a network.
-    pub(super) fn archive_answer(&self, who: usize, question: &Frame) -> Option<Frame> {
-        let node = &self.nodes[self.archive.as_ref()?.node];
-        if node.machine.is_none() || node.busy.is_some() || node.parted || self.nodes[who].parted {
-            return None;
-        }
-        let Frame::AskStatement(ask) = question else { return None };
-        let row = node.disk.rows.get(&(Space::Statement, ask.lookup.as_bytes().to_vec()));
-        Some(Frame::StatementTold(StatementTold { statement: row.cloned().map(Blob) }))
-    }
-
     pub(super) fn found_escrowed(&mut self, who: usize, name: String) {
         if let Some(policy) = self.archive.as_ref().and_then(|archive| archive.policy(1)) {
             self.command(who, Command::FoundEscrowed { name, policy });
@@ -221,7 +232,7 @@ impl World {
     }
 
     /// All who are honest do.
-    pub(super) fn acknowledge_all(&mut self) {
+    pub fn acknowledge_all(&mut self) {
         if self.archive.is_none() {
             return;
         }

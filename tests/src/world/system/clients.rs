@@ -16,7 +16,13 @@ use chancery_protocol::{
 };
 
 use super::{
-    super::{Bug, evidence::Accepted, generate::below, network::Stream, ops::ClientCrash},
+    super::{
+        Bug,
+        evidence::Accepted,
+        generate::below,
+        network::{Stream, Weather},
+        ops::ClientCrash,
+    },
     Busy, CANARY, Commit, Mood, World,
     node::Machine,
 };
@@ -25,6 +31,8 @@ use super::{
 const DRAFTS_MAX: usize = 40;
 /// The pause after which a machine whose rows were not stored is opened again.
 const REOPEN_MS: u64 = 200;
+/// What was read is archived within an hour, and members hear so a quarter of an hour later.
+const UNTROUBLED_MS: u64 = 80 * 60_000;
 /// When somebody tries again who was cut off and let in again.
 const TRIES_AGAIN_MS: u64 = 60_000;
 
@@ -37,7 +45,7 @@ impl World {
         node.wake = None;
         if node.machine.is_none() {
             let key = DeviceKey::from_seed(Secret32::new(node.seed)).unwrap();
-            match Machine::open(archives, key, node.chain.clone(), &node.disk.rows, seed, now) {
+            match Machine::open(archives, key, node.chain.clone(), &node.disk.rows, (seed, node.watch.clone()), now) {
                 Ok(machine) => node.machine = Some(machine),
                 Err(fault) => {
                     let what = format!("{} cannot open its rows: {fault}", node.name);
@@ -75,6 +83,7 @@ impl World {
         self.tell_host(who, rows, commit);
         self.nodes[who].told.clear();
         self.forget_asks(who);
+        self.forget_questions(who);
         self.hang_up(who);
     }
 
@@ -132,7 +141,6 @@ impl World {
     }
 
     fn carry_out(&mut self, who: usize, mut outputs: VecDeque<Output>, commit: Commit) {
-        let mut asks = Vec::new();
         while let Some(output) = outputs.pop_front() {
             match output {
                 Output::Persist(mut rows) => {
@@ -161,8 +169,8 @@ impl World {
                 Output::Send(correlation, frame) => self.send(who, correlation, frame),
                 Output::Done(id, outcome) => self.answer(who, id, outcome),
                 Output::Events | Output::Truncate => {}
-                Output::AskArchive(question) => asks.push(question),
                 Output::AskRegistrar(resource) => self.ask_registrar(who, resource),
+                Output::AskArchive(question) => self.ask_archive(who, question),
                 Output::AskPartner { root, resource, .. } => self.ask_partner(who, root, resource),
                 Output::Disconnect { refusal, retry } => {
                     self.tell(format!("{} disconnects: {refusal}", self.nodes[who].name));
@@ -181,10 +189,6 @@ impl World {
                     }
                 }
             }
-        }
-        for question in asks {
-            let answer = self.archive_answer(who, &question.frame);
-            self.input(who, Input::ArchiveSaid(question.number, answer), commit);
         }
     }
 
@@ -289,6 +293,8 @@ impl World {
         {
             return;
         }
+        self.notice(who, event);
+        self.look_at_warning(who, event);
         if let Event::PartnerPinned { root, .. } = event {
             self.pinned(who, *root);
         }
@@ -296,6 +302,25 @@ impl World {
             self.note_collusion(*group);
         }
         self.evidence.event(who, (name, account), event, commit, author);
+    }
+
+    /// A user is told that the archive is late: nothing in sight keeps it from that.
+    fn look_at_warning(&mut self, who: usize, event: &Event) {
+        let (Event::ArchiveBehind { group, .. }, Some(archive)) = (event, &self.archive) else { return };
+        let node = archive.node;
+        let since = self.trouble_at.max(self.nodes[who].trouble_at).max(self.nodes[node].trouble_at);
+        let apart = |who: usize| self.nodes[who].parted || self.nodes[who].conn.is_none();
+        let excused = apart(who)
+            || apart(node)
+            || self.weather != Weather::Fair
+            || self.siege.is_some()
+            || self.evidence.sabotaged.contains(&(node, *group))
+            || !self.evidence.insiders.is_empty();
+        if !excused && since.0 + UNTROUBLED_MS <= self.now.0 {
+            let what =
+                format!("{} is told that the archive is late, and nothing has kept it for long", self.nodes[who].name);
+            self.evidence.violate("no_false_alarm", what);
+        }
     }
 
     fn answer(&mut self, who: usize, id: CommandId, outcome: Result<Reply, ClientFault>) {

@@ -1,5 +1,7 @@
 //! What a node runs: a client's machine, or the one of an escrow node, which has a client's within.
 
+use std::sync::Arc;
+
 use chancery_protocol::{
     capture::EscrowMachine,
     client::{ClientFault, ClientMachine, Event, Input, Output, Space},
@@ -8,7 +10,7 @@ use chancery_protocol::{
     secret::Random,
     time::Timestamp,
 };
-use chancery_test_crypto::TestCrypto;
+use chancery_test_crypto::{Tap, TestCrypto};
 
 use super::super::disk::Rows;
 
@@ -40,7 +42,7 @@ impl Machine {
         key: DeviceKey,
         chain: Chain,
         rows: &Rows,
-        seed: [u8; 32],
+        (seed, tap): ([u8; 32], Arc<dyn Tap>),
         now: Timestamp,
     ) -> Result<Self, ClientFault> {
         let rows: Vec<_> = rows
@@ -49,7 +51,7 @@ impl Machine {
             .map(|((space, key), value)| (*space, key.clone(), value.clone()))
             .collect();
         // HPKE is seeded, too: the same seed gives the same bytes.
-        let core = Core::with_crypto(Box::new(TestCrypto::new(seed)), Random::new(seed));
+        let core = Core::with_crypto(Box::new(TestCrypto::tapped(seed, tap)), Random::new(seed));
         if archives {
             let machine = EscrowMachine::open_with(core, key, chain, rows, Random::new(seed), now)?;
             return Ok(Self::Escrow(Box::new(machine)));

@@ -60,7 +60,10 @@ impl World {
             Op::Smuggle(who, group, whom) => self.in_group(group, |world, group| world.smuggle(who, group, whom)),
             Op::Confirm(who, group) => self.in_group(group, |world, group| world.confirm(who, group)),
             Op::LosePathKeys(who, group) => self.in_group(group, |world, group| world.lose_path_keys(who, group)),
-            Op::Weather(weather) => self.weather = weather,
+            Op::Weather(weather) => {
+                self.weather = weather;
+                self.trouble_at = self.now;
+            }
             Op::Cut(who) => self.cut(who),
             Op::Part(who) => self.part(who),
             Op::Heal(who) => self.rejoin(who),
@@ -128,6 +131,7 @@ impl World {
         self.full = false;
         self.mood = Mood::Well;
         self.weather = Weather::Fair;
+        self.trouble_at = self.now;
         self.registrars_are_back();
         for who in 0..self.nodes.len() {
             self.rejoin(who);

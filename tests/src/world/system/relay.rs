@@ -113,7 +113,14 @@ impl World {
             }
             _ => {}
         }
+        let who = self.conns.get(&id).map(|conn| conn.who);
         for mut frame in split(frame) {
+            if let Some(who) = who {
+                self.besiege(who, &mut frame);
+            }
+            if matches!(&frame, Frame::Entries(entries) if entries.entries.is_empty()) {
+                continue;
+            }
             let few = self.chance(4);
             if let (true, Frame::Entries(entries)) = (few, &mut frame) {
                 match self.bug {
@@ -223,6 +230,7 @@ impl World {
 
     fn crash_relay(&mut self) {
         self.tell("the relay crashes".to_owned());
+        self.trouble_at = self.now;
         self.relay = None;
         self.relay_wake = Some(self.soon(10_000));
         self.queue.clear();
@@ -246,6 +254,7 @@ impl World {
 
     pub(super) fn start_relay(&mut self) {
         self.relay_wake = None;
+        self.trouble_at = self.now;
         let mut relay = RelayMachine::new(None, &Secret32::new([7; 32]));
         // Its operations are numbered anew.
         self.last_op = OpId(0);

@@ -20,6 +20,7 @@ pub(super) enum Next {
     RelayStart,
     RelayTimer,
     Registrar(usize),
+    Answer,
     Ending(usize),
     Wake(usize),
     Synced(usize),
@@ -75,6 +76,7 @@ impl World {
         for (number, desk) in self.registrars.iter().enumerate() {
             consider(desk.next(), Next::Registrar(number));
         }
+        consider(self.next_answer(), Next::Answer);
         for (number, ending) in self.endings.iter().enumerate() {
             consider(Some(ending.at), Next::Ending(number));
         }
@@ -93,6 +95,7 @@ impl World {
             Next::RelayStart => self.start_relay(),
             Next::RelayTimer => self.relay_timer(),
             Next::Registrar(number) => self.registrar_due(number),
+            Next::Answer => self.answer_question(),
             Next::Ending(number) => self.end(number),
             Next::Wake(who) => self.wake(who),
             Next::Synced(who) => self.resume(who),
