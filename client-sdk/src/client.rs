@@ -623,6 +623,11 @@ impl Client {
         Ok(())
     }
 
+    /// If the network task has ended, whoever waits for its answer hears that.
+    pub(crate) fn tell_network(&self, command: NetCommand) {
+        let _ = self.inner.net.send(command);
+    }
+
     pub(crate) async fn command(&self, command: Command) -> Result<Reply, Error> {
         self.ask(|answer| Job::Command(command, answer)).await
     }

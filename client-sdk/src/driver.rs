@@ -16,8 +16,9 @@ use std::{
 
 use chancery_protocol::{
     client::{Command, Message, Reply, Space},
+    error::Refusal,
     identity::Ticket,
-    ids::{EventId, GroupId, RootHash, Seq},
+    ids::{BlobName, EventId, GroupId, RootHash, Seq},
     wire::Frame,
 };
 use tokio::sync::{OwnedSemaphorePermit, mpsc::UnboundedSender, oneshot, watch};
@@ -62,6 +63,10 @@ pub(crate) enum Job {
     PartnerSaid(RootHash, Option<Vec<u8>>),
     /// What an escrow node has answered.
     ArchiveSaid(u32, Option<Frame>),
+    /// A blob is stored, or not.
+    BlobStored(BlobName, Result<(), Option<Refusal>>),
+    /// A blob was read, or not.
+    BlobRead(BlobName, Result<Vec<u8>, Option<Refusal>>),
     /// Events after a cursor.
     Events { after: EventId, max: usize, answer: Answer<Vec<HostEvent>> },
     /// Events that the host has dealt with.

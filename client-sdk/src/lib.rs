@@ -37,6 +37,7 @@ mod directory;
 mod driver;
 mod error;
 mod events;
+mod files;
 mod identity;
 mod keys;
 pub mod machine;
@@ -71,6 +72,7 @@ pub use crate::{
     devices::{Device, LinkCode},
     error::Error,
     events::{Batch, HostEvent},
+    files::File,
     identity::Identity,
     keys::{FileKey, KeyProvider, KeyUnavailable},
     net::{ConnectionState, OfflineReason},

@@ -4,6 +4,7 @@
 
 mod archive;
 mod backoff;
+mod blobs;
 mod enrol;
 mod registrar;
 mod session;
@@ -18,7 +19,7 @@ use chancery_protocol::{
     identity::{Chain, DeviceKey},
     ids::RootHash,
     merkle::Resource,
-    wire::{Frame, registrar::Place},
+    wire::{Blob, Frame, blobs::BlobRef, registrar::Place},
 };
 use chancery_quic::{Protocol, connect};
 use tokio::{
@@ -85,6 +86,10 @@ pub(crate) enum NetCommand {
     AskPartner(RootHash, Place, Resource),
     /// Ask an escrow node.
     AskArchive(ArchiveQuestion),
+    /// Store a blob at the relay, and say how it went: to a call of the host, or else to the machine.
+    StoreBlob(BlobRef, Blob, Option<Moved<()>>),
+    /// Read a blob from the relay, likewise.
+    ReadBlob(BlobRef, Option<Moved<Vec<u8>>>),
     /// The device is enrolled.
     Target(Target),
     /// Stay offline until resumed. Answered when there is no connection.
@@ -94,6 +99,9 @@ pub(crate) enum NetCommand {
     /// End.
     Stop,
 }
+
+/// Who waits for a blob; without a refusal the relay was not reached.
+pub(crate) type Moved<T> = oneshot::Sender<Result<T, Option<Refusal>>>;
 
 /// Whom to connect to, and as whom.
 pub(crate) struct Target {
@@ -245,6 +253,34 @@ impl Network {
         });
     }
 
+    fn store_blob(&self, blob: BlobRef, bytes: Blob, host: Option<Moved<()>>) {
+        let (target, jobs, patience) = (self.target.clone(), self.jobs.clone(), self.connect_timeout);
+        tokio::spawn(async move {
+            let outcome = match &target {
+                Some(target) => blobs::store(target, blob, &bytes, patience).await,
+                None => Err(None),
+            };
+            match host {
+                Some(host) => drop(host.send(outcome)),
+                None => drop(jobs.send(Job::BlobStored(blob.name, outcome))),
+            }
+        });
+    }
+
+    fn read_blob(&self, blob: BlobRef, host: Option<Moved<Vec<u8>>>) {
+        let (target, jobs, patience) = (self.target.clone(), self.jobs.clone(), self.connect_timeout);
+        tokio::spawn(async move {
+            let outcome = match &target {
+                Some(target) => blobs::read(target, blob, patience).await,
+                None => Err(None),
+            };
+            match host {
+                Some(host) => drop(host.send(outcome)),
+                None => drop(jobs.send(Job::BlobRead(blob.name, outcome))),
+            }
+        });
+    }
+
     fn offline(&self, why: OfflineReason) {
         tracing::debug!(refusal = matches!(why, OfflineReason::Refused(_)), "offline");
         self.state.send_replace(ConnectionState::Offline { why });
@@ -296,6 +332,14 @@ impl Network {
             }
             Some(NetCommand::AskArchive(question)) => {
                 self.ask_archive(question);
+                false
+            }
+            Some(NetCommand::StoreBlob(blob, bytes, host)) => {
+                self.store_blob(blob, bytes, host);
+                false
+            }
+            Some(NetCommand::ReadBlob(blob, host)) => {
+                self.read_blob(blob, host);
                 false
             }
             Some(NetCommand::Target(target)) => {

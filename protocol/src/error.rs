@@ -143,6 +143,12 @@ pub enum Refusal {
     /// 29: the account has no such device that could be changed.
     #[error("the account has no such device, or it is the one that asks")]
     UnknownDevice,
+    /// 30: no such blob here, or not all of it.
+    #[error("the relay does not have this blob, or not all of it: it was never stored, or its time is over")]
+    UnknownBlob,
+    /// 31: the bytes of a blob are not those of its name.
+    #[error("what was stored is not what its name says: store the blob again from the beginning")]
+    BlobMismatch,
 }
 
 impl Refusal {
@@ -180,6 +186,8 @@ impl Refusal {
             Self::DeviceRevoked => 27,
             Self::DeviceLimit => 28,
             Self::UnknownDevice => 29,
+            Self::UnknownBlob => 30,
+            Self::BlobMismatch => 31,
         }
     }
 

@@ -109,6 +109,8 @@ byte_ids! {
     DocumentHash, 32, "a document hash";
     /// A hold on parts of the archive.
     HoldId, 16, "a hold id";
+    /// SHA-256 over the bytes of a blob.
+    BlobName, 32, "a blob name";
     /// Under what a group's capture statement is asked for.
     StatementLookup, 32, "a statement lookup";
     /// SHA-256 over a request to open parts of the archive, with its label.

@@ -11,7 +11,7 @@ pub const COMMIT_BYTES_MAX: usize = 1024 * 1024;
 /// Longest notice, in bytes.
 pub const NOTICE_BYTES_MAX: usize = 512;
 /// Longest Welcome, in bytes.
-pub const WELCOME_BYTES_MAX: usize = 2 * 1024 * 1024;
+pub const WELCOME_BYTES_MAX: usize = 40 * 1024;
 /// Most Welcomes in one commit bundle.
 pub const WELCOMES_MAX: usize = 64;
 /// Longest KeyPackage, in bytes.
@@ -185,3 +185,24 @@ pub const CHECKPOINT_BYTES_MAX: usize = 16 * 1024;
 pub const CHECKPOINT_SIGNATURES_MAX: usize = 16;
 /// Longest origin of a log or name of a key that signs checkpoints, in bytes of UTF-8.
 pub const LOG_NAME_BYTES_MAX: usize = 255;
+
+/// Longest blob, in bytes.
+pub const BLOB_BYTES_MAX: u64 = 256 * 1024 * 1024;
+/// Bytes of each part of a blob but the last.
+pub const BLOB_PART_BYTES_MAX: u64 = 1024 * 1024;
+/// Bytes of blobs that a relay takes of one account in a day (UTC).
+pub const BLOB_BYTES_PER_DAY_MAX: u64 = 1024 * 1024 * 1024;
+/// The longest `encrypted_group_info` that stands in each Welcome; a longer one is stored once, as a blob.
+pub const GROUP_INFO_INLINE_BYTES_MAX: usize = 32 * 1024;
+/// The longest `encrypted_group_info`, in bytes.
+pub const GROUP_INFO_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// Longest file that a message hands over, in bytes: it is in memory when it is encrypted, and when it is archived.
+pub const FILE_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Longest name of a file, in bytes.
+pub const FILE_NAME_BYTES_MAX: usize = 255;
+/// Longest media type of a file, in bytes.
+pub const MEDIA_TYPE_BYTES_MAX: usize = 127;
+/// How much of a file is in one record of the archive: with what stands before it, it fits the padding to half a megabyte.
+pub const ATTACHMENT_PART_BYTES: usize = 520_000;
+/// Files of one group that an escrow node has heard of and not read yet.
+pub const ATTACHMENTS_WAITING_MAX: usize = 1_000;

@@ -113,6 +113,9 @@ pub struct LimitsConfig {
 pub struct RelayConfig {
     /// The database; default `relay/relay.db`. An older copy of it makes clients stop with an alarm.
     pub database: PathBuf,
+    /// Folder of blobs; default `relay/blobs`. Lost: invitations into large groups, and attachments, that were not read yet
+    /// cannot be read.
+    pub blobs: PathBuf,
     /// TLS key; default `relay/server.key`. With another key every device must enrol anew.
     pub server_key: PathBuf,
     /// Size limit of the database in pages of 4096 bytes; default none. Reached: appends are refused, reads go on.
@@ -214,6 +217,7 @@ impl Default for RelayConfig {
     fn default() -> Self {
         Self {
             database: "relay/relay.db".into(),
+            blobs: "relay/blobs".into(),
             server_key: "relay/server.key".into(),
             max_page_count: None,
             retention_days: 30,
@@ -310,6 +314,12 @@ impl Config {
     #[must_use]
     pub fn relay_database(&self) -> PathBuf {
         self.dir.join(&self.relay.database)
+    }
+
+    /// Where blobs are.
+    #[must_use]
+    pub fn blobs(&self) -> PathBuf {
+        self.dir.join(&self.relay.blobs)
     }
 
     /// Where the registrar's database is.

@@ -26,7 +26,7 @@ use chancery_protocol::{
     },
     wire::{Frame, FrameHeader},
 };
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 
 pub(crate) use admission::AdmissionWatch;
 pub(crate) use committer::Committer;
@@ -108,19 +108,27 @@ pub(crate) struct Driver {
     committer: Committer,
     lanes: HashMap<ConnId, Lanes>,
     load: Load,
+    /// Who is let in, for those who serve beside the machine.
+    admission: watch::Sender<Admission>,
     /// Frames of this turn, by where they go.
     sending: BTreeMap<(ConnId, Lane), Vec<Arc<[u8]>>>,
     stopping: bool,
 }
 
 impl Driver {
-    pub(crate) fn new(machine: RelayMachine, clock: Clock, committer: Committer) -> Self {
+    pub(crate) fn new(
+        machine: RelayMachine,
+        clock: Clock,
+        committer: Committer,
+        admission: watch::Sender<Admission>,
+    ) -> Self {
         Self {
             machine,
             clock,
             committer,
             lanes: HashMap::new(),
             load: Load::default(),
+            admission,
             sending: BTreeMap::new(),
             stopping: false,
         }
@@ -198,7 +206,10 @@ impl Driver {
                 self.machine.handle(Input::Written { conn, bytes }, now);
             }
             Notice::Written { .. } => {}
-            Notice::Admission(admission) => self.machine.handle(Input::Admission(admission), now),
+            Notice::Admission(admission) => {
+                self.admission.send_replace(admission.clone());
+                self.machine.handle(Input::Admission(admission), now);
+            }
             Notice::Directory(update) => self.machine.handle(Input::Directory(update), now),
             Notice::Stop => self.stopping = true,
         }

@@ -7,6 +7,7 @@
 //! In process: [`init()`] once, then [`Server::start`]; [`Admin`] makes accounts and tickets.
 
 mod admin;
+mod blobs;
 mod cli;
 mod clock;
 pub mod config;

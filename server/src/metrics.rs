@@ -28,6 +28,8 @@ const DELIVERIES: &str = "chancery_deliveries_total";
 const BYTES: &str = "chancery_frame_bytes_total";
 /// Lines between registrars and relays of other processes.
 const LINES: &str = "chancery_registrar_lines";
+/// Bytes of blobs that were stored or read.
+const BLOB_BYTES: &str = "chancery_blob_bytes_total";
 /// Requests on the enrolment protocol, by outcome.
 const ENROLMENTS: &str = "chancery_enrolments_total";
 
@@ -72,6 +74,10 @@ pub(crate) fn sent(bytes: usize) {
 
 pub(crate) fn received(bytes: usize) {
     counter!(BYTES, "direction" => "received").increment(bytes as u64);
+}
+
+pub(crate) fn blob_bytes(how: &'static str, bytes: usize) {
+    counter!(BLOB_BYTES, "how" => how).increment(bytes as u64);
 }
 
 /// A line between registrar and relay stands, or is gone.

@@ -18,7 +18,7 @@ use chancery_protocol::{
     identity::{CertificateAuthority, DeviceKey, IssueError, issue::server_certificate},
     ids::{RootHash, SpkiPin},
     merkle::LogKey,
-    relay::{ConnId, RelayMachine},
+    relay::{Admission, ConnId, RelayMachine},
 };
 use chancery_quic::{Arrival, BindError, CloseCode, ListenLimits, Listener, Protocol};
 use tokio::{
@@ -27,6 +27,7 @@ use tokio::{
 };
 
 use crate::{
+    blobs::BlobDesk,
     clock::Clock,
     config::{Config, NodeRole, RelayPlace},
     driver::{
@@ -101,6 +102,7 @@ pub struct Server {
     relay: Option<Relay>,
     /// The registrar's database.
     registrar_failed: watch::Receiver<Option<String>>,
+    expiring: Option<Task<()>>,
     line: Option<Task<()>>,
     metrics: Option<Task<()>>,
     /// Each connection's task holds the other end's sender; it closes with the last one.
@@ -114,6 +116,7 @@ struct Relay {
     failed: watch::Receiver<Option<String>>,
     driving: Task<()>,
     committer: Option<JoinHandle<()>>,
+    blobs: BlobDesk,
 }
 
 impl Relay {
@@ -126,11 +129,14 @@ impl Relay {
         let (announce, failed) = watch::channel(None);
         let (committer, thread) = Committer::start(store, clock.clone(), notices.clone(), announce)?;
         let retention = Duration::from_secs(u64::from(config.relay.retention_days) * 86_400);
-        let driver = Driver::new(RelayMachine::new(Some(retention), key.seed()), clock.clone(), committer);
+        let (admission, admitted) = watch::channel(Admission::default());
+        let blobs = BlobDesk::open(&config.blobs(), key.seed(), admitted, retention, clock.clone())?;
+        let machine = RelayMachine::new(Some(retention), key.seed());
+        let driver = Driver::new(machine, clock.clone(), committer, admission);
         let driving = tokio::spawn(driver.run(happened, heard));
         let machine =
             ToMachine { events, notices: notices.clone(), room: Arc::new(Semaphore::new(FRAMES_WAITING_KIB)) };
-        Ok((Self { notices, failed, driving, committer: Some(thread) }, machine))
+        Ok((Self { notices, failed, driving, committer: Some(thread), blobs }, machine))
     }
 
     async fn stop(&mut self) {
@@ -192,8 +198,11 @@ impl Server {
             None => (None, None),
         };
         let (guard, alive) = mpsc::channel(1);
+        let blobs = relay.as_ref().map(|relay| relay.blobs.clone());
+        let expiring = blobs.clone().map(|blobs| tokio::spawn(blobs.expire()));
         let door = Door {
             machine,
+            blobs,
             orders,
             desk,
             enrolments: Arc::new(Semaphore::new(config.limits.enrolments)),
@@ -209,6 +218,7 @@ impl Server {
             listener,
             accepting,
             relay,
+            expiring,
             registrar_failed,
             line,
             metrics,
@@ -287,6 +297,9 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         self.accepting.abort();
+        if let Some(expiring) = &self.expiring {
+            expiring.abort();
+        }
         self.listener.abort(CloseCode::ShuttingDown);
         if let Some(relay) = &self.relay {
             // After a shutdown nobody listens any more.
@@ -365,8 +378,8 @@ async fn listen(config: &Config, key: &DeviceKey, clock: &Clock) -> Result<(Arc<
         retry_above: config.limits.retry_above,
     };
     let protocols: &[Protocol] = match config.role {
-        NodeRole::All => &[Protocol::Relay, Protocol::Enrol],
-        NodeRole::Relay => &[Protocol::Relay, Protocol::Orders],
+        NodeRole::All => &[Protocol::Relay, Protocol::Blobs, Protocol::Enrol],
+        NodeRole::Relay => &[Protocol::Relay, Protocol::Blobs, Protocol::Orders],
         NodeRole::Registrar => &[Protocol::Enrol],
     };
     let bind = |address| Listener::bind_for(protocols, address, key, clock.now(), limits);
@@ -399,6 +412,7 @@ async fn listen(config: &Config, key: &DeviceKey, clock: &Clock) -> Result<(Arc<
 #[derive(Clone)]
 struct Door {
     machine: Option<ToMachine>,
+    blobs: Option<BlobDesk>,
     orders: Option<OrdersDesk>,
     desk: Option<Desk>,
     enrolments: Arc<Semaphore>,
@@ -416,7 +430,7 @@ async fn let_in(arrival: Arrival, door: Door) {
     let Ok(peer) = arrival.handshake().await else { return };
     match (peer.protocol, &door.machine, &door.orders, &door.desk) {
         // relay.orders.5: before the registrar has spoken once, nobody knows who is cut off. Devices try again.
-        (Protocol::Relay, Some(_), Some(orders), _) if !orders.has_heard() => {
+        (Protocol::Relay | Protocol::Blobs, Some(_), Some(orders), _) if !orders.has_heard() => {
             peer.connection.abort(CloseCode::ShuttingDown);
         }
         (Protocol::Relay, Some(machine), ..) => {
@@ -426,6 +440,10 @@ async fn let_in(arrival: Arrival, door: Door) {
         (Protocol::Enrol, .., Some(desk)) => match door.enrolments.try_acquire() {
             Ok(_place) => enrolment::serve(peer, desk.clone()).await,
             Err(_) => peer.connection.abort(CloseCode::Refused),
+        },
+        (Protocol::Blobs, ..) => match &door.blobs {
+            Some(blobs) => blobs.serve(peer).await,
+            None => peer.connection.abort(CloseCode::Refused),
         },
         (Protocol::Orders, _, Some(orders), _) => orders.serve(peer).await,
         // The handshake offers what this node serves, and nothing else.

@@ -25,8 +25,8 @@ pub(crate) struct Args {
     #[arg(long, global = true)]
     pub(crate) json: bool,
 
-    /// How long to wait for the relay
-    #[arg(long, global = true, value_name = "SECONDS", default_value_t = 30)]
+    /// How long to wait for the relay [default: 30]
+    #[arg(long, global = true, value_name = "SECONDS", default_value_t = 30, hide_default_value = true)]
     pub(crate) timeout: u64,
 
     #[command(subcommand)]
@@ -86,6 +86,12 @@ pub(crate) enum Verb {
         /// The text, or - to read it from standard input
         text: String,
     },
+    /// Hand files over, and save those that came
+    #[command(after_help = exit::HELP)]
+    File {
+        #[command(subcommand)]
+        verb: FileVerb,
+    },
     /// Print what is unread, and mark it as read
     #[command(after_help = exit::HELP)]
     Read {
@@ -100,6 +106,33 @@ pub(crate) enum Verb {
     Chat {
         /// Name of the group, or 8 or more digits of its id
         group: String,
+    },
+}
+
+/// What to do with files.
+#[derive(Debug, Subcommand)]
+pub(crate) enum FileVerb {
+    /// Encrypt a file of up to 64 MiB, store it at the relay, and hand it over to a group
+    #[command(after_help = exit::HELP)]
+    Send {
+        /// Name of the group, or 8 or more digits of its id
+        group: String,
+        /// The file
+        file: PathBuf,
+        /// Its media type
+        #[arg(long = "type", value_name = "TYPE", default_value = "application/octet-stream")]
+        media_type: String,
+    },
+    /// Fetch a file that was handed over, verify it, and write it to a file that does not exist yet
+    #[command(after_help = exit::HELP)]
+    Save {
+        /// Name of the group, or 8 or more digits of its id
+        group: String,
+        /// The place of its message, which `read` shows
+        place: u64,
+        /// Where to write it
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
     },
 }
 
@@ -265,7 +298,7 @@ pub(crate) enum GroupVerb {
     Picture {
         /// Name of the group, or 8 or more digits of its id
         group: String,
-        /// A PNG, JPEG or WebP file of up to 16,384 bytes; members alone see it, with all that is in it
+        /// PNG, JPEG or WebP of up to 16,384 bytes, which only members see
         #[arg(long, value_name = "FILE")]
         set: Option<PathBuf>,
         /// Take the picture away

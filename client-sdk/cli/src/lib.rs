@@ -10,6 +10,7 @@ mod contact;
 mod device;
 mod directory;
 mod exit;
+mod file;
 mod group;
 mod partner;
 mod people;
@@ -69,6 +70,7 @@ async fn obey(args: Args) -> Result<(), Failure> {
         Verb::Device { verb } => device::obey(&session, &output, verb).await,
         Verb::Directory { verb } => directory::obey(&session, &output, verb).await,
         Verb::Send { group, text } => chat::send(&session, &output, group, text).await,
+        Verb::File { verb } => file::obey(&session, &output, verb).await,
         Verb::Read { group, follow } => read::read(&session, &output, group.as_deref(), *follow).await,
         Verb::Chat { group } => chat::chat(&session, &output, group).await,
     };

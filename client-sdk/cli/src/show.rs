@@ -377,6 +377,13 @@ fn message_line(message: &Message, client: &Client) -> String {
     match &message.body {
         Body::Text(text) => format!("{name}: {}", escape(text)),
         Body::Leave => format!("* {name} asks to leave"),
+        Body::File(file) => format!(
+            "* {name} hands over {} ({}, {} bytes) at place {}",
+            escape(&file.name),
+            escape(&file.media_type),
+            file.size,
+            message.seq.0
+        ),
         Body::Acknowledge(_) => format!("* {name} has read the notice that this group is archived"),
         _ => format!("* {name} sent something that this version does not show"),
     }
@@ -387,6 +394,7 @@ fn message_object(event: u64, message: &Message, client: &Client) -> Value {
         Body::Text(text) => ("text", Some(text)),
         Body::Leave => ("leave", None),
         Body::Acknowledge(_) => ("acknowledge", None),
+        Body::File(_) => ("file", None),
         _ => ("unknown", None),
     };
     json!({
@@ -394,8 +402,13 @@ fn message_object(event: u64, message: &Message, client: &Client) -> Value {
         "message": message.id.to_string(), "from": name(client, message.handle.as_ref(), message.account),
         "account": message.account.to_string(), "device": message.device.to_string(), "own": message.own,
         "sent_at_ms": message.sent_at.0, "received_at_ms": message.received_at.0,
-        "continuous": message.continuous, "body": body, "text": text,
+        "continuous": message.continuous, "body": body, "text": text, "file": file_object(&message.body),
     })
+}
+
+fn file_object(body: &Body) -> Option<Value> {
+    let Body::File(file) = body else { return None };
+    Some(json!({"name": file.name, "media_type": file.media_type, "bytes": file.size}))
 }
 
 /// The group that an event belongs to.

@@ -12,7 +12,7 @@ use chancery_protocol::{
     ids::{EventId, RootHash},
     merkle::Resource,
     time::Timestamp,
-    wire::{Frame, decode_exact, encode, registrar::Place},
+    wire::{Blob, Frame, blobs::BlobRef, decode_exact, encode, registrar::Place},
 };
 use tokio::sync::{mpsc::UnboundedSender, watch};
 
@@ -62,6 +62,8 @@ enum Effect {
     AskRegistrar(Resource),
     AskPartner(RootHash, Place, Resource),
     AskArchive(ArchiveQuestion),
+    StoreBlob(BlobRef, Blob),
+    ReadBlob(BlobRef),
     Renewed(Target, Answer<()>),
 }
 
@@ -168,6 +170,14 @@ impl<M: Machine> Engine<M> {
                     self.input_frames(&mut frames, now, &mut batch);
                     self.input(Input::ArchiveSaid(number, frame), now, &mut batch);
                 }
+                Job::BlobStored(name, outcome) => {
+                    self.input_frames(&mut frames, now, &mut batch);
+                    self.input(Input::BlobStored(name, outcome), now, &mut batch);
+                }
+                Job::BlobRead(name, outcome) => {
+                    self.input_frames(&mut frames, now, &mut batch);
+                    self.input(Input::BlobRead(name, outcome), now, &mut batch);
+                }
                 Job::Renewed(enrolment, answer) => {
                     self.input_frames(&mut frames, now, &mut batch);
                     self.renewed(&enrolment, answer, now, &mut batch);
@@ -247,6 +257,8 @@ impl<M: Machine> Engine<M> {
                     batch.effects.push(Effect::AskPartner(root, registrar, resource));
                 }
                 (Output::AskArchive(question), _) => batch.effects.push(Effect::AskArchive(question)),
+                (Output::StoreBlob(blob, bytes), _) => batch.effects.push(Effect::StoreBlob(blob, bytes)),
+                (Output::ReadBlob(blob), _) => batch.effects.push(Effect::ReadBlob(blob)),
                 (Output::Events, _) => batch.effects.push(Effect::Events),
                 (Output::Truncate, _) => batch.truncate = true,
             }
@@ -330,6 +342,12 @@ impl<M: Machine> Engine<M> {
                 }
                 Effect::AskArchive(question) => {
                     let _ = self.net.send(NetCommand::AskArchive(question));
+                }
+                Effect::StoreBlob(blob, bytes) => {
+                    let _ = self.net.send(NetCommand::StoreBlob(blob, bytes, None));
+                }
+                Effect::ReadBlob(blob) => {
+                    let _ = self.net.send(NetCommand::ReadBlob(blob, None));
                 }
                 Effect::Renewed(target, answer) => {
                     self.send_frames(frames_of, &mut frames);

@@ -77,7 +77,12 @@ impl Machine for Fake {
                 self.outputs.push(Output::Events);
             }
             Input::Connected => self.outputs.push(Output::Send(2, Frame::Ping(Ping))),
-            Input::Disconnected | Input::RegistrarSaid(_) | Input::PartnerSaid(..) | Input::ArchiveSaid(..) => {}
+            Input::Disconnected
+            | Input::RegistrarSaid(_)
+            | Input::PartnerSaid(..)
+            | Input::ArchiveSaid(..)
+            | Input::BlobStored(..)
+            | Input::BlobRead(..) => {}
         }
     }
 

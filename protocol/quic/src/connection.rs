@@ -184,6 +184,24 @@ impl Connection {
         Ok((FrameWriter::new(send), FrameReader::new(receive, Direction::Orders)))
     }
 
+    /// Device, `chancery-blobs/1`: the stream for requests and their answers.
+    ///
+    /// # Errors
+    /// If the connection is gone.
+    pub async fn open_blobs(&self) -> Result<(FrameWriter, FrameReader), StreamError> {
+        let (send, receive) = self.connection.open_bi().await?;
+        Ok((FrameWriter::new(send), FrameReader::new(receive, Direction::FromBlobs)))
+    }
+
+    /// Relay, `chancery-blobs/1`: waits for the device's one stream.
+    ///
+    /// # Errors
+    /// If the connection is gone.
+    pub async fn accept_blobs(&self) -> Result<(FrameWriter, FrameReader), StreamError> {
+        let (send, receive) = self.connection.accept_bi().await?;
+        Ok((FrameWriter::new(send), FrameReader::new(receive, Direction::ToBlobs)))
+    }
+
     /// Member, `chancery-capture/1`: the stream for the one question and its answer.
     ///
     /// # Errors

@@ -36,6 +36,8 @@ pub enum Protocol {
     Orders,
     /// `chancery-capture/1`: a member and the escrow node of its group.
     Capture,
+    /// `chancery-blobs/1`: a device and the blobs of its relay.
+    Blobs,
 }
 
 /// ALPN of [`Protocol::Relay`].
@@ -46,10 +48,12 @@ pub const ALPN_ENROL: &[u8] = b"chancery-enrol/1";
 pub const ALPN_ORDERS: &[u8] = b"chancery-orders/1";
 /// ALPN of [`Protocol::Capture`].
 pub const ALPN_CAPTURE: &[u8] = b"chancery-capture/1";
+/// ALPN of [`Protocol::Blobs`].
+pub const ALPN_BLOBS: &[u8] = b"chancery-blobs/1";
 
 impl Protocol {
     /// All of them.
-    pub const ALL: &[Self] = &[Self::Relay, Self::Enrol, Self::Orders, Self::Capture];
+    pub const ALL: &[Self] = &[Self::Relay, Self::Enrol, Self::Orders, Self::Capture, Self::Blobs];
 
     /// The protocol's name in the handshake.
     #[must_use]
@@ -59,6 +63,7 @@ impl Protocol {
             Self::Enrol => ALPN_ENROL,
             Self::Orders => ALPN_ORDERS,
             Self::Capture => ALPN_CAPTURE,
+            Self::Blobs => ALPN_BLOBS,
         }
     }
 

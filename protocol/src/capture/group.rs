@@ -7,6 +7,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    capture::files::AwaitedFile,
     escrow::{DayReport, RecordLine, scope::Day, seal::Segment},
     ids::{DeviceId, Epoch, GroupId, HeaderHash, PolicyHash, RootHash, SegmentId, Seq, StatementLookup},
     mls::{GroupView, LeafView, SignedPolicy},
@@ -65,6 +66,8 @@ pub struct Place {
     pub day: Option<DayReport>,
     /// The newest day whose report is made.
     pub reported: Option<u32>,
+    /// Files that are not archived yet.
+    pub files: Vec<AwaitedFile>,
 }
 
 /// A segment, as its row has it.

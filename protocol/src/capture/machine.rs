@@ -13,7 +13,7 @@ use crate::{
     client::{ClientFault, ClientMachine, Command, CommandId, Event, Heard, Input, Output, RowWrite, Space},
     escrow::{ArchiveEvent, CaptureState, CaptureStatement, evidence},
     identity::{Chain, DeviceIdentity, DeviceKey},
-    ids::{GroupId, SegmentId},
+    ids::{BlobName, GroupId, SegmentId},
     merkle::Origin,
     mls::Core,
     secret::Random,
@@ -46,6 +46,13 @@ pub struct EscrowMachine {
     /// Groups with records that no entry of the log names yet.
     pub(super) unnamed: Vec<GroupId>,
     truncate: bool,
+    /// The file that is being read from the relay.
+    pub(super) reading: Option<(GroupId, BlobName)>,
+    /// The group whose file was asked for last.
+    pub(super) last_file: Option<GroupId>,
+    /// When files are asked for again, if one could not be read.
+    pub(super) files_again: Option<Timestamp>,
+    pub(super) asks: Vec<Output>,
     events: Vec<Event>,
     outputs: VecDeque<Output>,
 }
@@ -140,6 +147,10 @@ impl EscrowMachine {
             origin,
             unnamed: Vec::new(),
             truncate: false,
+            reading: None,
+            last_file: None,
+            files_again: None,
+            asks: Vec::new(),
             events: Vec::new(),
             outputs: born.map(|row| Output::Persist(vec![row])).into_iter().collect(),
         };
@@ -160,7 +171,10 @@ impl EscrowMachine {
 
     /// Takes one input. Drain [`Self::poll`] before the next.
     pub fn handle(&mut self, input: Input, now: Timestamp) {
-        self.client.handle(input, now);
+        match input {
+            Input::BlobRead(name, outcome) if self.reads(name) => self.file_read(outcome, now),
+            input => self.client.handle(input, now),
+        }
         self.settle(now);
     }
 
@@ -178,7 +192,7 @@ impl EscrowMachine {
     /// When to call [`Self::handle_timeout`] at the latest.
     #[must_use]
     pub fn next_timeout(&self) -> Option<Timestamp> {
-        self.client.next_timeout().into_iter().chain(self.due).min()
+        self.client.next_timeout().into_iter().chain(self.due).chain(self.files_due()).min()
     }
 
     /// Goes on with a later certificate of the same device.
@@ -207,6 +221,7 @@ impl EscrowMachine {
             self.state_due(now);
             self.due = self.groups.values().filter_map(GroupArchive::due).min();
         }
+        self.read_files(now);
         for group in core::mem::take(&mut self.unnamed) {
             self.name_records(group, now);
         }
@@ -226,6 +241,7 @@ impl EscrowMachine {
             self.outputs.push_back(Output::Truncate);
         }
         self.outputs.extend(outputs);
+        self.outputs.extend(core::mem::take(&mut self.asks));
     }
 
     fn take_heard(&mut self, now: Timestamp) {

@@ -85,7 +85,7 @@ fn words(reason: GapReason) -> &'static str {
     }
 }
 
-fn person(leaf: &LeafView) -> Person {
+pub(super) fn person(leaf: &LeafView) -> Person {
     let identity = &leaf.identity;
     Person(DeviceName {
         authority: identity.authority(),
@@ -98,7 +98,7 @@ fn person(leaf: &LeafView) -> Person {
 
 /// Whether a record is the one that shows that its place is archived.
 fn proves(record: &Record) -> bool {
-    !matches!(record.body, RecordBody::Gap { .. })
+    !matches!(record.body, RecordBody::Gap { .. } | RecordBody::Attachment(_))
 }
 
 fn people(leaves: &[Arc<LeafView>]) -> Vec<Person> {
@@ -129,6 +129,7 @@ impl EscrowMachine {
             renewed_at: Some(now),
             day: before.as_ref().and_then(|before| before.day.clone()),
             reported: before.as_ref().and_then(|before| before.reported),
+            files: before.as_ref().map_or_else(Vec::new, |before| before.files.clone()),
         };
         let last_read = unread.head.seq;
         self.groups.insert(group, GroupArchive::open(unread.clone(), Some(view)));
@@ -210,13 +211,14 @@ impl EscrowMachine {
             (_, EntryKind::Commit) => &mut counts.commits,
         };
         *count = count.saturating_add(1);
+        self.file_heard(group, entry, now);
         if let Outcome::Commit(change) = &entry.outcome {
             self.changed(group, change, entry, now);
         }
     }
 
     /// What is not archived must not look archived.
-    fn cannot_seal(&mut self, group: GroupId, now: Timestamp) {
+    pub(super) fn cannot_seal(&mut self, group: GroupId, now: Timestamp) {
         let Some(archive) = self.groups.get_mut(&group) else { return };
         archive.place.stuck = true;
         archive.state_at = Some(now);
@@ -297,7 +299,7 @@ impl EscrowMachine {
     }
 
     /// A later day's entry ends the segment and the report of the day before.
-    fn turn_of_day(&mut self, group: GroupId, day: Day, now: Timestamp) {
+    pub(super) fn turn_of_day(&mut self, group: GroupId, day: Day, now: Timestamp) {
         let Some(archive) = self.groups.get(&group) else { return };
         let other = archive.segment.as_ref().is_some_and(|segment| segment.day != day);
         let over = archive.place.day.as_ref().is_some_and(|report| {
@@ -326,7 +328,7 @@ impl EscrowMachine {
     }
 
     /// Seals a record in the segment of its scope, which is opened if none is. False if it cannot be sealed.
-    fn put(&mut self, group: GroupId, record: &Record, now: Timestamp) -> bool {
+    pub(super) fn put(&mut self, group: GroupId, record: &Record, now: Timestamp) -> bool {
         if !self.open_segment(group, record.epoch, record.received_at, false, now) {
             return false;
         }

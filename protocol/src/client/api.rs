@@ -8,12 +8,12 @@ use crate::{
     error::Refusal,
     escrow::ReceiptError,
     identity::{Authority, Domain, Freshness, Handle, HostPort, Organisation, Role, directory::SplitEvidence},
-    ids::{AccountId, DeviceId, EventId, GroupId, HeadHash, MessageId, NoticeHash, PolicyHash, RootHash, Seq, SpkiPin},
+    ids::{AccountId, BlobName, DeviceId, EventId, GroupId, HeadHash, MessageId, NoticeHash, PolicyHash, RootHash, Seq, SpkiPin},
     merkle::Resource,
     mls::{Class, EscrowPolicy, GroupPicture, PolicyError},
     rows::RowWrite,
     time::Timestamp,
-    wire::{Blob, Frame, envelope::Body, registrar::Place, relay::Head},
+    wire::{Blob, Frame, blobs::BlobRef, envelope::Body, file::File, registrar::Place, relay::Head},
 };
 
 /// Key of a message in [`crate::rows::Space::Message`]: history of a group is a range of keys, in order of place.
@@ -127,6 +127,13 @@ pub enum Command {
         group: GroupId,
         /// As typed.
         text: String,
+    },
+    /// Hands a file over whose blob is at the relay. Done as `Send`.
+    SendFile {
+        /// The group.
+        group: GroupId,
+        /// As [`File::encrypt`] gave it.
+        file: Box<File>,
     },
     /// Founds a group of the same class, name and members that names this one as its predecessor: for a group that
     /// cannot be healed. Done with `Group` when it stands; the members are invited as soon as it does.
@@ -905,6 +912,10 @@ pub enum Input {
     PartnerSaid(RootHash, Option<Vec<u8>>),
     /// What an escrow node has answered to the question of this number, or none.
     ArchiveSaid(u32, Option<Frame>),
+    /// A blob is stored, or why not; without a refusal the relay was not reached.
+    BlobStored(BlobName, Result<(), Option<Refusal>>),
+    /// A blob was read, or why not; without a refusal the relay was not reached.
+    BlobRead(BlobName, Result<Vec<u8>, Option<Refusal>>),
     /// Frames in the order of their streams, with their correlations. Several at once are one transaction.
     Frames(Vec<(u32, Frame)>),
 }
@@ -933,6 +944,10 @@ pub enum Output {
     /// Ask an escrow node (`spec/wire.md#asking-an-escrow-node`), on a connection of its own; its answer, or that there is
     /// none, comes back as `ArchiveSaid`. Several questions may be open at a time.
     AskArchive(ArchiveQuestion),
+    /// Store a blob at the relay (`spec/blobs.md`), on a connection of its own; `BlobStored` follows, once.
+    StoreBlob(BlobRef, Blob),
+    /// Read a blob from the relay, likewise; `BlobRead` follows, once.
+    ReadBlob(BlobRef),
     /// A command is answered.
     Done(CommandId, Result<Reply, ClientFault>),
     /// Rows of [`crate::rows::Space::Event`] were added.

@@ -11,6 +11,7 @@ use sha2::{Digest, Sha256};
 use crate::{
     client::{
         api::{AlarmKind, ClientFault, CommandId, Event, GroupStatus, Reply},
+        blobs::Stored,
         escrow::is_last_device,
         gate,
         machine::{ClientMachine, GroupSlot, Opening, RETRY_AFTER, Request},
@@ -27,6 +28,7 @@ use crate::{
     time::Timestamp,
     wire::{
         Blob, Frame,
+        blobs::BlobRef,
         envelope::Body,
         relay::{Append, Appended, Bundle, Close, Entry, EntryKind, Head, TakeKeyPackages, TakenPackage},
     },
@@ -493,6 +495,7 @@ impl ClientMachine {
         match group.commit(&self.core, &self.key, change) {
             Ok(prepared) => {
                 slot.record.pending = Some(pending(prepared, slot.record.newest_commit, Some(order)));
+                slot.stored = Stored::No;
                 slot.dirty = true;
                 self.send_commit(id);
             }
@@ -502,11 +505,13 @@ impl ClientMachine {
 
     /// Sends the pending commit, if it is not on its way: the same bytes until there is an answer. (mls.commit.1)
     pub(super) fn send_commit(&mut self, id: GroupId) {
-        let Some(slot) = self.groups.get_mut(&id) else { return };
-        let Some(pending) = slot.record.pending.as_ref().filter(|_| !slot.commit_sent && slot.commit_after.is_none())
-        else {
+        let waits =
+            |slot: &GroupSlot| !slot.commit_sent && slot.commit_after.is_none() && slot.record.pending.is_some();
+        if !self.groups.get(&id).is_some_and(waits) || !self.has_stored(id) {
             return;
-        };
+        }
+        let Some(slot) = self.groups.get_mut(&id) else { return };
+        let Some(pending) = &slot.record.pending else { return };
         slot.commit_sent = true;
         let frame = Frame::Append(Append {
             group: id,
@@ -737,6 +742,7 @@ fn pending(prepared: Prepared, after: Seq, intent: Option<u64>) -> PendingCommit
         body: Blob(prepared.commit),
         after,
         bundle: Bundle { next_token: prepared.next_token, welcomes: prepared.welcomes },
+        group_info: prepared.group_info.map(|bytes| (BlobRef::to(&bytes), Blob(bytes))),
         intent,
     }
 }

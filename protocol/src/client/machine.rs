@@ -15,6 +15,7 @@ use crate::{
             Reply, event_key,
         },
         archive::{ArchiveWatch, Question, ReceiptWish},
+        blobs::{Reading, Stored},
         directory::{Following, Seen},
         listen::Listening,
         partners::Pinned,
@@ -28,7 +29,7 @@ use crate::{
     ids::{AccountId, DeviceId, GroupId, RootHash, Seq},
     limits::IN_FLIGHT_MAX,
     merkle::Resource,
-    mls::{Core, Group, Storage},
+    mls::{Core, Group, Storage, welcome::elsewhere},
     rows::{RowWrite, Space},
     secret::Random,
     time::Timestamp,
@@ -91,6 +92,8 @@ pub(super) struct GroupSlot {
     pub sent: BTreeSet<u64>,
     /// Whether the pending commit is on its way.
     pub commit_sent: bool,
+    /// Whether the relay has the blob that its Welcomes name.
+    pub stored: Stored,
     /// The intent, by its order, for which KeyPackages have been asked for.
     pub taking: Option<u64>,
     /// The KeyPackages that came for an intent.
@@ -182,6 +185,10 @@ pub struct ClientMachine {
     held: Vec<Mail>,
     /// When they are looked at whatever there is to read.
     held_until: Option<Timestamp>,
+    /// What the first of them names.
+    pub(super) reading: Option<Reading>,
+    /// Blobs that are to be stored and read.
+    pub(super) blob_effects: Vec<Output>,
     pub(super) requests: BTreeMap<u32, Request>,
     last_correlation: u32,
     flushes: Vec<CommandId>,
@@ -351,6 +358,8 @@ impl ClientMachine {
             welcomes_early: 0,
             held: Vec::new(),
             held_until: None,
+            reading: None,
+            blob_effects: Vec::new(),
             requests: BTreeMap::new(),
             last_correlation: 0,
             flushes: Vec::new(),
@@ -398,6 +407,8 @@ impl ClientMachine {
             Input::RegistrarSaid(bytes) => self.registrar_said(bytes.as_deref(), now),
             Input::ArchiveSaid(number, answer) => self.archive_said(number, answer, now),
             Input::PartnerSaid(root, bytes) => self.partner_said(root, bytes.as_deref(), now),
+            Input::BlobStored(name, outcome) => self.blob_stored(name, outcome, now),
+            Input::BlobRead(name, outcome) => self.blob_read(name, outcome, now),
             Input::Frames(frames) => {
                 for (correlation, frame) in frames {
                     self.frame(correlation, frame, now);
@@ -422,6 +433,7 @@ impl ClientMachine {
             .values()
             .filter_map(|slot| self.slot_timeout(slot))
             .chain(self.held_until)
+            .chain(self.blob_timeout())
             .chain(self.directory_timeout())
             .chain(self.partners_timeout())
             .chain(self.archives_timeout())
@@ -458,6 +470,7 @@ impl ClientMachine {
             Command::Change { group, change } => self.change_state(id, group, change).map(|()| None),
             Command::RenewKeys { group } => self.renew_keys(id, group).map(|()| None),
             Command::Send { group, text } => self.send_text(group, text, now).map(|id| Some(Reply::Message(id))),
+            Command::SendFile { group, file } => self.send_file(group, *file, now).map(|id| Some(Reply::Message(id))),
             Command::FoundAnew { group, without } => self.found_anew(id, group, &without).map(|()| None),
             Command::Groups => Ok(Some(Reply::Groups(self.groups.iter().map(summary).collect()))),
             Command::Members { group } => self.members(group).map(|members| Some(Reply::Members(members))),
@@ -717,6 +730,7 @@ impl ClientMachine {
         self.outputs.extend(self.ask_registrar.take().map(Output::AskRegistrar));
         self.outputs.extend(core::mem::take(&mut self.ask_partners));
         self.outputs.extend(core::mem::take(&mut self.ask_archives));
+        self.outputs.extend(core::mem::take(&mut self.blob_effects));
         let done = core::mem::take(&mut self.done);
         self.outputs.extend(done.into_iter().map(|(id, outcome)| Output::Done(id, outcome)));
         if core::mem::take(&mut self.told) {
@@ -735,9 +749,21 @@ impl ClientMachine {
             if behind && self.held_until.is_some_and(|until| until > now) {
                 return;
             }
+            // It is read once: an invitation that comes again is known by itself.
+            let named = self.held.first().filter(|mail| !self.knows(mail)).and_then(|mail| elsewhere(&mail.body));
+            let group_info = match named {
+                Some(blob) => match self.read_blob(blob, now) {
+                    Some(read) => Some(read),
+                    None => {
+                        self.held_until = None;
+                        return;
+                    }
+                },
+                None => None,
+            };
             self.held_until = (self.held.len() > 1).then(|| now.plus(HELD_MAX));
             let mail = self.held.remove(0);
-            if let Some(group) = self.mail(mail) {
+            if let Some(group) = self.mail(mail, group_info) {
                 self.pump(group, now);
             }
         }
@@ -774,6 +800,7 @@ impl GroupSlot {
             synced: false,
             sent: BTreeSet::new(),
             commit_sent: false,
+            stored: Stored::No,
             taking: None,
             taken: None,
             gap_behind: None,

@@ -4,6 +4,7 @@
 
 pub mod api;
 mod archive;
+mod blobs;
 mod catch_up;
 mod changes;
 mod directory;

@@ -20,6 +20,7 @@ use crate::{
     wire::{
         Blob, Frame, encode,
         envelope::{Body, Envelope, envelope_hash, pad},
+        file::File,
         relay::{Append, Appended, Entry, EntryKind, Head, append_id},
     },
 };
@@ -32,6 +33,13 @@ impl ClientMachine {
         self.may_act(id)?;
         self.may_speak(id, now)?;
         self.queue(id, Body::Text(text), now)
+    }
+
+    /// Hands a file over, whose blob is at the relay.
+    pub(super) fn send_file(&mut self, id: GroupId, file: File, now: Timestamp) -> Result<MessageId, ClientFault> {
+        self.may_act(id)?;
+        self.may_speak(id, now)?;
+        self.queue(id, Body::File(Box::new(file)), now)
     }
 
     /// Puts a body into the outbox.

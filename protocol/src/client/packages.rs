@@ -13,7 +13,7 @@ use crate::{
     },
     identity::{Chain, certificate::At, verify_chain},
     ids::{EnvelopeHash, GroupId, Seq},
-    mls::{Group, JoinError, key_package},
+    mls::{Group, JoinError, key_package, welcome::complete},
     time::Timestamp,
     wire::{
         Frame,
@@ -68,18 +68,31 @@ impl ClientMachine {
         Ok(())
     }
 
-    /// Looks at a Welcome; the group that it led into, if it did.
-    pub(super) fn mail(&mut self, mail: Mail) -> Option<GroupId> {
-        let digest: [u8; 32] = Sha256::digest(&mail.body.0).into();
+    /// Whether a Welcome was looked at before.
+    pub(super) fn knows(&self, mail: &Mail) -> bool {
+        self.device.welcomes.contains(&digest(mail))
+    }
+
+    /// Looks at a Welcome, with what it names if it is not whole; the group that it led into, if it did.
+    pub(super) fn mail(&mut self, mail: Mail, group_info: Option<Result<Vec<u8>, String>>) -> Option<GroupId> {
         self.request(Request::AckMail, Frame::AckMail(AckMail { ids: vec![mail.id] }));
-        if self.device.welcomes.contains(&digest) {
+        if self.knows(&mail) {
             return None;
         }
+        let digest = digest(&mail);
         let surplus = (self.device.welcomes.len() + 1).saturating_sub(WELCOMES_REMEMBERED);
         self.device.welcomes.drain(..surplus);
         self.device.welcomes.push(digest);
         self.device_dirty = true;
-        match Group::join(&self.core, &self.packages, self.key.device(), &mail.body) {
+        let body = match group_info {
+            None => mail.body.0,
+            Some(Ok(info)) => complete(&mail.body, &info).unwrap_or_default(),
+            Some(Err(reason)) => {
+                self.tell(&Event::InvitationRefused { reason });
+                return None;
+            }
+        };
+        match Group::join(&self.core, &self.packages, self.key.device(), &body) {
             Ok(group) => return self.joined(group),
             Err(JoinError::UnknownPackage) => {
                 let reason = JoinError::UnknownPackage.to_string();
@@ -142,4 +155,8 @@ impl ClientMachine {
         self.tell_policy(id, None);
         Some(id)
     }
+}
+
+fn digest(mail: &Mail) -> [u8; 32] {
+    Sha256::digest(&mail.body.0).into()
 }

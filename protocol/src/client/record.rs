@@ -13,7 +13,9 @@ use crate::{
     secret::{AccessToken, Secret32},
     time::Timestamp,
     wire::{
-        Blob, encode,
+        Blob,
+        blobs::BlobRef,
+        encode,
         envelope::{Body, Envelope},
         relay::{Appended, Bundle, Head},
     },
@@ -104,6 +106,8 @@ pub(super) struct PendingCommit {
     pub body: Blob,
     pub after: Seq,
     pub bundle: Bundle,
+    /// What its Welcomes name instead of holding it.
+    pub group_info: Option<(BlobRef, Blob)>,
     /// The intent that it carries out; none for the founding commit.
     pub intent: Option<u64>,
 }

@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 use crate::{
     identity::{Chain, DeviceKey, name::device_id},
     ids::{AccountId, DeviceId, Epoch, GroupId, TokenHash},
-    limits::WELCOME_BYTES_MAX,
+    limits::{GROUP_INFO_BYTES_MAX, WELCOME_BYTES_MAX},
     mls::{
         charter::Charter,
         judge::{self, Accepted, Rule, judge},
@@ -26,7 +26,7 @@ use crate::{
         state::GroupState,
         storage::Storage,
         view::{self, CommitView, GroupView, LeafView},
-        welcome,
+        welcome::{self, Copies},
     },
     rows::RowWrite,
     secret::{AccessToken, Secret32},
@@ -160,6 +160,8 @@ pub struct Prepared {
     pub next_token: TokenHash,
     /// One for each device that it adds.
     pub welcomes: Vec<WelcomeCopy>,
+    /// What they name instead of holding it: `encrypted_group_info`. (mls.welcome.2)
+    pub group_info: Option<Vec<u8>>,
 }
 
 /// A group on this device.
@@ -255,7 +257,7 @@ impl Group {
     /// See [`JoinError`].
     pub fn join(core: &Core, device: &Storage, own: DeviceId, welcome: &[u8]) -> Result<Self, JoinError> {
         let invalid = |error: &dyn core::fmt::Display| JoinError::Invalid(error.to_string());
-        if welcome.len() > WELCOME_BYTES_MAX {
+        if welcome.len() > WELCOME_BYTES_MAX + GROUP_INFO_BYTES_MAX {
             return Err(invalid(&"too large"));
         }
         let message = MlsMessageIn::tls_deserialize_exact(welcome).map_err(|error| invalid(&error))?;
@@ -461,15 +463,15 @@ impl Group {
             .stage_commit(&provider)
             .map_err(GroupError::of)?;
         let commit = bundle.commit().to_bytes().map_err(GroupError::of)?;
-        let welcomes = match bundle.welcome() {
+        let Copies { copies: welcomes, group_info } = match bundle.welcome() {
             Some(welcome) => welcome::split(core, welcome, &change.adds)?,
-            None => Vec::new(),
+            None => Copies::default(),
         };
         let pending = self.pending()?;
         self.judged(Some(self.own), pending).map_err(CommitError::Judged)?;
         let next =
             pending.export_secret(core.crypto(), ACCESS_LABEL, self.id.as_bytes(), 32).map_err(GroupError::of)?;
-        Ok(Prepared { commit, next_token: token(next)?.hash(), welcomes })
+        Ok(Prepared { commit, next_token: token(next)?.hash(), welcomes, group_info })
     }
 
     fn pending(&self) -> Result<&StagedCommit, GroupError> {

@@ -14,7 +14,7 @@ pub mod profile;
 pub mod state;
 pub mod storage;
 pub mod view;
-mod welcome;
+pub mod welcome;
 
 pub use charter::{Charter, Class};
 pub use group::{

@@ -10,7 +10,7 @@ use crate::{
     ids::{EnvelopeHash, MessageId, NoticeHash},
     limits::{ENVELOPE_BUCKET_MIN, ENVELOPE_BYTES_MAX, TEXT_BYTES_MAX},
     time::Timestamp,
-    wire::{Blob, decode_exact, encode, padding::Padding, relay::Head},
+    wire::{Blob, decode_exact, encode, file::File, padding::Padding, relay::Head},
 };
 
 /// One message of one device in one group. Its bytes are fixed at the first encryption.
@@ -40,6 +40,8 @@ pub enum Body {
     Leave,
     /// 3: the author's user has read the notice of escrow with this hash.
     Acknowledge(NoticeHash),
+    /// 4: a file, which is at the relay as a blob.
+    File(Box<File>),
     /// A kind that this version does not know, kept as it came.
     Unknown {
         /// Its number.
@@ -58,6 +60,7 @@ struct RawBody {
 const TEXT: u16 = 1;
 const LEAVE: u16 = 2;
 const ACKNOWLEDGE: u16 = 3;
+const FILE: u16 = 4;
 
 impl Serialize for Body {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -65,6 +68,7 @@ impl Serialize for Body {
             Self::Text(text) => RawBody { kind: TEXT, content: Blob(text.clone().into_bytes()) },
             Self::Leave => RawBody { kind: LEAVE, content: Blob::default() },
             Self::Acknowledge(notice) => RawBody { kind: ACKNOWLEDGE, content: Blob(notice.0.to_vec()) },
+            Self::File(file) => RawBody { kind: FILE, content: Blob(file.to_bytes()) },
             Self::Unknown { kind, content } => RawBody { kind: *kind, content: content.clone() },
         };
         raw.serialize(serializer)
@@ -84,6 +88,7 @@ impl<'de> Deserialize<'de> for Body {
             ACKNOWLEDGE => NoticeHash::from_slice(&raw.content)
                 .map(Self::Acknowledge)
                 .ok_or_else(|| D::Error::custom("an acknowledgement is 32 bytes")),
+            FILE => File::from_bytes(&raw.content).map(|file| Self::File(Box::new(file))).map_err(D::Error::custom),
             kind => Ok(Self::Unknown { kind, content: raw.content }),
         }
     }

@@ -5,7 +5,7 @@
 use crate::{
     error::{Malformed, Refusal},
     limits::FRAME_BYTES_MAX,
-    wire::{capture, decode_exact, directory, registrar, relay},
+    wire::{blobs, capture, decode_exact, directory, registrar, relay},
 };
 
 /// Who sends a frame.
@@ -25,6 +25,10 @@ pub enum Direction {
     Orders,
     /// A relay sends it on `chancery-orders/1`.
     OrdersAnswer,
+    /// A client sends it on `chancery-blobs/1`.
+    ToBlobs,
+    /// A relay sends it on `chancery-blobs/1`.
+    FromBlobs,
     /// A member sends it on `chancery-capture/1`.
     ToEscrow,
     /// An escrow node sends it on `chancery-capture/1`.
@@ -194,6 +198,12 @@ frames! {
     0x0801 FromEscrow StatementTold(capture::StatementTold) "wire.md#asking-an-escrow-node";
     0x0802 FromEscrow ReceiptTold(capture::ReceiptTold) "wire.md#asking-an-escrow-node";
     0x0803 FromEscrow LogTold(capture::LogTold) "wire.md#asking-an-escrow-node";
+
+    0x0901 ToBlobs PutBlob(blobs::PutBlob) "blobs.md#storing";
+    0x0902 ToBlobs GetBlob(blobs::GetBlob) "blobs.md#reading";
+    0x0a01 FromBlobs BlobStands(blobs::BlobStands) "blobs.md#storing";
+    0x0a02 FromBlobs BlobPart(blobs::BlobPart) "blobs.md#reading";
+    0x0a03 FromBlobs BlobRefused(Refusal) "wire.md#refusals";
 }
 
 impl Frame {

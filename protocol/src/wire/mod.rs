@@ -3,9 +3,11 @@
 //! This module does not decide anything. `spec/wire.md`.
 
 pub mod blob;
+pub mod blobs;
 pub mod capture;
 pub mod directory;
 pub mod envelope;
+pub mod file;
 pub mod frame;
 pub mod mls_header;
 pub mod notice;

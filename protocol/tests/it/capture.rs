@@ -9,6 +9,7 @@ use chancery_protocol::{
         seal_entry::{lines_key, receipt_key},
     },
     client::{ClientFault, Command, Reply, Space, StateChange},
+    error::Refusal,
     escrow::{
         ArchiveEntry, ArchiveEvent, ArchiveKey, CaptureState, CaptureStatement, DayReport, KeyShare, Opening, Receipt,
         Record, RecordBody, RecordLine, Scope, ScopeHeader, ScopeKey, SealedRecord,
@@ -18,7 +19,7 @@ use chancery_protocol::{
         threshold::{combine, deal},
     },
     identity::{DeviceKey, Role},
-    ids::{Epoch, GroupId, OpeningHash, SegmentId, Seq, SpkiPin, StatementLookup},
+    ids::{Epoch, GroupId, MessageId, OpeningHash, SegmentId, Seq, SpkiPin, StatementLookup},
     merkle::{MemoryLog, inclusion_proof, leaf_hash},
     mls::{
         EscrowPolicy, GroupPicture, PolicyCertificate, SignedPolicy,
@@ -29,9 +30,12 @@ use chancery_protocol::{
     wire::{
         Blob, decode_exact,
         envelope::{Body, Envelope},
+        file::File,
         relay::Head,
     },
 };
+
+use sha2::{Digest as _, Sha256};
 
 use crate::net::{Crash, Net, Rows};
 
@@ -179,9 +183,40 @@ impl Archived {
     /// All that is archived, opened, in the order of the group's log.
     fn records(&self) -> Vec<Record> {
         let mut all: Vec<Record> = self.segments().iter().flat_map(|(id, segment)| self.open(*id, segment)).collect();
-        all.retain(|record| !matches!(record.body, RecordBody::Members(_)));
+        all.retain(|record| !matches!(record.body, RecordBody::Members(_) | RecordBody::Attachment(_)));
         all.sort_by_key(|record| record.seq);
         all
+    }
+
+    /// Files by the message that handed them over; none for one that is missing.
+    fn files(&self) -> BTreeMap<MessageId, Option<Vec<u8>>> {
+        let mut files: BTreeMap<MessageId, Option<Vec<u8>>> = BTreeMap::new();
+        for record in self.segments().iter().flat_map(|(id, segment)| self.open(*id, segment)) {
+            let RecordBody::Attachment(part) = record.body else { continue };
+            let file = files.entry(part.message).or_insert_with(|| (part.parts > 0).then(Vec::new));
+            if let Some(bytes) = file {
+                bytes.extend_from_slice(&part.content);
+                let last = part.part + 1 == part.parts;
+                assert!(!last || part.hash[..] == Sha256::digest(&bytes)[..]);
+            }
+        }
+        files
+    }
+
+    /// A file is stored and handed over.
+    fn hand_over(&mut self, name: &str, bytes: &[u8]) -> (MessageId, File) {
+        let key = Secret32::new(self.net.random.bytes());
+        let (file, sealed) = File::encrypt("年报 📎.pdf", "application/pdf", bytes, key).unwrap();
+        self.net.blobs.held.insert(file.blob.name, sealed);
+        let id = self.net.command(name, Command::SendFile { group: self.group, file: Box::new(file.clone()) });
+        self.net.run_for(2_000);
+        let Some(Ok(Reply::Message(message))) = self.net.nodes[name].done.get(&id) else { panic!("not sent") };
+        (*message, file)
+    }
+
+    /// Whether anything that the node stores has these bytes in it.
+    fn holds(&self, bytes: &[u8]) -> bool {
+        self.rows().values().any(|value| value.windows(bytes.len()).any(|window| window == bytes))
     }
 
     pub fn texts(&self) -> Vec<String> {
@@ -536,4 +571,72 @@ fn a_node_that_takes_over_accounts_for_what_was_before_it() {
     let gap = report.gaps[0];
     assert_eq!((gap.first, gap.last.next(), gap.reason), (Seq(1), took_over, GapReason::BeforeJoining));
     assert!(report.after.seq > took_over);
+}
+
+// proves escrow.file.1
+#[test]
+fn a_file_that_is_handed_over_is_sealed_in_parts_and_its_key_is_forgotten() {
+    let mut archived = Archived::new(31);
+    let bytes: Vec<u8> = (0..1_300_000_u32).map(|at| (at % 249) as u8).collect();
+    let (message, file) = archived.hand_over("ana", &bytes);
+    let (small, _) = archived.hand_over("bo", b"tiny");
+    archived.net.send("li", archived.group, "收到");
+    archived.net.run_for(5_000);
+    let files = archived.files();
+    assert_eq!(files.len(), 2);
+    assert_eq!((files[&message].as_ref(), files[&small].as_deref()), (Some(&bytes), Some(&b"tiny"[..])));
+    assert_eq!(archived.place().files, []);
+    assert!(!archived.holds(file.key.expose()) && !archived.holds(&bytes[..64]));
+    archived.assert_each_entry_once();
+    for name in ["bo", "li"] {
+        let history = archived.net.history(name, archived.group);
+        assert!(history.iter().any(|message| message.body == Body::File(Box::new(file.clone()))), "{name}");
+    }
+    archived.net.pass(Duration::from_secs(26 * 3_600));
+    let counts = archived.reports()[0].counts;
+    assert_eq!((counts.attachments, counts.attachments_missing), (4, 0));
+}
+
+#[test]
+fn a_node_that_dies_before_it_has_read_a_file_reads_it_later_and_seals_it_once() {
+    let mut archived = Archived::new(32);
+    archived.net.blobs.refuses = vec![None; 3];
+    let (message, file) = archived.hand_over("ana", b"patience");
+    assert!(archived.files().is_empty() && archived.holds(file.key.expose()));
+    let (behind, _) = archived.hand_over("bo", b"behind it");
+    archived.net.kill(ARCHIVE);
+    archived.net.connect(ARCHIVE);
+    for _ in 0..20 {
+        archived.net.run_for(31_000);
+    }
+    let files = archived.files();
+    assert_eq!(files[&message].as_deref(), Some(&b"patience"[..]));
+    assert_eq!(files[&behind].as_deref(), Some(&b"behind it"[..]));
+    assert!(!archived.holds(file.key.expose()));
+    archived.assert_each_entry_once();
+}
+
+// proves escrow.file.2
+#[test]
+fn a_file_that_is_lost_or_another_one_is_missing_and_everybody_can_see_that() {
+    let mut archived = Archived::new(33);
+    archived.net.blobs.refuses = vec![Some(Refusal::UnknownBlob)];
+    let (lost, _) = archived.hand_over("ana", b"lost");
+    archived.net.blobs.refuses = vec![None; 10_000];
+    let (unreached, file) = archived.hand_over("ana", b"changed on the way");
+    archived.net.pass(Duration::from_secs(25 * 3_600));
+    assert!(!archived.holds(file.key.expose()));
+    archived.net.blobs.refuses.clear();
+    let (other, _) = archived.hand_over("bo", b"for the members only");
+    archived.net.run_for(61_000);
+    let files = archived.files();
+    assert_eq!((&files[&lost], &files[&unreached]), (&None, &None));
+    assert_eq!(files[&other].as_deref(), Some(&b"for the members only"[..]));
+    let faults =
+        |event: &ArchiveEvent| matches!(event, ArchiveEvent::Fault { what, .. } if what.contains("file of entry"));
+    assert_eq!(archived.log().iter().filter(|event| faults(event)).count(), 2);
+    archived.net.pass(Duration::from_secs(26 * 3_600));
+    let missing: u64 = archived.reports().iter().map(|report| report.counts.attachments_missing).sum();
+    assert_eq!(missing, 2);
+    archived.assert_each_entry_once();
 }

@@ -7,6 +7,7 @@
     reason = "a test fails by panicking"
 )]
 
+mod blobs;
 // With an archive key of one hand: as part of the workspace, or with `--features single-dealer`.
 #[cfg(feature = "single-dealer")]
 mod archive;

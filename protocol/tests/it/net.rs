@@ -135,6 +135,8 @@ pub struct Net {
     pub hides_directory: bool,
     /// Whether the registrar answers nobody.
     pub registrar_is_down: bool,
+    /// What the relay has of blobs.
+    pub blobs: crate::blobs::Blobs,
     /// How long [`Self::settle`] lets timers run.
     horizon: Duration,
     /// When a process dies: consumed by its death.
@@ -206,6 +208,7 @@ impl Net {
             partners: BTreeMap::new(),
             hides_directory: false,
             registrar_is_down: true,
+            blobs: crate::blobs::Blobs::default(),
             horizon,
             crash: None,
             withholds_from: None,
@@ -567,7 +570,7 @@ impl Net {
                 _ => None,
             }));
         }
-        let (mut asked, mut asked_of, mut questions) = (None, Vec::new(), Vec::new());
+        let (mut asked, mut asked_of, mut questions, mut blobs) = (None, Vec::new(), Vec::new(), Vec::new());
         while let Some(output) = self.nodes.get_mut(name).unwrap().machine.poll() {
             if self.crashes(name) {
                 return self.die(name);
@@ -595,6 +598,10 @@ impl Net {
                     node.done.insert(id, outcome);
                 }
                 Output::Events | Output::Truncate => {}
+                Output::StoreBlob(blob, bytes) => {
+                    blobs.push(Input::BlobStored(blob.name, self.blobs.store(blob, bytes)))
+                }
+                Output::ReadBlob(blob) => blobs.push(Input::BlobRead(blob.name, self.blobs.read(blob))),
                 Output::AskRegistrar(resource) => asked = Some(resource),
                 Output::AskPartner { root, resource, .. } => asked_of.push((root, resource)),
                 Output::AskArchive(question) => questions.push(question),
@@ -607,6 +614,9 @@ impl Net {
         }
         if disconnect {
             self.cut(name);
+        }
+        for input in blobs {
+            self.input(name, input);
         }
         if let Some(resource) = asked {
             let shown = if self.registrar_is_down { None } else { self.directory.as_mut() };

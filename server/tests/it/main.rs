@@ -8,6 +8,7 @@
 )]
 
 mod apart;
+mod blobs;
 mod client;
 mod directory;
 mod partners;

@@ -6,6 +6,7 @@ use chancery_protocol::{
     error::Refusal,
     wire::{
         Frame,
+        blobs::BlobRef,
         envelope::{Body, Envelope},
         registrar::{ListedDevice, Order, OrderHead, Place},
         relay::{Append, Appended, Entry, EntryKind, Head},
@@ -147,7 +148,7 @@ pub fn frame(frame: &Frame) -> Value {
         Frame::Ready(ready) => {
             json!({"now": ready.now.0, "key_packages": ready.key_packages, "welcomes": ready.welcomes})
         }
-        Frame::Refused(body) | Frame::NotEnrolled(body) => refusal(body),
+        Frame::Refused(body) | Frame::NotEnrolled(body) | Frame::BlobRefused(body) => refusal(body),
         Frame::Opened(opened) => json!({
             "group": hex(opened.group.0), "head": head(&opened.head), "began": head(&opened.began),
             "newest_commit": opened.newest_commit.0, "may_append": opened.may_append, "confirmed": opened.confirmed,
@@ -214,6 +215,12 @@ pub fn frame(frame: &Frame) -> Value {
             json!({"statement": told.statement.as_ref().map(|statement| hex(&**statement))})
         }
         Frame::ReceiptTold(told) => json!({"receipt": told.receipt.as_ref().map(|receipt| hex(&**receipt))}),
+        Frame::PutBlob(put) => {
+            json!({"blob": blob_ref(put.blob), "offset": put.offset, "bytes": hex(&*put.bytes)})
+        }
+        Frame::GetBlob(get) => json!({"blob": blob_ref(get.blob), "offset": get.offset}),
+        Frame::BlobStands(stands) => json!({"have": stands.have}),
+        Frame::BlobPart(part) => json!({"bytes": hex(&*part.bytes)}),
         Frame::LogTold(told) => json!({"bytes": told.bytes.as_ref().map(|bytes| hex(&**bytes))}),
     }
 }
@@ -223,6 +230,10 @@ fn listed_device(device: &ListedDevice) -> Value {
         "device": hex(device.device.0), "label": device.label, "enrolled_at": device.enrolled_at.0,
         "not_after": device.not_after.0, "revoked_at": device.revoked_at.map(|at| at.0),
     })
+}
+
+fn blob_ref(blob: BlobRef) -> Value {
+    json!({"name": hex(blob.name.0), "size": blob.size})
 }
 
 fn place(place: &Place) -> Value {
@@ -256,6 +267,10 @@ pub fn envelope(envelope: &Envelope) -> Value {
         Body::Text(text) => json!({"text": text}),
         Body::Leave => json!({"leave": {}}),
         Body::Acknowledge(notice) => json!({"acknowledge": hex(notice.0)}),
+        Body::File(file) => json!({"file": {
+            "name": file.name, "media_type": file.media_type, "size": file.size, "hash": hex(file.hash),
+            "key": hex(file.key.expose()), "blob": blob_ref(file.blob),
+        }}),
         Body::Unknown { kind, content } => json!({"unknown": {"kind": kind, "content": hex(&**content)}}),
         other => json!({"unnamed": format!("{other:?}")}),
     };

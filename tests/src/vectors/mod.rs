@@ -122,6 +122,8 @@ pub fn run(kind: &str, input: &Value) -> Result<Outcome, String> {
         "group_state" => replay::group_state(input),
         "policy" => replay_policy::policy(input),
         "envelope" => replay::envelope(input),
+        "file" => replay::file(input),
+        "welcome_reference" => replay::welcome_reference(input),
         "mls_header" => replay::mls_header(input),
         "notice" => replay::notice(input),
         "handle" => replay_identity::handle(input),

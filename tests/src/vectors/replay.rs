@@ -4,12 +4,17 @@ use chancery_protocol::{
     error::Malformed,
     identity::name::device_id,
     ids::{GroupId, RootHash},
-    mls::{Core, GroupState, Notice, NoticeError, charter::Charter},
+    mls::{
+        Core, GroupState, Notice, NoticeError,
+        charter::Charter,
+        welcome::{complete, elsewhere},
+    },
     secret::{AccessToken, Random, Secret32},
     time::Timestamp,
     wire::{
         Direction,
         envelope::{Envelope, envelope_hash, pad, unpad},
+        file::File,
         frame::{FRAMES, take_frame},
         mls_header::MlsHeader,
         notice::NoticeHeader,
@@ -34,6 +39,8 @@ pub(crate) const DIRECTIONS: &[(&str, Direction)] = &[
     ("orders_answer", Direction::OrdersAnswer),
     ("to_escrow", Direction::ToEscrow),
     ("from_escrow", Direction::FromEscrow),
+    ("to_blobs", Direction::ToBlobs),
+    ("from_blobs", Direction::FromBlobs),
 ];
 
 pub(super) fn frame(input: &Value) -> Result<Outcome, String> {
@@ -119,6 +126,24 @@ pub(super) fn envelope(input: &Value) -> Result<Outcome, String> {
     Ok(Outcome::ok(json!({
         "bytes": hex(bytes), "hash": hex(envelope_hash(bytes).0), "envelope": json::envelope(&envelope),
     })))
+}
+
+pub(super) fn file(input: &Value) -> Result<Outcome, String> {
+    let (content, sealed) = (bytes(input, "content")?, bytes(input, "sealed")?);
+    let Ok(file) = File::from_bytes(&content) else { return Ok(Outcome::refused("content")) };
+    Ok(match file.decrypt(&sealed) {
+        Ok(bytes) => Outcome::ok(json!({"bytes": hex(bytes)})),
+        Err(_) => Outcome::refused("file"),
+    })
+}
+
+pub(super) fn welcome_reference(input: &Value) -> Result<Outcome, String> {
+    let (body, group_info) = (bytes(input, "bytes")?, bytes(input, "group_info")?);
+    let Some(blob) = elsewhere(&body) else { return Ok(Outcome::refused("reference")) };
+    Ok(match complete(&body, &group_info) {
+        Some(whole) => Outcome::ok(json!({"name": hex(blob.name.0), "size": blob.size, "welcome": hex(whole)})),
+        None => Outcome::refused("blob"),
+    })
 }
 
 pub(super) fn mls_header(input: &Value) -> Result<Outcome, String> {

@@ -48,6 +48,8 @@ fn every_frame_type_and_every_outcome_has_a_vector() {
         ("charter", "charter"),
         ("group_state", "state"),
         ("envelope", "padding envelope"),
+        ("file", "content file"),
+        ("welcome_reference", "reference blob"),
         ("mls_header", "size header"),
         ("notice", "size header seal content member signature"),
         ("handle", "handle"),

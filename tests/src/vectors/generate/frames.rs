@@ -3,8 +3,8 @@
 use chancery_protocol::{
     error::Refusal,
     ids::{
-        AccountId, AppendId, DeviceId, GroupId, HeadHash, MailId, MerkleHash, OrderHash, OrderSeq, PackageHash,
-        RequestId, RootHash, Seq, SpkiPin, StatementLookup, TokenHash,
+        AccountId, AppendId, BlobName, DeviceId, GroupId, HeadHash, MailId, MerkleHash, OrderHash, OrderSeq,
+        PackageHash, RequestId, RootHash, Seq, SpkiPin, StatementLookup, TokenHash,
     },
     limits::FRAME_BYTES_MAX,
     merkle::Resource,
@@ -12,6 +12,7 @@ use chancery_protocol::{
     time::Timestamp,
     wire::{
         Blob, Direction, Frame, FrameHeader,
+        blobs::{BlobPart, BlobRef, BlobStands, GetBlob, PutBlob},
         capture::{AskLog, AskReceipt, AskStatement, LogTold, ReceiptTold, StatementTold},
         directory::{DirectoryGrew, DirectoryKept, DirectoryRead, ReadDirectory, TellDirectory},
         frame::FRAMES,
@@ -260,6 +261,26 @@ fn of_capture() -> Vec<(&'static str, &'static str, Frame)> {
     ]
 }
 
+fn of_blobs() -> Vec<(&'static str, &'static str, Frame)> {
+    let at = BlobRef { name: BlobName([0x22; 32]), size: 1_048_579 };
+    vec![
+        (
+            "put-blob",
+            "stores the last part of a blob",
+            Frame::PutBlob(PutBlob { blob: at, offset: 1_048_576, bytes: blob(0xb1, 3) }),
+        ),
+        (
+            "put-blob-question",
+            "asks how much of a blob is there",
+            Frame::PutBlob(PutBlob { blob: at, offset: 0, bytes: blob(0, 0) }),
+        ),
+        ("get-blob", "reads the last part of a blob", Frame::GetBlob(GetBlob { blob: at, offset: 1_048_576 })),
+        ("blob-stands", "says how much of a blob is there", Frame::BlobStands(BlobStands { have: 1_048_576 })),
+        ("blob-part", "a part of a blob", Frame::BlobPart(BlobPart { bytes: blob(0xb1, 3) })),
+        ("blob-refused", "a blob is not there", Frame::BlobRefused(Refusal::UnknownBlob)),
+    ]
+}
+
 fn of_server() -> Vec<(&'static str, &'static str, Frame)> {
     let entry = |seq, kind, body| Entry { seq: Seq(seq), kind, received_at: Timestamp(1_800_000_000_000), body };
     vec![
@@ -387,6 +408,8 @@ fn refusals() -> Vec<Refusal> {
         Refusal::DeviceRevoked,
         Refusal::DeviceLimit,
         Refusal::UnknownDevice,
+        Refusal::UnknownBlob,
+        Refusal::BlobMismatch,
     ]
 }
 
@@ -396,7 +419,9 @@ fn raw(body_len: u32, frame_type: u16, body: &[u8]) -> Vec<u8> {
 }
 
 pub(super) fn add(set: &mut Set) {
-    for (name, title, frame) in of_client().into_iter().chain(of_server()).chain(of_orders()).chain(of_capture()) {
+    for (name, title, frame) in
+        of_client().into_iter().chain(of_server()).chain(of_orders()).chain(of_capture()).chain(of_blobs())
+    {
         let input = json!({"direction": word(direction_of(&frame)), "bytes": hex(frame.to_bytes(CORRELATION))});
         set.add(&format!("frames/{name}"), "frame", title, &["wire.postcard.1", "wire.frame.4"], input, "ok");
     }

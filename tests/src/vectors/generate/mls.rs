@@ -4,10 +4,14 @@ use chancery_protocol::{
     ids::{AccountId, EnvelopeHash, GroupId, HeadHash, MessageId, NoticeHash, RootHash, Seq},
     limits::{APPLICATION_BYTES_MAX, COMMIT_BYTES_MAX, ENVELOPE_BYTES_MAX, TEXT_BYTES_MAX},
     mls::{Charter, Class, GroupState},
+    secret::Secret32,
     time::Timestamp,
     wire::{
-        Blob, encode,
+        Blob,
+        blobs::BlobRef,
+        encode,
         envelope::{Body, Envelope, pad},
+        file::File,
         relay::Head,
     },
 };
@@ -19,6 +23,7 @@ pub(super) fn add(set: &mut Set) {
     charters(set);
     states(set);
     envelopes(set);
+    files(set);
     bad_envelopes(set);
     headers(set);
     bad_headers(set);
@@ -143,6 +148,8 @@ fn envelopes(set: &mut Set) {
     );
     add("leave", "a wish to leave", &envelope(Body::Leave));
     add("acknowledge", "the notice of escrow was read", &envelope(Body::Acknowledge(NoticeHash([0x0e; 32]))));
+    let (file, _) = File::encrypt("年报.pdf", "application/pdf", b"hello", Secret32::new([0x0f; 32])).unwrap();
+    add("file", "hands a file over", &envelope(Body::File(Box::new(file))));
     add("unknown", "a body of a later version", &envelope(Body::Unknown { kind: 9, content: Blob(vec![1, 2, 3]) }));
     // With 252 bytes and a length of four the smallest bucket is full; with 253 the next one begins.
     let room = 252 - text("").to_bytes().len();
@@ -194,6 +201,47 @@ fn bad_envelopes(set: &mut Set) {
     add("leave-with-content", "a wish to leave that says something", "mls.body.1", with_body(2, &[0]), "envelope");
     let text = vec![b'x'; TEXT_BYTES_MAX + 1];
     assert!(chancery_protocol::wire::envelope::unpad(&with_body(1, &text)).is_ok());
+}
+
+fn files(set: &mut Set) {
+    let (file, sealed) = File::encrypt("年报.pdf", "application/pdf", b"hello", Secret32::new([0x0f; 32])).unwrap();
+    let mut add = |name: &str, title: &str, proves: &str, content: Vec<u8>, sealed: &[u8], expect: &str| {
+        let input = json!({"content": hex(content), "sealed": hex(sealed)});
+        set.add(&format!("file/{name}"), "file", title, &[proves], input, expect);
+    };
+    add("short", "a file of one part", "mls.file.2", file.to_bytes(), &sealed, "ok");
+    let other = |change: &dyn Fn(&mut File)| {
+        let mut other = file.clone();
+        change(&mut other);
+        other.to_bytes()
+    };
+    let slash = other(&|file| file.name = "a/b".to_owned());
+    add("bad-name", "a name that leads elsewhere", "mls.file.1", slash, &sealed, "content");
+    let typed = other(&|file| file.media_type = "pdf".to_owned());
+    add("bad-type", "a media type without its kind", "mls.file.1", typed, &sealed, "content");
+    let sized = other(&|file| file.size += 1);
+    add("bad-size", "a size that does not fit the blob's", "mls.file.1", sized, &sealed, "content");
+    let key = other(&|file| file.key = Secret32::new([0x10; 32]));
+    add("bad-key", "the key of another file", "mls.file.3", key, &sealed, "file");
+    let hash = other(&|file| file.hash = [1; 32]);
+    add("bad-hash", "the hash of another file", "mls.file.3", hash, &sealed, "file");
+    add("bad-blob", "a blob without its last byte", "mls.file.3", file.to_bytes(), &sealed[..sealed.len() - 1], "file");
+
+    let info = vec![0x5a; 100];
+    let blob = BlobRef::to(&info);
+    let mut body = vec![0, 1, 0xf0, 0xc1, 0, 1, 3, 7, 7, 7];
+    body.extend_from_slice(blob.name.as_bytes());
+    body.extend_from_slice(&blob.size.to_be_bytes());
+    let mut add = |name: &str, title: &str, proves: &str, body: &[u8], info: &[u8], expect: &str| {
+        let input = json!({"bytes": hex(body), "group_info": hex(info)});
+        set.add(&format!("welcome/{name}"), "welcome_reference", title, &[proves], input, expect);
+    };
+    add("reference", "a Welcome whose tree is a blob", "mls.welcome.2", &body, &info, "ok");
+    add("bad-blob", "with another blob than it names", "mls.welcome.3", &body, &info[1..], "blob");
+    let at = body.len() - 8;
+    let long = [&body[..at], &33_554_433_u64.to_be_bytes()].concat();
+    add("bad-size", "a blob that is longer than any tree", "mls.welcome.3", &long, &info, "reference");
+    add("bad-trailing", "a byte is left over", "mls.welcome.3", &[&body[..], &[0]].concat(), &info, "reference");
 }
 
 /// An `MLSMessage` with a PrivateMessage of these fields; vectors with lengths of RFC 9420.

@@ -169,6 +169,8 @@ impl World {
                 Output::Send(correlation, frame) => self.send(who, correlation, frame),
                 Output::Done(id, outcome) => self.answer(who, id, outcome),
                 Output::Events | Output::Truncate => {}
+                // No group here is so large that its Welcomes name a blob.
+                Output::StoreBlob(..) | Output::ReadBlob(_) => unreachable!("a group of World is small"),
                 Output::AskRegistrar(resource) => self.ask_registrar(who, resource),
                 Output::AskArchive(question) => self.ask_archive(who, question),
                 Output::AskPartner { root, resource, .. } => self.ask_partner(who, root, resource),

@@ -2,6 +2,7 @@
 
 mod apart;
 mod bad_network;
+mod blobs;
 mod capture;
 mod closed;
 mod cut_off;
