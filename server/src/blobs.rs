@@ -305,6 +305,7 @@ fn failed(error: &StoreError) -> Refusal {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use std::{fs, time::SystemTime};
 

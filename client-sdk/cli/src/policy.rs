@@ -32,7 +32,7 @@ impl Output {
 impl Output {
     /// How far a group is archived.
     pub(crate) fn archive(&self, group: GroupId, summary: &ArchiveSummary) -> Result<(), Failure> {
-        let ArchiveSummary { archived, compared_at, behind_since, lateness } = *summary;
+        let ArchiveSummary { archived, behind_since, lateness, .. } = *summary;
         let late = match lateness {
             Freshness::Fresh => "",
             Freshness::Aging => ": WARNING: for an hour",
@@ -48,11 +48,11 @@ impl Output {
                 format!("{known}{}", behind.unwrap_or_default())
             },
             || {
-                json!({
-                    "group": group.to_string(), "archived": archived.map(|seq| seq.0),
-                    "compared_at_ms": compared_at.map(|at| at.0), "behind_since_ms": behind_since.map(|since| since.0),
-                    "late": word(lateness),
-                })
+                let mut object = progress(summary);
+                if let Some(fields) = object.as_object_mut() {
+                    fields.insert("group".to_owned(), json!(group.to_string()));
+                }
+                object
             },
         )
     }
@@ -104,13 +104,18 @@ fn ago(since: Timestamp) -> String {
     if minutes < 120 { format!("{minutes} min") } else { format!("{} h", minutes / 60) }
 }
 
-/// A word for how late the archive is.
-pub(crate) fn word(lateness: Freshness) -> &'static str {
-    match lateness {
+/// How far a group is archived, for programs.
+pub(crate) fn progress(summary: &ArchiveSummary) -> Value {
+    let ArchiveSummary { archived, compared_at, behind_since, lateness } = *summary;
+    let late = match lateness {
         Freshness::Fresh => "no",
         Freshness::Aging => "hour",
         Freshness::Stale => "day",
-    }
+    };
+    json!({
+        "archived": archived.map(|seq| seq.0), "compared_at_ms": compared_at.map(|at| at.0),
+        "behind_since_ms": behind_since.map(|since| since.0), "late": late,
+    })
 }
 
 fn words(group: GroupId, summary: &PolicySummary) -> String {

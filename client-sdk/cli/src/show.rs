@@ -234,8 +234,13 @@ impl Output {
                 };
                 let (class, people) = (group.class.word(), group.accounts);
                 let notice = if group.notice_due { "  (notice to acknowledge)" } else { "" };
+                let late = match group.archive.map_or(Freshness::Fresh, |archive| archive.lateness) {
+                    Freshness::Fresh => "",
+                    Freshness::Aging => "  (not archived for an hour)",
+                    Freshness::Stale => "  (NOT ARCHIVED for a day)",
+                };
                 format!(
-                    "{}  {class:<8}  {status:<8}  {people:>4}  {}{waiting}{notice}{alarm}",
+                    "{}  {class:<8}  {status:<8}  {people:>4}  {}{waiting}{notice}{late}{alarm}",
                     short(&id),
                     escape(&group.name)
                 )
@@ -246,6 +251,7 @@ impl Output {
                     "epoch": group.epoch, "accounts": group.accounts, "waiting": group.waiting,
                     "alarm": group.alarm.map(chancery_client::AlarmKind::word),
                     "stuck_by": group.stuck_by.map(|by| by.to_string()), "notice_due": group.notice_due,
+                    "archive": group.archive.as_ref().map(policy::progress),
                 })
             },
         )

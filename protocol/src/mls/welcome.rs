@@ -99,6 +99,7 @@ fn parts(body: &[u8]) -> Option<(&[u8], BlobRef)> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 mod tests {
     use super::*;
 

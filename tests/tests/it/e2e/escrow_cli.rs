@@ -124,6 +124,8 @@ fn a_node_is_enrolled_named_by_a_policy_serves_says_how_it_stands_and_stops() {
         archive(&[]).starts_with("archived up to entry 3,")
     });
     assert!(caught_up, "{}", archive(&[]));
+    let listed = json(&ok(&["chancery", "--state", &ana, "--json", "group", "list"]));
+    assert_eq!((&listed["archive"]["archived"], &listed["archive"]["late"]), (&json("3"), &json("\"no\"")), "{listed}");
 
     let log = serving.terminate();
     for private in ["设计", "for the record", "ana"] {
