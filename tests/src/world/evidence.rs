@@ -132,6 +132,8 @@ pub(super) struct Evidence {
     pub handed: BTreeSet<(usize, GroupId)>,
     /// Who cannot go on in a group with nobody left to help, or by what an insider did.
     pub forsaken: BTreeSet<(usize, GroupId)>,
+    /// Whom the branch of an insider, in which the escrow member was, has stopped.
+    pub stopped: BTreeSet<(usize, GroupId)>,
     /// Accounts that were disabled, and the newest operation that the store was given before.
     pub disabled: BTreeMap<usize, OpId>,
     /// Who has skipped the entry at a place.
@@ -238,6 +240,8 @@ impl Evidence {
         };
         if !self.is_provoked(who, event, author) {
             self.violate("no_false_alarm", alarm);
+        } else if let Event::Alarm { group, kind: AlarmKind::Fork, .. } = event {
+            self.stopped.insert((who, *group));
         } else if let Event::Alarm { group, kind: AlarmKind::Ended | AlarmKind::AccessLost, .. } = event {
             self.forsaken.insert((who, *group));
         }
@@ -263,6 +267,8 @@ impl Evidence {
             Event::InvitationRefused { .. } => !self.insiders.is_empty(),
             Event::Alarm { group, kind, .. } => match kind {
                 AlarmKind::Diverged => !self.insiders.is_empty(),
+                // An insider has added the escrow member again, to a branch of its own.
+                AlarmKind::Fork => author.is_some_and(|author| self.insiders.contains(&author)),
                 AlarmKind::Stuck => self.sabotaged.contains(&(who, *group)),
                 // Whoever an insider has brought in stands on that commit alone.
                 AlarmKind::Ended | AlarmKind::AccessLost => {

@@ -83,7 +83,12 @@ impl World {
             }
             self.check_copies(group, entry.seq, &self.due(group, &holders), author, &histories);
         }
-        for (who, count) in silent {
+        // What an escrow member that was added again has not read is sent once more, for it alone. (evidence.heal.2)
+        let readded = self.archive.as_ref().is_some_and(|archive| {
+            let device = self.nodes[archive.node].device;
+            entries.iter().skip(1).any(|entry| self.disk.added(group, entry.seq).contains(&device))
+        });
+        for (who, count) in silent.into_iter().filter(|_| !readded) {
             let asked = self.evidence.leaves.get(&(who, group)).copied().unwrap_or_default();
             if count > asked && !self.evidence.insiders.contains(&who) {
                 return self.evidence.violate(NAME, format!("{count} entries of one author are held by nobody"));
@@ -148,7 +153,8 @@ impl World {
                 || self.evidence.disabled.contains_key(&text.who)
                 || self.is_out(text.who)
                 || self.evidence.doomed.contains(&text.group)
-                || self.evidence.forsaken.contains(&(text.who, text.group));
+                || self.evidence.forsaken.contains(&(text.who, text.group))
+                || self.evidence.stopped.contains(&(text.who, text.group));
             if beyond {
                 continue;
             }

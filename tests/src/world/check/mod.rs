@@ -95,6 +95,7 @@ impl World {
         let is_due = |who: &usize| {
             !evidence.quit.contains(&(*who, group))
                 && !evidence.forsaken.contains(&(*who, group))
+                && !evidence.stopped.contains(&(*who, group))
                 && !evidence.insiders.contains(who)
                 && !evidence.disabled.contains_key(who)
         };

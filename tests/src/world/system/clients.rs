@@ -284,6 +284,11 @@ impl World {
         self.tell(format!("  {name}: {kind}"));
         let author = match event {
             Event::Skipped { group, seq, .. } => self.disk.placed.get(&(*group, *seq)).map(|placed| placed.author),
+            // What the escrow member states of an insider's branch is another history.
+            Event::Alarm { group, kind: AlarmKind::Fork, .. } => {
+                let node = self.archive.as_ref().map(|archive| self.nodes[archive.node].device);
+                node.and_then(|node| self.disk.adder(*group, node))
+            }
             Event::Alarm { group, .. } => self.disk.adder(*group, self.nodes[who].device),
             _ => None,
         };
