@@ -169,8 +169,10 @@ impl World {
                 Output::Send(correlation, frame) => self.send(who, correlation, frame),
                 Output::Done(id, outcome) => self.answer(who, id, outcome),
                 Output::Events | Output::Truncate => {}
-                // No group here is so large that its Welcomes name a blob.
-                Output::StoreBlob(..) | Output::ReadBlob(_) => unreachable!("a group of World is small"),
+                // No group here is so large that its Welcomes name a blob: nothing would answer.
+                Output::StoreBlob(..) | Output::ReadBlob(_) => {
+                    self.evidence.violate("group_lives", "a group needs a blob, and World has none".to_owned());
+                }
                 Output::AskRegistrar(resource) => self.ask_registrar(who, resource),
                 Output::AskArchive(question) => self.ask_archive(who, question),
                 Output::AskPartner { root, resource, .. } => self.ask_partner(who, root, resource),
