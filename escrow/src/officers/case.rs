@@ -43,8 +43,8 @@ const DOSSIER: &str = "dossier";
 const MATERIAL: &str = "material";
 const ANSWERS: &str = "answers";
 const OUTCOME: &str = "outcome";
-/// Days until a request expires, unless something else is said.
-pub(crate) const EXPIRES_DAYS: u64 = 14;
+/// Days until a request expires: no seat answers later.
+const EXPIRES_DAYS: u64 = 14;
 
 /// What somebody asks for, as it is typed.
 pub(crate) struct Wanted<'a> {
@@ -54,7 +54,6 @@ pub(crate) struct Wanted<'a> {
     pub legal_basis: String,
     pub purpose: String,
     pub people: &'a [String],
-    pub expires_days: u64,
     /// Say what it would be, and make nothing.
     pub estimate: bool,
 }
@@ -170,7 +169,7 @@ pub(crate) fn open(vault: &mut Vault, dir: &Path, wanted: &Wanted<'_>) -> Result
         last,
         workstation: vault.workstation(&nonce).public(),
         made_at: now,
-        expires_at: now.plus(core::time::Duration::from_secs(wanted.expires_days.saturating_mul(24 * 3_600))),
+        expires_at: now.plus(core::time::Duration::from_secs(EXPIRES_DAYS * 24 * 3_600)),
     };
     let signed = request.sign(&vault.signing()?).map_err(|error| error.to_string())?;
     private_dir(&dir.join(ANSWERS))?;

@@ -205,9 +205,6 @@ pub(crate) enum Case {
         /// What these people said alone: a handle of the organisation, or an account id
         #[arg(long)]
         person: Vec<String>,
-        /// Days until no seat answers any more, 14 unless something else is said
-        #[arg(long, default_value_t = case::EXPIRES_DAYS, hide_default_value = true)]
-        expires_days: u64,
         /// Say how much it would be, and make nothing
         #[arg(long)]
         estimate: bool,
@@ -495,7 +492,7 @@ pub(crate) fn case(command: Case) -> Result<(), String> {
         Case::Catalogue { own, group, first, last, out } => {
             case::catalogue(&Vault::open(&own)?, group.as_deref(), (&first, &last), &out)?
         }
-        Case::Open { own, dir, catalogue, certificate, case, legal_basis, purpose, person, expires_days, estimate } => {
+        Case::Open { own, dir, catalogue, certificate, case, legal_basis, purpose, person, estimate } => {
             let wanted = case::Wanted {
                 catalogue: &catalogue,
                 certificate: &certificate,
@@ -503,7 +500,6 @@ pub(crate) fn case(command: Case) -> Result<(), String> {
                 legal_basis,
                 purpose,
                 people: &person,
-                expires_days,
                 estimate,
             };
             case::open(&mut Vault::open(&own)?, &dir, &wanted)?

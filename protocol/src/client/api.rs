@@ -8,7 +8,10 @@ use crate::{
     error::Refusal,
     escrow::ReceiptError,
     identity::{Authority, Domain, Freshness, Handle, HostPort, Organisation, Role, directory::SplitEvidence},
-    ids::{AccountId, BlobName, DeviceId, EventId, GroupId, HeadHash, MessageId, NoticeHash, PolicyHash, RootHash, Seq, SpkiPin},
+    ids::{
+        AccountId, BlobName, DeviceId, EventId, GroupId, HeadHash, MessageId, NoticeHash, PolicyHash, RootHash, Seq,
+        SpkiPin,
+    },
     merkle::Resource,
     mls::{Class, EscrowPolicy, GroupPicture, PolicyError},
     rows::RowWrite,

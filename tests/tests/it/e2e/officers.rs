@@ -12,7 +12,7 @@ use chancery_escrow::{Node, officers::read_certificate};
 use serde_json::Value;
 
 use super::{
-    capture::{acknowledge, archived, opened, policy},
+    capture::{acknowledge, archived, endpoint, opened, policy},
     deployment::{Deployment, PATIENCE, group_named, texts_when, within},
     terminals::{Terminal, ok, refused},
 };
@@ -191,9 +191,12 @@ async fn three_of_five_officers_open_a_case_and_two_do_not() {
     let requester = court.officer("li");
     hold_ceremony(&court, &root);
     let (_, key) = read_certificate(&court.ceremony.join("archive.cert")).unwrap();
-    let group = people_talk(&deployment, &node, &policy(&deployment, &node, &key).await).await;
+    let asked = endpoint(&node, None).await;
+    let signed = policy(&deployment, &node, &asked, &key).await;
+    let group = people_talk(&deployment, &node, &signed).await;
     let log_key = data_encoding::HEXLOWER.encode(&node.log_key().await.unwrap().unwrap());
     // It is started again: what was open is closed, and can be asked for.
+    drop(asked);
     within(node.shutdown()).await.unwrap();
     let serve = ["chancery-escrow", "serve", "--dir", text(&court.node), "--listen", "127.0.0.1:0", "--json"];
     let mut serving = Terminal::start(&serve);
@@ -210,8 +213,8 @@ async fn three_of_five_officers_open_a_case_and_two_do_not() {
     // What there is, without content; then the request.
     let (order, today) = (court.path("q"), "2999-12-31");
     let of_group = group.to_string();
-    let asked = ["case", "catalogue", "--group", &of_group, "--first", "2020-01-01", "--last", today];
-    court.run("li", &[&asked[..], &["--out", text(&order)]].concat());
+    let wanted = ["case", "catalogue", "--group", &of_group, "--first", "2020-01-01", "--last", today];
+    court.run("li", &[&wanted[..], &["--out", text(&order)]].concat());
     assert!(court.hand_in(&order, "q").contains("a catalogue of"));
     let catalogue = court.out("q.catalogue");
     let (certificate, nowhere) = (court.ceremony.join("archive.cert"), court.path("nowhere"));
