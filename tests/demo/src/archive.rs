@@ -132,7 +132,7 @@ mod tests {
 
     fn said(number: u8, escrowed: bool) -> Said {
         let group = GroupId([u8::from(escrowed); 32]);
-        Said { id: MessageId([number; 16]), group, escrowed, text: Fingerprint::of(&number.to_string()) }
+        Said { id: MessageId([number; 16]), group, escrowed, text: Fingerprint::of(&number.to_string()), from: 0 }
     }
 
     fn found(said: Said) -> Found {

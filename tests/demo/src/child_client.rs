@@ -13,8 +13,8 @@ use std::{
 };
 
 use chancery_client::{
-    Body, Client, Config, ConnectionState, DeviceId, Event, EventId, FileKey, GroupId, GroupStatus, HostEvent, Message,
-    OfflineReason, Role,
+    ArchiveReceipt, Body, Client, Config, ConnectionState, DeviceId, Event, EventId, FileKey, GroupId, GroupStatus,
+    HostEvent, Message, MessageId, OfflineReason, Role,
 };
 use tokio::{sync::mpsc, task::JoinHandle, time::sleep};
 
@@ -24,6 +24,10 @@ use crate::{
 };
 
 const EVENTS_PER_BATCH: usize = 512;
+/// Messages of a history that are looked through.
+const HISTORY: usize = 100_000;
+/// How long a node that was killed is waited for.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const RETRY_AFTER: Duration = Duration::from_millis(200);
 const ADD_ATTEMPTS: usize = 50;
 /// A relay on this machine comes back within a second; a long pause would only make the demo slow.
@@ -65,6 +69,7 @@ pub async fn run(arguments: Arguments) -> Result<(), ChildError> {
     // The relay is killed midway: a person at a terminal shall not wait for the default's patience.
     config.probe_after = Duration::from_secs(1);
     config.backoff_max = BACKOFF_MAX;
+    config.connect_timeout = CONNECT_TIMEOUT;
     let key = FileKey::create_or_open(home.join("host.key"))?;
     let client = Client::open(config, key).await?;
     let mouth = Mouth;
@@ -153,6 +158,7 @@ async fn once(client: &Client, order: &What) -> Result<Answer, chancery_client::
             refusal(client).await;
             Answer::Message(client.send(*group, text).await?)
         }
+        What::Receipt { group, id } => Answer::Receipt(is_archived(client, *group, *id).await?),
         What::Flush => {
             client.flush().await?;
             Answer::Done
@@ -198,6 +204,15 @@ async fn acknowledge(client: &Client, group: GroupId) -> Result<String, chancery
     let notice = policy.notices.first().map(|notice| notice.text.clone()).unwrap_or_default();
     let (id, version, quorum, seats) = (policy.id, policy.version, policy.quorum, policy.seats);
     Ok(format!("archived under {id} {version}, opened by any {quorum} of {seats} seats; notice: {notice:?}"))
+}
+
+/// Whether the escrow node proves that a message of the history is in the archive.
+async fn is_archived(client: &Client, group: GroupId, id: MessageId) -> Result<bool, chancery_client::Error> {
+    let history = client.history(group, None, HISTORY).await?;
+    match history.iter().find(|message| message.id == id) {
+        Some(message) => Ok(matches!(client.archive_receipt(message).await?, ArchiveReceipt::Archived { .. })),
+        None => Ok(false),
+    }
 }
 
 /// Personal accounts are in no directory: there is nobody whom one would have to tell.

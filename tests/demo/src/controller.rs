@@ -90,6 +90,7 @@ pub async fn run(plan: &Plan, keep: bool, mut progress: Progress) -> Result<Summ
         archived: counted.archived,
         archive_missing: counted.missing,
         personal_in_archive: counted.foreign,
+        starvation_detected: verdict.tally.starvation_noticed,
     };
     let mut summary = Summary {
         figures,
@@ -111,12 +112,12 @@ pub async fn run(plan: &Plan, keep: bool, mut progress: Progress) -> Result<Summ
 
 /// Plays and crashes until everything has come, or nothing more will.
 async fn act(stage: &mut Stage, plan: &Plan, progress: &Progress) -> Vec<String> {
-    let (cast, relay) = (&stage.cast, &mut stage.relay);
+    let (cast, relay, escrow) = (&stage.cast, &mut stage.relay, stage.escrow.as_mut());
     let ledger = cast.ledger.clone();
     let mut crashes = Vec::new();
     let played = async {
         let (played, crashed) = tokio::join!(async { ledger.unless(play::play(cast, plan).await) }, async {
-            ledger.unless(faults::crash(cast, plan, relay, progress).await)
+            ledger.unless(faults::crash(cast, plan, relay, escrow, progress).await)
         },);
         crashes = crashed.unwrap_or_default();
         if played.is_some() {

@@ -86,6 +86,8 @@ pub fn run(arguments: Vec<OsString>) -> u8 {
 pub struct EscrowProcess {
     folder: PathBuf,
     child: Option<Child>,
+    /// Where it listens; the policy names it, so that it stays.
+    listen: String,
     policy: String,
     key: ArchiveKey,
     shares: Vec<KeyShare>,
@@ -102,11 +104,12 @@ impl EscrowProcess {
         getrandom::fill(&mut seed).map_err(io::Error::other)?;
         let dealt = deal(1, SEATS.1, SEATS.0, &mut Random::new(seed));
         let (key, shares) = dealt.map_err(io::Error::other)?;
-        let mut node = Self { folder: folder.to_owned(), child: None, policy: String::new(), key, shares };
+        let (listen, policy) = ("127.0.0.1:0".to_owned(), String::new());
+        let mut node = Self { folder: folder.to_owned(), child: None, listen, policy, key, shares };
         let ticket = relay.registrar()?.escrow(HANDLE)?;
         let enrolled = node.command(&["enrol", "--json", "--dir"], Some(node.dir()), Some(&ticket)).await?;
-        let listening = node.start().await?;
-        node.policy = node.sign(&relay.state().join("offline"), &enrolled, &listening).await?;
+        node.start().await?;
+        node.policy = node.sign(&relay.state().join("offline"), &enrolled).await?;
         Ok(node)
     }
 
@@ -159,10 +162,22 @@ impl EscrowProcess {
         if status.success() { Ok(()) } else { Err(self.ended(&status.to_string())) }
     }
 
-    async fn sign(&self, offline: &Path, enrolled: &Value, listening: &str) -> Result<String, EscrowFault> {
+    /// Kills the process; what it has sealed stays.
+    ///
+    /// # Errors
+    /// It had ended before.
+    pub async fn kill(&mut self) -> Result<(), EscrowFault> {
+        let Some(mut child) = self.child.take() else { return Ok(()) };
+        if let Some(status) = child.try_wait()? {
+            return Err(self.ended(&status.to_string()));
+        }
+        Ok(child.kill().await?)
+    }
+
+    async fn sign(&self, offline: &Path, enrolled: &Value) -> Result<String, EscrowFault> {
         let (file, signed) = (self.folder.join("policy.toml"), self.folder.join("desk.policy"));
         fs::write(self.folder.join("policy.md"), "# What is kept\n\nWhat is said at the desk, for seven years.\n")?;
-        fs::write(&file, self.policy_file(enrolled, listening))?;
+        fs::write(&file, self.policy_file(enrolled))?;
         let mut arguments = vec![OsString::from("policy"), "sign".into(), "--json".into(), file.into_os_string()];
         for (option, path) in [
             ("--key", offline.join("policy.key")),
@@ -175,7 +190,7 @@ impl EscrowProcess {
         Ok(fs::read_to_string(signed)?)
     }
 
-    fn policy_file(&self, enrolled: &Value, listening: &str) -> String {
+    fn policy_file(&self, enrolled: &Value) -> String {
         let named = |field: &str| {
             let value = enrolled.pointer(&format!("/policy/{field}")).and_then(Value::as_str).unwrap_or_default();
             format!("{field} = \"{value}\"\n")
@@ -191,16 +206,20 @@ impl EscrowProcess {
              document_url = \"https://demo.example/policy\"\npurpose = \"Records of the desk.\"\n\
              retention_class = \"seven-years\"\nmode = \"required\"\n\
              [notice]\nen = \"What is said in this group is archived.\"\n\
-             [escrow]\n{named}endpoint = \"{listening}\"\n\
-             [archive]\nkey = \"{archive_key}\"\ngeneration = 1\nquorum = {quorum}\n{seats}"
+             [escrow]\n{named}endpoint = \"{}\"\n\
+             [archive]\nkey = \"{archive_key}\"\ngeneration = 1\nquorum = {quorum}\n{seats}",
+            self.listen
         )
     }
 
-    /// Starts the process, and says where it listens.
-    async fn start(&mut self) -> Result<String, EscrowFault> {
+    /// Starts the process, and waits until it serves.
+    ///
+    /// # Errors
+    /// It cannot be started, or does not serve.
+    pub async fn start(&mut self) -> Result<(), EscrowFault> {
         let log = OpenOptions::new().create(true).append(true).open(self.folder.join("stderr.log"))?;
         let mut child = Command::new(std::env::current_exe()?)
-            .args(["escrow", "--", "serve", "--json", "--listen", "127.0.0.1:0", "--dir"])
+            .args(["escrow", "--", "serve", "--json", "--listen", &self.listen, "--dir"])
             .arg(self.dir())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -217,7 +236,8 @@ impl EscrowProcess {
         }
         self.child = Some(child);
         let said: Value = serde_json::from_str(&said).map_err(io::Error::other)?;
-        Ok(said.get("listening").and_then(Value::as_str).unwrap_or_default().to_owned())
+        said.get("listening").and_then(Value::as_str).unwrap_or_default().clone_into(&mut self.listen);
+        Ok(())
     }
 
     /// One command that ends by itself, and the object that it prints.

@@ -78,6 +78,23 @@ pub struct Said {
     pub escrowed: bool,
     /// The text.
     pub text: Fingerprint,
+    /// Whose device has said it, by index.
+    pub from: usize,
+}
+
+impl Books {
+    fn said(&self) -> Vec<Said> {
+        let placed = self.messages.iter().filter(|(_, account)| account.placed);
+        placed
+            .map(|(id, account)| Said {
+                id: *id,
+                group: account.group(),
+                escrowed: account.message.group.class == Class::Escrowed,
+                text: Fingerprint::of(&account.message.text),
+                from: account.message.from.index,
+            })
+            .collect()
+    }
 }
 
 impl Ledger {
@@ -293,16 +310,19 @@ impl Ledger {
     /// All texts that have their place.
     #[must_use]
     pub fn said(&self) -> Vec<Said> {
-        let books = self.books();
-        let placed = books.messages.iter().filter(|(_, account)| account.placed);
-        placed
-            .map(|(id, account)| Said {
-                id: *id,
-                group: account.group(),
-                escrowed: account.message.group.class == Class::Escrowed,
-                text: Fingerprint::of(&account.message.text),
-            })
-            .collect()
+        self.books().said()
+    }
+
+    /// Waits until a text of an archived group has its place that is none of those.
+    pub async fn archived_text_beyond(&self, known: &BTreeSet<MessageId>) -> Option<Said> {
+        let beyond = |said: &Said| said.escrowed && !known.contains(&said.id);
+        self.until(|books| books.said().iter().any(beyond)).await;
+        self.said().into_iter().find(beyond)
+    }
+
+    /// A member's client has noticed that what it said was not archived while the escrow node was away, and that it is since.
+    pub fn starvation_noticed(&self) {
+        self.change(|books| books.tally.starvation_noticed = true);
     }
 
     /// Another device was linked.

@@ -48,6 +48,8 @@ pub struct Figures {
     pub archive_missing: u64,
     /// What the archive holds of any other group.
     pub personal_in_archive: u64,
+    /// Whether a member's client had no receipt for what it said while the escrow node was away, and has it since.
+    pub starvation_detected: bool,
 }
 
 /// Everything that the summary tells.
@@ -207,6 +209,7 @@ mod tests {
                 archived: 5,
                 archive_missing: 0,
                 personal_in_archive: 0,
+                starvation_detected: true,
             },
             people: 3,
             groups: 1,
@@ -225,7 +228,7 @@ mod tests {
         let first = r#"{"sent":3,"delivered":6,"lost":0,"doubled":0,"epochs":4,"plaintext_hits":0,"wall_ms":1200,"#;
         let then =
             r#""devices_linked":1,"personal_accounts":2,"accounts_disabled":1,"cut_off_ms":210,"removed_ms":320,"#;
-        let last = r#""delivered_after_disable":0,"partner_accounts":1,"archived":5,"archive_missing":0,"personal_in_archive":0}"#;
+        let last = r#""delivered_after_disable":0,"partner_accounts":1,"archived":5,"archive_missing":0,"personal_in_archive":0,"starvation_detected":true}"#;
         assert_eq!(summary().json(), [first, then, last].concat());
     }
 

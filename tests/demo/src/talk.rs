@@ -87,6 +87,13 @@ pub enum What {
         /// What.
         text: String,
     },
+    /// Ask the escrow node for the proof that a message is archived.
+    Receipt {
+        /// Where it was said.
+        group: GroupId,
+        /// Which.
+        id: MessageId,
+    },
     /// Wait until nothing waits.
     Flush,
     /// Tell the groups and their epochs.
@@ -139,6 +146,8 @@ pub enum Answer {
     Group(GroupId),
     /// What an escrowed group's members see of its policy.
     Badge(String),
+    /// Whether there is a proof, and it verifies.
+    Receipt(bool),
     /// Safe in the outbox.
     Message(MessageId),
     /// A link code.

@@ -23,6 +23,8 @@ pub struct Tally {
     pub doubled: u64,
     /// Entries that clients skipped.
     pub skipped: u64,
+    /// Whether a member's client has noticed that the escrow node was away.
+    pub starvation_noticed: bool,
     /// Notices of escrow that a device has acknowledged.
     pub acknowledged: u64,
     /// Devices that were linked.
