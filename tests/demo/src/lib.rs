@@ -14,6 +14,7 @@ mod child_relay;
 mod cli;
 mod client_process;
 mod controller;
+mod court;
 mod escrow_process;
 mod faults;
 mod generate;

@@ -48,6 +48,12 @@ pub struct Figures {
     pub archive_missing: u64,
     /// What the archive holds of any other group.
     pub personal_in_archive: u64,
+    /// Records that as many officers as it takes have opened.
+    pub opened_by_k: u64,
+    /// Records that one officer fewer has.
+    pub opened_by_k_minus_1: u64,
+    /// Whether the export of the case verifies.
+    pub export_verified: bool,
     /// Whether a member's client had no receipt for what it said while the escrow node was away, and has it since.
     pub starvation_detected: bool,
 }
@@ -88,6 +94,8 @@ impl Summary {
             && self.figures.delivered_after_disable == 0
             && self.figures.archive_missing == 0
             && self.figures.personal_in_archive == 0
+            && self.figures.opened_by_k_minus_1 == 0
+            && (self.badge.is_none() || self.figures.opened_by_k > 0 && self.figures.export_verified)
     }
 
     /// One line of JSON.
@@ -130,10 +138,16 @@ impl Summary {
         if let Some(badge) = &self.badge {
             row("escrowed", &visible(badge, 200));
             let text = format!(
-                "{} texts, each once, opened by 2 of 3 seats; {} missing; {} of other groups; {} notices acknowledged first",
+                "{} texts, each once; {} missing; {} of other groups; {} notices acknowledged first",
                 figures.archived, figures.archive_missing, figures.personal_in_archive, tally.acknowledged
             );
             row("archive", &text);
+            let verified = if figures.export_verified { "verifies" } else { "DOES NOT VERIFY" };
+            let text = format!(
+                "{} records opened by 3 of 5 officers, {} by 2 of them; the export {verified}",
+                figures.opened_by_k, figures.opened_by_k_minus_1
+            );
+            row("case", &text);
         }
         row("groups", &self.groups.to_string());
         row("sent", &figures.sent.to_string());
@@ -209,6 +223,9 @@ mod tests {
                 archived: 5,
                 archive_missing: 0,
                 personal_in_archive: 0,
+                opened_by_k: 9,
+                opened_by_k_minus_1: 0,
+                export_verified: true,
                 starvation_detected: true,
             },
             people: 3,
@@ -228,8 +245,9 @@ mod tests {
         let first = r#"{"sent":3,"delivered":6,"lost":0,"doubled":0,"epochs":4,"plaintext_hits":0,"wall_ms":1200,"#;
         let then =
             r#""devices_linked":1,"personal_accounts":2,"accounts_disabled":1,"cut_off_ms":210,"removed_ms":320,"#;
-        let last = r#""delivered_after_disable":0,"partner_accounts":1,"archived":5,"archive_missing":0,"personal_in_archive":0,"starvation_detected":true}"#;
-        assert_eq!(summary().json(), [first, then, last].concat());
+        let last = r#""delivered_after_disable":0,"partner_accounts":1,"archived":5,"archive_missing":0,"personal_in_archive":0,"#;
+        let opened = r#""opened_by_k":9,"opened_by_k_minus_1":0,"export_verified":true,"starvation_detected":true}"#;
+        assert_eq!(summary().json(), [first, then, last, opened].concat());
     }
 
     #[test]
@@ -242,6 +260,8 @@ mod tests {
             |s: &mut Summary| s.figures.delivered_after_disable = 1,
             |s: &mut Summary| s.figures.archive_missing = 1,
             |s: &mut Summary| s.figures.personal_in_archive = 1,
+            |s: &mut Summary| s.figures.opened_by_k_minus_1 = 1,
+            |s: &mut Summary| s.figures.export_verified = false,
             |s: &mut Summary| s.verdict.broken.push("the detector is blind".into()),
         ] {
             let mut summary = summary();
