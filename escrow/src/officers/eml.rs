@@ -87,6 +87,11 @@ pub(crate) fn message(around: &Around<'_>, envelope: &Envelope, envelope_hash: E
     let thread = format!("<{}@group.invalid>", short(&group));
     let (kind, content): (&str, Vec<u8>) = match &envelope.body {
         Body::Text(text) => ("text/plain; charset=utf-8", text.clone().into_bytes()),
+        Body::File(file) => {
+            let (name, size, hash) = (&file.name, file.size, data_encoding::HEXLOWER.encode(&file.hash));
+            let said = format!("(hands over {name}: {} of {size} bytes, SHA-256 {hash})", file.media_type);
+            ("text/plain; charset=utf-8", said.into_bytes())
+        }
         Body::Leave => ("text/plain; charset=utf-8", b"(wants to leave the group)".to_vec()),
         Body::Acknowledge(notice) => {
             let said = format!("(has read the notice of escrow {notice})");

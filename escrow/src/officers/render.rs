@@ -150,6 +150,10 @@ fn said(envelope: &[u8]) -> Value {
     };
     let body = match &envelope.body {
         Body::Text(text) => json!({"text": text}),
+        // Its bytes are records of their own; its key opens nothing that is archived, and is not shown.
+        Body::File(file) => json!({"file": {
+            "name": file.name, "media_type": file.media_type, "bytes": file.size, "sha256": HEXLOWER.encode(&file.hash),
+        }}),
         Body::Leave => json!({"leave": true}),
         Body::Acknowledge(notice) => json!({"acknowledges": notice.to_string()}),
         Body::Unknown { kind, content } => json!({"kind": kind, "base64": BASE64.encode(content)}),
@@ -179,6 +183,7 @@ fn content(body: &RecordBody) -> (&'static str, Value) {
             json!({
                 "committer": person(&commit.committer), "added": people(&commit.added),
                 "removed": people(&commit.removed), "name": commit.name,
+                "picture": commit.picture.as_ref().map(|picture| BASE64.encode(picture)),
             }),
         ),
         RecordBody::Policy { committer, policy, document } => (
