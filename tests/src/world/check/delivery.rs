@@ -67,7 +67,7 @@ impl World {
                 *silent.entry(author.unwrap_or(usize::MAX)).or_default() += 1;
                 continue;
             }
-            if self.is_sent_again(group, entry.seq, author, &holders, &histories) {
+            if self.is_sent_again((group, author), (entries, places), entry.seq, &holders, &histories) {
                 continue;
             }
             let wrong = match entry.kind {
@@ -103,9 +103,9 @@ impl World {
     /// who came in since.
     fn is_sent_again(
         &mut self,
-        group: GroupId,
+        (group, author): (GroupId, Option<usize>),
+        (entries, places): (&[Entry], &[Place]),
         seq: Seq,
-        author: Option<usize>,
         holders: &Members,
         histories: &[BTreeMap<Seq, Message>],
     ) -> bool {
@@ -115,7 +115,11 @@ impl World {
             return false;
         }
         for who in holders {
-            if histories[*who].values().filter(|message| message.id == id).count() > 1 {
+            let mut has = histories[*who].values().filter(|message| message.id == id).map(|message| message.seq);
+            let (first, twice) = (has.next().unwrap_or(seq), has.next().is_some());
+            // Who went and came back sees everybody for the first time.
+            let stayed = entries.iter().zip(places).filter(|(entry, _)| (first..=seq).contains(&entry.seq));
+            if twice && stayed.into_iter().all(|(_, place)| place.members.contains(who)) {
                 let what = format!("{} has message {seq} twice", self.nodes[*who].name);
                 self.evidence.violate(NAME, what);
             }
