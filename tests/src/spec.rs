@@ -25,6 +25,7 @@ const AREAS: &[&str] = &[
     "opening",
     "export",
     "retention",
+    "blobs",
 ];
 
 /// Folders whose code must cite every requirement.
