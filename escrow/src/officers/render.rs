@@ -12,10 +12,7 @@ use std::{
 };
 
 use chancery_protocol::{
-    escrow::{
-        Person, Record, RecordBody, RecordLine, Scope, evidence::Gap, export::ExportedFile, opening::Request,
-        record::GapReason,
-    },
+    escrow::{Person, Record, RecordBody, RecordLine, Scope, evidence::Gap, export::ExportedFile, opening::Request},
     ids::{GroupId, SegmentId},
     wire::envelope::{Body, Envelope, envelope_hash},
 };
@@ -119,18 +116,6 @@ pub(crate) struct Renderer {
     released: u64,
 }
 
-pub(crate) fn why(reason: GapReason) -> &'static str {
-    match reason {
-        GapReason::BeforeJoining => "before the escrow member was added",
-        GapReason::Gone => "the relay had deleted them",
-        GapReason::Stuck => "the escrow member could not read on until it was added again",
-        GapReason::StateLost => "the escrow member had lost its state",
-        GapReason::Removed => "the escrow member was not in the group",
-        GapReason::Withheld => "the relay did not serve them",
-        _ => "for a reason that this version does not know",
-    }
-}
-
 pub(crate) fn person(person: &Person) -> Value {
     let name = &person.0;
     json!({
@@ -191,7 +176,7 @@ fn content(body: &RecordBody) -> (&'static str, Value) {
             json!({"committer": person(committer), "policy": policy.to_string(), "base64": BASE64.encode(document)}),
         ),
         RecordBody::Skipped { reason } => ("skipped", json!({"why": format!("{reason:?}")})),
-        RecordBody::Gap { last, reason } => ("gap", json!({"last": last.0, "why": why(*reason)})),
+        RecordBody::Gap { last, reason } => ("gap", json!({"last": last.0, "why": reason.in_words()})),
         RecordBody::Attachment(part) => (
             "attachment",
             json!({
@@ -278,7 +263,7 @@ impl Renderer {
         }
         for (id, group) in &self.groups {
             for Gap { first, last, reason } in &group.gaps {
-                let why = why(*reason);
+                let why = reason.in_words();
                 text.push_str(&format!(
                     "- group {} ({}): entries {} to {}: {why}\n",
                     short(&id.to_string()),

@@ -74,17 +74,6 @@ pub fn capture_key(segment: SegmentId, first: u64) -> Vec<u8> {
     record_key(segment, first)
 }
 
-fn words(reason: GapReason) -> &'static str {
-    match reason {
-        GapReason::BeforeJoining => "before the escrow member was added",
-        GapReason::Gone => "the relay had deleted them",
-        GapReason::Stuck => "the escrow member could not read on until it was added again",
-        GapReason::StateLost => "the escrow member had lost its state",
-        GapReason::Removed => "the escrow member was not in the group",
-        GapReason::Withheld => "the relay did not serve them",
-    }
-}
-
 pub(super) fn person(leaf: &LeafView) -> Person {
     let identity = &leaf.identity;
     Person(DeviceName {
@@ -174,7 +163,7 @@ impl EscrowMachine {
     /// What was not read is a record of its own, and a fault. (escrow.gap.1)
     fn gap(&mut self, group: GroupId, gap: Gap, epoch: Epoch, now: Timestamp) -> bool {
         let Gap { first, last, reason } = gap;
-        let what = format!("entries {} to {} are not archived: {}", first.0, last.0, words(reason));
+        let what = format!("entries {} to {} are not archived: {}", first.0, last.0, reason.in_words());
         self.fault(group, what, now);
         let body = RecordBody::Gap { last, reason };
         let record = Record { seq: first, head: HeadHash([0; 32]), epoch, received_at: now, body };

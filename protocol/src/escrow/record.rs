@@ -55,6 +55,21 @@ pub enum GapReason {
     Withheld,
 }
 
+impl GapReason {
+    /// The reason, for people.
+    #[must_use]
+    pub const fn in_words(self) -> &'static str {
+        match self {
+            Self::BeforeJoining => "before the escrow member was added",
+            Self::Gone => "the relay had deleted them",
+            Self::Stuck => "the escrow member could not read on until it was added again",
+            Self::StateLost => "the escrow member had lost its state",
+            Self::Removed => "the escrow member was not in the group",
+            Self::Withheld => "the relay did not serve them",
+        }
+    }
+}
+
 /// Why an entry has no effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[non_exhaustive]
