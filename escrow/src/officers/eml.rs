@@ -15,8 +15,13 @@ use super::words::{moment, short};
 
 /// Longest payload of an encoded word (RFC 2047): 75 characters with what is around it.
 const WORD_BYTES: usize = 45;
-/// Characters of base64 in a line.
-const LINE: usize = 76;
+/// Bytes in a line of base64 of 76 characters.
+pub(crate) const LINE_BYTES: usize = 57;
+/// Characters of a section of a parameter that RFC 2231 continues.
+const SECTION: usize = 60;
+/// No line of base64 looks like it.
+const BOUNDARY: &str = "=_chancery";
+const TEXT: &str = "text/plain; charset=utf-8";
 
 /// What stands around a message.
 pub(crate) struct Around<'a> {
@@ -75,31 +80,125 @@ fn mailbox(person: &Person) -> String {
     }
 }
 
-fn base64(bytes: &[u8]) -> String {
-    let text = BASE64.encode(bytes);
-    let lines = text.as_bytes().chunks(LINE).map(|line| String::from_utf8_lossy(line).into_owned());
-    lines.map(|line| line + "\r\n").collect()
+/// Lines of base64 (RFC 2045, section 6.8).
+pub(crate) fn base64(bytes: &[u8]) -> String {
+    let lines = bytes.chunks(LINE_BYTES).map(|line| BASE64.encode(line) + "\r\n");
+    lines.collect()
+}
+
+/// A parameter of a header, behind others: quoted if it is plain, else as RFC 2231 encodes and continues it.
+fn parameter(name: &str, value: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_. ".contains(&byte);
+    if value.len() <= 60 && value.bytes().all(plain) {
+        return format!(";\r\n {name}=\"{value}\"");
+    }
+    // No character is divided: there are readers that decode each section for itself.
+    let encoded = value.chars().map(|c| {
+        if c.is_ascii_alphanumeric() || "-_.".contains(c) {
+            return c.to_string();
+        }
+        let mut buffer = [0; 4];
+        c.encode_utf8(&mut buffer).bytes().map(|byte| format!("%{byte:02X}")).collect()
+    });
+    let mut sections = vec!["UTF-8''".to_owned()];
+    for character in encoded {
+        match sections.last_mut() {
+            Some(section) if section.len() + character.len() <= SECTION => section.push_str(&character),
+            _ => sections.push(character),
+        }
+    }
+    if let [one] = sections.as_slice() {
+        return format!(";\r\n {name}*={one}");
+    }
+    let numbered = sections.iter().enumerate().map(|(number, section)| format!(";\r\n {name}*{number}*={section}"));
+    numbered.collect()
+}
+
+/// Parts that mail programs would read for themselves are not base64 (RFC 2045, section 6.4): they are handed over as bytes.
+fn carried_type(media_type: &str) -> &str {
+    let kind = media_type.split('/').next().unwrap_or_default();
+    let composite = ["multipart", "message"].iter().any(|word| kind.eq_ignore_ascii_case(word));
+    if composite { "application/octet-stream" } else { media_type }
+}
+
+/// A message that hands a file over: all of its mail but the file.
+pub(crate) struct FileMail {
+    headers: String,
+    said: String,
+    media_type: String,
+    bytes: u64,
+    hash: String,
+    /// Name of the file.
+    pub name: String,
+    /// The message's place in the group's log.
+    pub place: u64,
+}
+
+impl FileMail {
+    /// What stands before the file's lines of base64.
+    pub(crate) fn before(&self) -> String {
+        let Self { headers, said, media_type, bytes, hash, name, .. } = self;
+        format!(
+            "{headers}Content-Type: multipart/mixed; boundary=\"{BOUNDARY}\"\r\n\r\n--{BOUNDARY}\r\n\
+             Content-Type: {TEXT}\r\nContent-Transfer-Encoding: base64\r\n\r\n{}--{BOUNDARY}\r\n\
+             Content-Type: {}\r\nContent-Transfer-Encoding: base64\r\n\
+             Content-Disposition: attachment; size={bytes}{}\r\nX-Chancery-Media-Type: {media_type}\r\n\
+             X-Chancery-File: {hash}\r\n\r\n",
+            base64(said.as_bytes()),
+            carried_type(media_type),
+            parameter("filename", name),
+        )
+    }
+
+    /// What stands behind it.
+    pub(crate) fn after(&self) -> String {
+        format!("--{BOUNDARY}--\r\n")
+    }
+
+    /// The mail without its file, which says why.
+    pub(crate) fn without(&self, why: &str) -> String {
+        let said = format!("{}\r\n(the file is not attached: {why})", self.said);
+        format!(
+            "{}Content-Type: {TEXT}\r\nContent-Transfer-Encoding: base64\r\n\r\n{}",
+            self.headers,
+            base64(said.as_bytes())
+        )
+    }
+}
+
+/// A mail: whole, or waiting for its file.
+pub(crate) enum Mail {
+    Whole(String),
+    WithFile(Box<FileMail>),
 }
 
 /// The message as a file.
-pub(crate) fn message(around: &Around<'_>, envelope: &Envelope, envelope_hash: EnvelopeHash) -> Vec<u8> {
-    let group = around.scope.group.to_string();
-    let thread = format!("<{}@group.invalid>", short(&group));
+pub(crate) fn message(around: &Around<'_>, envelope: &Envelope, envelope_hash: EnvelopeHash) -> Mail {
+    let headers = headers(around, envelope, envelope_hash);
     let (kind, content): (&str, Vec<u8>) = match &envelope.body {
-        Body::Text(text) => ("text/plain; charset=utf-8", text.clone().into_bytes()),
+        Body::Text(text) => (TEXT, text.clone().into_bytes()),
         Body::File(file) => {
-            let (name, size, hash) = (&file.name, file.size, data_encoding::HEXLOWER.encode(&file.hash));
-            let said = format!("(hands over {name}: {} of {size} bytes, SHA-256 {hash})", file.media_type);
-            ("text/plain; charset=utf-8", said.into_bytes())
+            let hash = data_encoding::HEXLOWER.encode(&file.hash);
+            let said =
+                format!("(hands over {}: {} of {} bytes, SHA-256 {hash})", file.name, file.media_type, file.size);
+            let (name, media_type, place) = (file.name.clone(), file.media_type.clone(), around.line.seq.0);
+            let mail = FileMail { headers, said, media_type, bytes: file.size, hash, name, place };
+            return Mail::WithFile(Box::new(mail));
         }
-        Body::Leave => ("text/plain; charset=utf-8", b"(wants to leave the group)".to_vec()),
-        Body::Acknowledge(notice) => {
-            let said = format!("(has read the notice of escrow {notice})");
-            ("text/plain; charset=utf-8", said.into_bytes())
-        }
+        Body::Leave => (TEXT, b"(wants to leave the group)".to_vec()),
+        Body::Acknowledge(notice) => (TEXT, format!("(has read the notice of escrow {notice})").into_bytes()),
         Body::Unknown { content, .. } => ("application/octet-stream", content.0.clone()),
         _ => ("application/octet-stream", Vec::new()),
     };
+    Mail::Whole(format!(
+        "{headers}Content-Type: {kind}\r\nContent-Transfer-Encoding: base64\r\n\r\n{}",
+        base64(&content)
+    ))
+}
+
+fn headers(around: &Around<'_>, envelope: &Envelope, envelope_hash: EnvelopeHash) -> String {
+    let group = around.scope.group.to_string();
+    let thread = format!("<{}@group.invalid>", short(&group));
     let mut text = String::new();
     let mut header = |name: &str, value: &str| {
         text.push_str(name);
@@ -127,16 +226,25 @@ pub(crate) fn message(around: &Around<'_>, envelope: &Envelope, envelope_hash: E
         header("X-Chancery-Body-Kind", &kind.to_string());
     }
     header("MIME-Version", "1.0");
-    header("Content-Type", kind);
-    header("Content-Transfer-Encoding", "base64");
-    text.push_str("\r\n");
-    text.push_str(&base64(&content));
-    text.into_bytes()
+    text
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_of_files_stay_in_their_parameter() {
+        assert_eq!(parameter("filename", "a b.txt"), ";\r\n filename=\"a b.txt\"");
+        assert_eq!(parameter("filename", "报.txt"), ";\r\n filename*=UTF-8''%E6%8A%A5.txt");
+        let long = parameter("filename", &"报\"; x=\r\n".repeat(20));
+        for line in long.split(";\r\n ").skip(1) {
+            let fits = |c: char| c.is_ascii_alphanumeric() || "*='-_.%".contains(c);
+            assert!(line.len() < 76 && line.starts_with("filename*") && line.chars().all(fits), "{line}");
+        }
+        assert_eq!(carried_type("Message/rfc822"), "application/octet-stream");
+        assert_eq!(carried_type("text/html"), "text/html");
+    }
 
     #[test]
     fn dates_say_their_zone_and_headers_stay_short() {

@@ -3,7 +3,7 @@
 //! Verification needs nothing but the folder, the organisation's root hash and the key of its archive's log.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     io::{BufReader, Read as _, Write as _},
     path::{Path, PathBuf},
@@ -30,11 +30,13 @@ use super::{
     render::Renderer,
 };
 
-const MANIFEST: &str = "manifest.bin";
+pub(crate) const MANIFEST: &str = "manifest.bin";
 pub(crate) const CLOSING: &str = "closing.bin";
 const SEALED: &str = "sealed";
 
-fn sealed_name(segment: usize) -> String {
+/// Where the sealed records of a segment are.
+#[must_use]
+pub fn sealed_name(segment: usize) -> String {
     format!("{SEALED}/{segment:05}.bin")
 }
 
@@ -62,7 +64,7 @@ pub(crate) fn export(
     mut progress: impl FnMut(u64),
 ) -> Result<Exported, String> {
     fs::create_dir(out).map_err(at(out))?;
-    let mut renderer = Renderer::new(Some(out));
+    let mut renderer = Renderer::new(out, true);
     let (mut begin, mut segments): (Option<(LoggedEntry, Blob)>, Vec<ExportedSegment>) = (None, Vec::new());
     let (mut records, mut released_count) = (0, 0);
     let faults = case.walk(material, |piece| {
@@ -87,9 +89,7 @@ pub(crate) fn export(
                 let mut secret = None;
                 if let Some(released) = released {
                     released_count += 1;
-                    let len = u32::try_from(released.sealed.len()).unwrap_or(u32::MAX);
-                    renderer.files.append(&name, &len.to_be_bytes())?;
-                    renderer.files.append(&name, &released.sealed)?;
+                    renderer.files.append(&name, &sealed_file([released.sealed.as_slice()]))?;
                     renderer.record(header.scope(), &line, &released.record)?;
                     secret = Some(Blob(released.secret.expose().to_vec()));
                 }
@@ -103,7 +103,7 @@ pub(crate) fn export(
     let (requested, checkpoint) = begin.ok_or("the material is empty")?;
     let log_size = core::str::from_utf8(&checkpoint).ok().and_then(|note| note.lines().nth(1)?.parse().ok());
     let log_size = log_size.ok_or("the material's checkpoint does not decode")?;
-    let files = renderer.finish(case.request, records)?;
+    let (files, _) = renderer.finish(case.request, records)?;
     let count = u32::try_from(segments.len()).unwrap_or(u32::MAX);
     let manifest = Manifest {
         version: 1,
@@ -124,6 +124,16 @@ pub(crate) fn export(
         log_size,
         faults,
     })
+}
+
+/// A file of sealed records: of each its length and its bytes. (export.sealed.1)
+#[must_use]
+pub fn sealed_file<'a>(records: impl IntoIterator<Item = &'a [u8]>) -> Vec<u8> {
+    let framed = |record: &'a [u8]| {
+        let len = u32::try_from(record.len()).unwrap_or(u32::MAX);
+        [len.to_be_bytes().as_slice(), record].concat()
+    };
+    records.into_iter().flat_map(framed).collect()
 }
 
 /// A sealed record as it lies in a file, and its index.
@@ -227,7 +237,7 @@ pub fn verify_folder(
     let path = dir.join(CLOSING);
     let closing = read(&path, 1 << 20).map_err(|error| one(format!("{error}: `case close` puts it there")))?;
     let closing: Closing = decode_exact("a closing", &closing).map_err(|error| one(at(&path)(error)))?;
-    let mut folder = Folder { dir, open: None, renderer: Renderer::new(None), broken: None, progress, seen: 0 };
+    let mut folder = Folder { dir, open: None, renderer: Renderer::new(dir, false), broken: None, progress, seen: 0 };
     let verified = verify(&manifest, &closing, tenant, log_key, &mut folder);
     let mut faults: Vec<String> = match &verified {
         Ok(_) => Vec::new(),
@@ -241,8 +251,8 @@ pub fn verify_folder(
     let Some((manifest, request)) = request else { return Err(faults) };
     let records: u64 =
         manifest.segments.iter().flat_map(|segment| &segment.captures).map(|capture| capture.lines.len() as u64).sum();
-    let again = folder.renderer.finish(&request, records).map_err(one)?;
-    faults.extend(compare(dir, &manifest.files, &again).map_err(one)?);
+    let (again, unmade) = folder.renderer.finish(&request, records).map_err(one)?;
+    faults.extend(compare(dir, &manifest.files, &again, &unmade).map_err(one)?);
     match verified {
         Ok(verified) if faults.is_empty() => Ok((verified, request)),
         _ => Err(faults),
@@ -250,7 +260,12 @@ pub fn verify_folder(
 }
 
 /// Files must be those that the records make, and there must be no others. (export.folder.1, export.folder.2)
-fn compare(dir: &Path, named: &[ExportedFile], again: &[ExportedFile]) -> Result<Vec<String>, String> {
+fn compare(
+    dir: &Path,
+    named: &[ExportedFile],
+    again: &[ExportedFile],
+    unmade: &BTreeSet<String>,
+) -> Result<Vec<String>, String> {
     let mut faults = Vec::new();
     let of: BTreeMap<&str, &ExportedFile> = again.iter().map(|file| (file.name.as_str(), file)).collect();
     let listed: BTreeMap<&str, &ExportedFile> = named.iter().map(|file| (file.name.as_str(), file)).collect();
@@ -260,7 +275,12 @@ fn compare(dir: &Path, named: &[ExportedFile], again: &[ExportedFile]) -> Result
         }
     }
     for file in named.iter().filter(|file| !file.name.starts_with(SEALED)) {
-        if of.get(file.name.as_str()) != Some(&file) {
+        if unmade.contains(&file.name) {
+            faults.push(format!(
+                "file {}: it cannot be made again, because the file that it carries does not hold",
+                file.name
+            ));
+        } else if of.get(file.name.as_str()) != Some(&file) {
             faults.push(format!("file {}: it does not say what the records say", file.name));
         }
     }

@@ -4,14 +4,16 @@
 //! do next.
 
 mod answer;
+mod attached;
 mod case;
 mod ceremony;
 mod eml;
 mod export;
 pub(crate) mod files;
+mod folder;
 mod material;
 mod orders;
-mod render;
+pub mod render;
 pub mod search;
 mod vault;
 mod words;
@@ -23,7 +25,7 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 
 pub use ceremony::read_certificate;
-pub use export::verify_folder;
+pub use export::{sealed_file, sealed_name, verify_folder};
 
 use self::{
     files::write,

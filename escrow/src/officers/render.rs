@@ -5,10 +5,8 @@
 //! its files again.
 
 use std::{
-    collections::BTreeMap,
-    fs,
-    io::Write as _,
-    path::{Path, PathBuf},
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
 };
 
 use chancery_protocol::{
@@ -18,12 +16,12 @@ use chancery_protocol::{
 };
 use data_encoding::{BASE64, HEXLOWER};
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 
 use super::{
     answer::asked_words,
-    eml::{Around, message},
-    files::at,
+    attached::{Attached, FILES, Lacking},
+    eml::{Around, Mail, message},
+    folder::Files,
     words::{day, moment, short},
 };
 
@@ -33,68 +31,6 @@ pub(crate) const FIRST_PAGE: &str = "README.txt";
 pub(crate) const RECORDS: &str = "records.jsonl";
 /// Where mails are.
 pub(crate) const MAIL: &str = "mail";
-
-/// Length and hash of each file of an export; and the files, if there is a folder for them.
-pub(crate) struct Files {
-    folder: Option<PathBuf>,
-    open: BTreeMap<String, (u64, Sha256, Option<std::io::BufWriter<fs::File>>)>,
-    done: Vec<ExportedFile>,
-}
-
-impl Files {
-    /// Nothing is written without a folder.
-    pub(crate) fn new(folder: Option<&Path>) -> Self {
-        Self { folder: folder.map(Path::to_owned), open: BTreeMap::new(), done: Vec::new() }
-    }
-
-    fn create(&self, name: &str) -> Result<Option<std::io::BufWriter<fs::File>>, String> {
-        let Some(folder) = &self.folder else { return Ok(None) };
-        let path = folder.join(name);
-        if let Some(parent) = path.parent() {
-            fs::create_dir_all(parent).map_err(at(parent))?;
-        }
-        let file = fs::OpenOptions::new().write(true).create_new(true).open(&path).map_err(at(&path))?;
-        Ok(Some(std::io::BufWriter::new(file)))
-    }
-
-    /// Adds to a file.
-    pub(crate) fn append(&mut self, name: &str, bytes: &[u8]) -> Result<(), String> {
-        if !self.open.contains_key(name) {
-            let file = self.create(name)?;
-            self.open.insert(name.to_owned(), (0, Sha256::new(), file));
-        }
-        let Some((len, hash, file)) = self.open.get_mut(name) else { return Ok(()) };
-        *len += bytes.len() as u64;
-        hash.update(bytes);
-        file.as_mut().map_or(Ok(()), |file| file.write_all(bytes)).map_err(|error| format!("{name}: {error}"))
-    }
-
-    /// A file as a whole.
-    pub(crate) fn put(&mut self, name: &str, bytes: &[u8]) -> Result<(), String> {
-        self.append(name, bytes)?;
-        self.close(name)
-    }
-
-    /// A file ends.
-    pub(crate) fn close(&mut self, name: &str) -> Result<(), String> {
-        let Some((bytes, hash, file)) = self.open.remove(name) else { return Ok(()) };
-        if let Some(file) = file {
-            file.into_inner().map_err(|error| error.to_string())?.sync_all().map_err(|error| error.to_string())?;
-        }
-        self.done.push(ExportedFile { name: name.to_owned(), bytes, hash: hash.finalize().into() });
-        Ok(())
-    }
-
-    /// All files, by name.
-    pub(crate) fn finish(mut self) -> Result<Vec<ExportedFile>, String> {
-        let left: Vec<String> = self.open.keys().cloned().collect();
-        for name in left {
-            self.close(&name)?;
-        }
-        self.done.sort_by(|one, other| one.name.cmp(&other.name));
-        Ok(self.done)
-    }
-}
 
 /// What is counted of a group.
 #[derive(Default)]
@@ -108,8 +44,9 @@ struct GroupTold {
 }
 
 /// Renders records, in their order.
-pub(crate) struct Renderer {
+pub struct Renderer {
     pub(crate) files: Files,
+    attached: Attached,
     groups: BTreeMap<GroupId, GroupTold>,
     /// Names of groups, by segment: a segment begins with the name that holds there.
     names: BTreeMap<SegmentId, String>,
@@ -182,7 +119,7 @@ fn content(body: &RecordBody) -> (&'static str, Value) {
             json!({
                 "sender": person(&part.sender), "message": HEXLOWER.encode(&part.message.0),
                 "sha256": HEXLOWER.encode(&part.hash), "part": part.part, "parts": part.parts,
-                "base64": BASE64.encode(&part.content),
+                "bytes": part.content.len(),
             }),
         ),
         RecordBody::Stuck { device, commit } => ("stuck", json!({"device": device.to_string(), "commit": commit.0})),
@@ -192,12 +129,18 @@ fn content(body: &RecordBody) -> (&'static str, Value) {
 }
 
 impl Renderer {
-    pub(crate) fn new(folder: Option<&Path>) -> Self {
-        Self { files: Files::new(folder), groups: BTreeMap::new(), names: BTreeMap::new(), released: 0 }
+    /// The files of a folder: to be written, or as they must be if they are not.
+    #[must_use]
+    pub fn new(folder: &Path, writes: bool) -> Self {
+        let (files, attached) = (Files::new(writes.then_some(folder)), Attached::new(folder, writes));
+        Self { files, attached, groups: BTreeMap::new(), names: BTreeMap::new(), released: 0 }
     }
 
     /// One record that was released.
-    pub(crate) fn record(&mut self, scope: &Scope, line: &RecordLine, record: &Record) -> Result<(), String> {
+    ///
+    /// # Errors
+    /// If a file cannot be written.
+    pub fn record(&mut self, scope: &Scope, line: &RecordLine, record: &Record) -> Result<(), String> {
         self.released += 1;
         let group = self.groups.entry(scope.group).or_default();
         let (first, last) = group.days.unwrap_or((scope.day.0, scope.day.0));
@@ -220,7 +163,6 @@ impl Renderer {
                 if let Ok(read) = Envelope::from_bytes(envelope) {
                     let (received_at, epoch) = (record.received_at, record.epoch.0);
                     let around = Around { scope, line, sender, group: name, received_at, epoch };
-                    let mail = message(&around, &read, envelope_hash(envelope));
                     let path = format!(
                         "{MAIL}/{}/{:010}-{}-{:06}.eml",
                         short(&scope.group.to_string()),
@@ -228,13 +170,24 @@ impl Renderer {
                         short(&HEXLOWER.encode(&scope.segment.0)),
                         line.index
                     );
-                    self.files.put(&path, &mail)?;
+                    match (message(&around, &read, envelope_hash(envelope)), &read.body) {
+                        (Mail::WithFile(mail), Body::File(file)) => {
+                            let file = (scope.group, sender.0.device, read.id, file.hash);
+                            self.attached.mail(&mut self.files, file, path, *mail)?;
+                        }
+                        (Mail::Whole(mail), _) => self.files.put(&path, mail.as_bytes())?,
+                        (Mail::WithFile(_), _) => {}
+                    }
                 }
             }
             RecordBody::Gap { last, reason } => {
                 group.gaps.push(Gap { first: record.seq, last: *last, reason: *reason });
             }
-            RecordBody::Attachment(part) if part.parts == 0 => group.missing += 1,
+            RecordBody::Attachment(part) => {
+                group.missing += u64::from(part.parts == 0);
+                group.others += u64::from(part.parts != 0);
+                self.attached.part(&mut self.files, scope, line, part)?;
+            }
             _ => group.others += 1,
         }
         let line = json!({
@@ -247,15 +200,20 @@ impl Renderer {
     }
 
     /// The first page, and all files. `records` is how many there are in the segments, released or not.
-    pub(crate) fn finish(mut self, request: &Request, records: u64) -> Result<Vec<ExportedFile>, String> {
-        let page = self.first_page(request, records);
+    /// Mails that cannot be told are named beside them.
+    ///
+    /// # Errors
+    /// If a file cannot be written.
+    pub fn finish(mut self, request: &Request, records: u64) -> Result<(Vec<ExportedFile>, BTreeSet<String>), String> {
+        let lacking = self.attached.finish(&mut self.files)?;
+        let page = self.first_page(request, records, &lacking);
         self.files.append(RECORDS, b"")?;
         self.files.put(FIRST_PAGE, page.as_bytes())?;
-        self.files.finish()
+        Ok((self.files.finish()?, self.attached.unmade))
     }
 
     /// Gaps first: whoever reads one page knows what is not here.
-    fn first_page(&self, request: &Request, records: u64) -> String {
+    fn first_page(&self, request: &Request, records: u64, lacking: &[Lacking]) -> String {
         let mut text = format!("EXPORT OF CASE {}\n\nNot in this export\n", request.case);
         let gaps: usize = self.groups.values().map(|group| group.gaps.len()).sum();
         if gaps == 0 {
@@ -274,10 +232,15 @@ impl Renderer {
             }
             if group.missing > 0 {
                 text.push_str(&format!(
-                    "- group {}: {} attachments are missing\n",
+                    "- group {} ({}): {} files could not be archived\n",
                     short(&id.to_string()),
+                    group.name,
                     group.missing
                 ));
+            }
+            for Lacking { place, name, why, .. } in lacking.iter().filter(|one| one.group == *id) {
+                let id = short(&id.to_string());
+                text.push_str(&format!("- group {id} ({}): the file {name:?} of entry {place}: {why}\n", group.name));
             }
         }
         let withheld = records.saturating_sub(self.released);
@@ -298,7 +261,8 @@ impl Renderer {
         text.push_str(&format!("\nWhat was asked for\n{}\n", asked_words(request)));
         text.push_str(&format!(
             "\nFiles\n- {RECORDS}: every record, a line of JSON each, in the order of the archive\n\
-             - {MAIL}/: every message as a mail (RFC 5322); its date is when the relay received it, in UTC\n\
+             - {MAIL}/: every message as a mail (RFC 5322); its date is when the relay received it, in UTC; files are attached\n\
+             - {FILES}/: every file that was handed over, under its SHA-256; its name is in records and mails\n\
              - sealed/, manifest.bin, closing.bin: what `chancery-escrow verify` checks all of this by\n\
              \nTimes are in UTC. Expiring, edited and deleted messages are records of their own: nothing here was changed later.\n"
         ));

@@ -143,13 +143,17 @@ impl Index {
         Ok(Self { connection })
     }
 
-    /// Adds a message; what has no text is left out.
+    /// Adds a message, of a file its name; what has no text is left out.
     ///
     /// # Errors
     /// If it cannot be written.
     pub(crate) fn add(&mut self, scope: &Scope, line: &RecordLine, record: &Record, name: &str) -> Result<(), String> {
         let RecordBody::Message { sender, envelope } = &record.body else { return Ok(()) };
-        let Ok(Envelope { body: Body::Text(text), .. }) = Envelope::from_bytes(envelope) else { return Ok(()) };
+        let text = match Envelope::from_bytes(envelope).map(|envelope| envelope.body) {
+            Ok(Body::Text(text)) => text,
+            Ok(Body::File(file)) => file.name,
+            _ => return Ok(()),
+        };
         let sender = match &sender.0.handle {
             Some(handle) => handle.to_string(),
             None => sender.0.account.to_string(),

@@ -7,7 +7,7 @@ use core::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    capture::machine::EscrowMachine,
+    capture::{group::CloseReason, machine::EscrowMachine},
     client::{HeardEntry, Outcome, Output},
     error::Refusal,
     escrow::{
@@ -15,7 +15,7 @@ use crate::{
         scope::Day,
     },
     ids::{BlobName, Epoch, GroupId, HeadHash, MessageId, Seq},
-    limits::{ATTACHMENT_PART_BYTES, ATTACHMENTS_WAITING_MAX},
+    limits::{ATTACHMENT_PART_BYTES, ATTACHMENTS_WAITING_MAX, SEGMENT_RECORDS_MAX},
     time::Timestamp,
     wire::{
         envelope::{Body, Envelope},
@@ -136,12 +136,22 @@ impl EscrowMachine {
     /// escrow.file.1
     fn attach(&mut self, group: GroupId, awaited: &AwaitedFile, bytes: &[u8], now: Timestamp) {
         let parts = u32::try_from(bytes.len().div_ceil(ATTACHMENT_PART_BYTES)).unwrap_or(u32::MAX);
+        // They are found one behind the other.
+        self.room_for(group, u64::from(parts), now);
         for (part, content) in (0..parts).zip(bytes.chunks(ATTACHMENT_PART_BYTES)) {
             if !self.put_part(group, awaited, (part, parts), content, now) {
                 return self.cannot_seal(group, now);
             }
         }
         self.count_files(group, awaited, u64::from(parts), 0);
+    }
+
+    /// A segment that so many records would fill is closed.
+    fn room_for(&mut self, group: GroupId, records: u64, now: Timestamp) {
+        let open = self.groups.get(&group).and_then(|archive| archive.segment.as_ref());
+        if open.is_some_and(|open| open.segment.records() > SEGMENT_RECORDS_MAX - records) {
+            self.close(group, CloseReason::Full, now);
+        }
     }
 
     /// It is said where nobody can take it back. (escrow.file.2)

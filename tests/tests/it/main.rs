@@ -11,6 +11,7 @@ mod client_rules;
 mod directory;
 mod e2e;
 mod export;
+mod export_folder;
 mod fuzz;
 mod history;
 mod hpke;

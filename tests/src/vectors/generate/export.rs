@@ -56,6 +56,10 @@ pub struct Export {
     pub sealed: Vec<Vec<Vec<u8>>>,
     /// Length and hash of `messages.jsonl`.
     pub file: Option<(u64, [u8; 32])>,
+    /// The request.
+    pub request: Request,
+    /// The records that were released, with their scopes and lines.
+    pub released: Vec<(Scope, RecordLine, Record)>,
     /// The records that were found to hold.
     pub seen: Vec<Record>,
 }
@@ -108,15 +112,40 @@ impl Log {
 /// # Panics
 /// If something of it cannot be made.
 #[must_use]
-#[allow(clippy::too_many_lines, reason = "a story from its beginning to its end")]
 pub fn export(people: &[&str]) -> (Export, [u8; 32]) {
+    let record = |index: u64| {
+        let (seq, from) = (Seq(index + 1), if index.is_multiple_of(2) { "ana" } else { "li" });
+        let envelope = Blob(format!("message {index}").into_bytes());
+        let (body, hash) = if index == 4 {
+            (RecordBody::Gap { last: Seq(5), reason: GapReason::Stuck }, HeadHash([0; 32]))
+        } else {
+            (RecordBody::Message { sender: person(from), envelope }, head(index + 1))
+        };
+        Record { seq, head: hash, epoch: Epoch(1), received_at: NOW, body }
+    };
+    let captures: Vec<Vec<Record>> = [0, 3].map(|first| (first..first + 3).map(record).collect()).into();
+    let file = ExportedFile { name: "messages.jsonl".to_owned(), bytes: FILE.0, hash: FILE.1 };
+    export_of(people, &[captures.clone(), captures], |_| vec![file])
+}
+
+/// Segments of two groups or more, each of captures of records; `files` makes what lies beside the sealed records.
+///
+/// # Panics
+/// If something of it cannot be made.
+#[must_use]
+#[allow(clippy::too_many_lines, reason = "a story from its beginning to its end")]
+pub fn export_of(
+    people: &[&str],
+    contents: &[Vec<Vec<Record>>],
+    files: impl FnOnce(&Export) -> Vec<ExportedFile>,
+) -> (Export, [u8; 32]) {
     let mut random = Random::new([1; 32]);
     let (key, shares) = deal(1, 2, 2, &mut random).unwrap();
     let log_key = LogKey::from_seed(&Secret32::new([0x65; 32])).unwrap();
     let public = *log_key.public();
     let mut log = Log { log: MemoryLog::default(), entries: Vec::new(), key: log_key };
     let mut segments = Vec::new();
-    for group in [1, 2] {
+    for (group, contents) in (1..).zip(contents) {
         let scope = Scope {
             tenant: TENANT,
             group: GroupId([group; 32]),
@@ -130,24 +159,18 @@ pub fn export(people: &[&str]) -> (Export, [u8; 32]) {
         let opened = log.append(ArchiveEvent::SegmentOpened { scope, header, generation: 1 });
         let mut records = Vec::new();
         let mut captures = Vec::new();
-        for first in [0, 3] {
-            let mut lines = Vec::new();
-            for index in first..first + 3 {
-                let (seq, from) = (Seq(index + 1), if index % 2 == 0 { "ana" } else { "li" });
-                let envelope = Blob(format!("message {index}").into_bytes());
-                let (body, hash) = if index == 4 {
-                    (RecordBody::Gap { last: Seq(5), reason: GapReason::Stuck }, HeadHash([0; 32]))
-                } else {
-                    (RecordBody::Message { sender: person(from), envelope }, head(index + 1))
-                };
-                let record = Record { seq, head: hash, epoch: Epoch(1), received_at: NOW, body };
+        let mut index = 0;
+        for capture in contents {
+            let (first, mut lines) = (index, Vec::new());
+            for record in capture {
                 let sealed = segment.seal(&record.to_bytes(), &mut random).unwrap();
-                lines.push(RecordLine { index, seq, head: hash, sealed: sealed.hash(header) });
-                records.push((sealed, record));
+                lines.push(RecordLine { index, seq: record.seq, head: record.head, sealed: sealed.hash(header) });
+                records.push((sealed, record.clone()));
+                index += 1;
             }
-            let newest = Head { seq: Seq(first + 3), hash: head(first + 3) };
-            let root = lines_root(&lines).unwrap();
-            let captured = Captured { header, first, count: 3, root, head: newest, epoch: Epoch(1) };
+            let newest = Head { seq: Seq(index), hash: head(index) };
+            let (root, count) = (lines_root(&lines).unwrap(), index - first);
+            let captured = Captured { header, first, count, root, head: newest, epoch: Epoch(1) };
             captures.push((log.append(ArchiveEvent::Captured(captured)), lines));
         }
         let closed = log.append(ArchiveEvent::SegmentClosed { header, records: segment.records() });
@@ -176,7 +199,7 @@ pub fn export(people: &[&str]) -> (Export, [u8; 32]) {
     let opening = Opening { request: request.hash(), log_index: requested };
     let coverage = Coverage::of(&request);
     let mut exported = Vec::new();
-    let (mut sealed, mut released) = (Vec::new(), 0);
+    let (mut sealed, mut released) = (Vec::new(), Vec::new());
     for (header, opened, captures, closed, records) in segments {
         let parts: Vec<_> = shares.iter().map(|share| share.decrypt(&header, opening, &mut random).unwrap()).collect();
         let segment_key = combine(&key, &header, opening, &parts).unwrap().key;
@@ -187,7 +210,7 @@ pub fn export(people: &[&str]) -> (Export, [u8; 32]) {
                 .map(|line| {
                     let (record, plain) = &records[usize::try_from(line.index).unwrap()];
                     let secret = coverage.releases(&plain.body).then(|| {
-                        released += 1;
+                        released.push((header.scope().clone(), line, plain.clone()));
                         Blob(RecordSecret::derive(&segment_key, record.salt()).expose().to_vec())
                     });
                     ExportedLine { line, secret }
@@ -203,23 +226,23 @@ pub fn export(people: &[&str]) -> (Export, [u8; 32]) {
         });
         sealed.push(records.into_iter().map(|(record, _)| record.to_bytes()).collect());
     }
-    let manifest = Manifest {
-        version: 1,
-        tenant: TENANT,
-        request: Blob(request.sign(&DeviceKey::from_seed(Secret32::new([0x60; 32])).unwrap()).unwrap()),
-        requested: log.logged(requested),
-        checkpoint: log.checkpoint(),
-        segments: exported,
-        files: vec![ExportedFile { name: "messages.jsonl".to_owned(), bytes: FILE.0, hash: FILE.1 }],
-    };
-    let manifest = manifest.to_bytes();
-    let closing = close(&mut log, &manifest, request.hash(), released);
-    (Export { manifest, closing, sealed, file: Some(FILE), seen: Vec::new() }, public)
+    let count = u64::try_from(released.len()).unwrap();
+    let (requested, checkpoint) = (log.logged(requested), log.checkpoint());
+    let closing = Closing { logged: requested.clone(), checkpoint: Blob::default(), consistency: Vec::new() };
+    let (manifest, seen) = (Vec::new(), Vec::new());
+    let mut export = Export { manifest, closing, sealed, file: Some(FILE), request, released, seen };
+    let request = export.request.sign(&DeviceKey::from_seed(Secret32::new([0x60; 32])).unwrap()).unwrap();
+    let (segments, files) = (exported, files(&export));
+    let request = Blob(request);
+    let manifest = Manifest { version: 1, tenant: TENANT, request, requested, checkpoint, segments, files };
+    export.manifest = manifest.to_bytes();
+    export.closing = close(&mut log, &export.manifest, export.request.hash(), count, contents.len());
+    (export, public)
 }
 
-fn close(log: &mut Log, manifest: &[u8], request: OpeningHash, records: u64) -> Closing {
-    let size = log.log.size();
-    let index = log.append(ArchiveEvent::Opened { request, segments: 2, records, manifest: manifest_hash(manifest) });
+fn close(log: &mut Log, manifest: &[u8], request: OpeningHash, records: u64, segments: usize) -> Closing {
+    let (size, segments) = (log.log.size(), u32::try_from(segments).unwrap());
+    let index = log.append(ArchiveEvent::Opened { request, segments, records, manifest: manifest_hash(manifest) });
     Closing {
         logged: log.logged(index),
         checkpoint: log.checkpoint(),

@@ -9,6 +9,7 @@ use std::{
 
 use chancery_client::{GroupId, Role};
 use chancery_escrow::{Node, officers::read_certificate};
+use mail_parser::{MessageParser, MimeHeaders as _};
 use serde_json::Value;
 
 use super::{
@@ -146,6 +147,12 @@ fn hold_ceremony(court: &Court<'_>, root: &str) {
     assert!(court.fails(SEATS[0], &["seat", "share", &plan]).contains("seat commit"));
 }
 
+/// A file that is sealed in three parts.
+const PLAN: &str = "计划.txt";
+fn plan() -> Vec<u8> {
+    b"what we do next\n".repeat(80_000)
+}
+
 async fn people_talk(deployment: &Deployment, node: &Node, signed: &str) -> GroupId {
     let (ana, bo) = (deployment.tenant("ana").await, deployment.tenant("bo").await);
     let group = within(ana.create_escrowed_group("desk 设计", signed)).await.unwrap();
@@ -154,12 +161,13 @@ async fn people_talk(deployment: &Deployment, node: &Node, signed: &str) -> Grou
     assert_eq!(group_named(&bo, "desk 设计").await, group);
     acknowledge(&bo, group).await;
     ana.send(group, "明天下午讨论预算").await.unwrap();
+    within(bo.send_file(group, PLAN, "text/plain", &plan())).await.unwrap();
     bo.send(group, "the budget is due").await.unwrap();
     ana.send(group, "서울 회의 来週").await.unwrap();
     let said = texts_when(&bo, group, 3).await;
     assert_eq!(said.len(), 3);
     let newest = within(ana.history(group, None, 10)).await.unwrap().last().unwrap().seq;
-    archived(node, group, |place| place.head.seq >= newest).await;
+    archived(node, group, |place| place.head.seq >= newest && place.files.is_empty()).await;
     within(ana.shutdown()).await.unwrap();
     within(bo.shutdown()).await.unwrap();
     group
@@ -280,7 +288,8 @@ async fn three_of_five_officers_open_a_case_and_two_do_not() {
         let found = search(what);
         assert_eq!((&found["total"], found["hits"][0]["sender"].as_str()), (&Value::from(1), Some(sender)), "{what}");
     }
-    assert_eq!(search("预算")["hits"][0]["after"], "bo: the budget is due");
+    assert_eq!(search("预算")["hits"][0]["after"], "bo: 计划.txt");
+    assert_eq!(search("计划")["hits"][0]["sender"], "bo");
     assert_eq!(search("nobody")["total"], 0);
 
     // Exported, closed in the log, verified by anybody.
@@ -306,6 +315,12 @@ async fn three_of_five_officers_open_a_case_and_two_do_not() {
     mails.sort();
     let budget = mails.iter().map(|path| fs::read_to_string(path).unwrap()).find(|mail| mail.contains("From: bo\r\n"));
     assert!(budget.unwrap().contains(" +0000\r\n"));
+    let files: Vec<PathBuf> = fs::read_dir(export.join("files")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert!(files.len() == 1 && fs::read(&files[0]).unwrap() == plan(), "{files:?}");
+    let raw = mails.iter().map(|path| fs::read(path).unwrap()).find(|mail| mail.len() > plan().len()).unwrap();
+    let mail = MessageParser::default().parse(&raw).unwrap();
+    let attachment = mail.attachment(0).unwrap();
+    assert!((attachment.attachment_name(), attachment.contents()) == (Some(PLAN), plan().as_slice()));
     let report = court.run("li", &["case", "status", "--dir", text(&case), "--report"]);
     for part in ["REPORT ON CASE case-1", "approvals: 3 of 3", "refuses: too wide", "closed: the archive's log names"] {
         assert!(report.contains(part), "{part}: {report}");
@@ -329,9 +344,8 @@ async fn three_of_five_officers_open_a_case_and_two_do_not() {
         bytes[last] ^= 1;
         fs::write(path, bytes).unwrap();
     };
-    for name in
-        ["records.jsonl", "README.txt", "sealed/00000.bin", mails[0].strip_prefix(&export).unwrap().to_str().unwrap()]
-    {
+    let within = |path: &Path| path.strip_prefix(&export).unwrap().to_str().unwrap().to_owned();
+    for name in ["records.jsonl", "README.txt", "sealed/00000.bin", &within(&mails[0]), &within(&files[0])] {
         let said = spoil(&export.join(name), &flip);
         assert!(said.contains(&format!("file {name}")), "{said}");
     }
