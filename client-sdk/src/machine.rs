@@ -10,6 +10,8 @@ use chancery_protocol::{
     time::Timestamp,
 };
 
+use crate::{error::Error, store};
+
 pub use chancery_protocol::{
     client::{Input, Output},
     rows::Space,
@@ -98,6 +100,16 @@ pub const CLIENT_SPACES: &[Space] = &[
     Space::Partner,
     Space::Archived,
 ];
+
+/// Copies rows of these spaces out of a state folder into a new one, as they stood at one moment, while the client that owns it
+/// goes on. What is sealed stays sealed under the same key. It may take as long as writing the rows does.
+///
+/// # Errors
+/// [`Error::Damaged`] if there is no state of this version; [`Error::Storage`] if the new folder has one, or a disk fails;
+/// [`Error::StorageFull`].
+pub fn copy_rows(from: &Path, to: &Path, spaces: &[Space]) -> Result<(), Error> {
+    store::copy(from, to, spaces)
+}
 
 impl Machine for ClientMachine {
     const SPACES: &[Space] = CLIENT_SPACES;

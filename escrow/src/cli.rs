@@ -1,4 +1,4 @@
-//! The command line: `policy`, `enrol`, `serve`, `status`, and what officers do.
+//! The command line: `policy`, `enrol`, `serve`, `backup`, `restore`, `status`, and what officers do.
 //!
 //! This module does not do the work; it says what was done, or what to do next.
 
@@ -50,6 +50,29 @@ enum Command {
         /// UDP address at which members ask how far their groups are archived
         #[arg(long, default_value = "0.0.0.0:4434")]
         listen: SocketAddr,
+    },
+    /// Copy the archive into a new folder, whether the node runs or not; no MLS state and no key
+    #[command(after_help = EXIT_CODES)]
+    Backup {
+        /// The backup's folder; a new one
+        out: PathBuf,
+        /// The node's folder
+        #[arg(long, default_value = "chancery-escrow")]
+        dir: PathBuf,
+    },
+    /// Make a node's folder of a backup: its members add it again, and what is lost is said
+    #[command(after_help = EXIT_CODES)]
+    Restore {
+        /// The backup
+        backup: PathBuf,
+        /// The folder with the copies of host.key and endpoint.key
+        #[arg(long, value_name = "DIR")]
+        keys: PathBuf,
+        /// A copy of the retention keys
+        #[arg(long, value_name = "DIR")]
+        retention: PathBuf,
+        #[command(flatten)]
+        place: Place,
     },
     /// Seats of the archive: keys, ceremony, answers
     #[command(subcommand)]
@@ -178,6 +201,10 @@ pub fn run_cli(args: impl IntoIterator<Item = OsString>) -> u8 {
         Command::Verify(command) => officers::verify(&command),
         Command::Enrol { place } => serving::enrol(&place.dir, place.json),
         Command::Serve { place, listen } => serving::serve(&place.dir, listen, place.json),
+        Command::Backup { out, dir } => serving::back_up(&dir, &out),
+        Command::Restore { backup, keys, retention, place } => {
+            serving::restore(&backup, &keys, &retention, &place.dir, place.json)
+        }
         Command::Status { place } => serving::status(&place.dir, place.json),
     };
     match done {

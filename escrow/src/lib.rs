@@ -23,6 +23,7 @@
 //!
 //! `spec/threat-model.md` says what no such node can do.
 
+mod backup;
 mod cli;
 mod endpoint;
 mod intake;

@@ -3,6 +3,7 @@
 //! This module does not seal or judge; the machine in `chancery-protocol` does. It reads what the machine has stored.
 
 use std::{
+    collections::BTreeMap,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -18,7 +19,7 @@ use chancery_protocol::{
         log::{CHECKPOINT, EDGE, public_key},
     },
     client::ClientFault,
-    escrow::{Scope, ScopeHeader, retention::Period},
+    escrow::{DayReport, Scope, ScopeHeader, retention::Period},
     identity::{Chain, DeviceKey},
     ids::{GroupId, SegmentId},
     mls::policy::{endpoint_pin, escrow_key_hash},
@@ -30,9 +31,9 @@ use serde::{Deserialize, Serialize};
 use crate::intake;
 
 /// File name of the key under which the node's state is sealed at rest.
-const HOST_KEY: &str = "host.key";
+pub(crate) const HOST_KEY: &str = "host.key";
 /// File name of the key of the endpoint.
-const ENDPOINT_KEY: &str = "endpoint.key";
+pub(crate) const ENDPOINT_KEY: &str = "endpoint.key";
 /// Silence after which the relay is asked whether it is there, and the longest pause between two attempts to connect.
 const PROBE_AFTER: Duration = Duration::from_secs(2);
 /// Rows that are read at once.
@@ -139,6 +140,8 @@ pub struct Status {
     pub groups: usize,
     /// Of those, groups that it cannot read on.
     pub stuck: usize,
+    /// Entries of groups that are not in the archive, by the reason in words.
+    pub missing: BTreeMap<String, u64>,
     /// Segments of the archive.
     pub segments: usize,
     /// Segments whose key is still in memory.
@@ -276,6 +279,19 @@ impl Node {
         key.open(segment.header, &segment.sealed_header).ok_or_else(damaged)
     }
 
+    /// Entries in gaps: of days that were reported, and of those that are not over. (escrow.gap.3)
+    async fn missing(&self, groups: &[(GroupId, Place)]) -> Result<BTreeMap<String, u64>, Error> {
+        let damaged = |_| Error::Damaged("the report of a day does not decode".to_owned());
+        let mut missing = BTreeMap::new();
+        let reports = self.rows(Space::Report).await?;
+        let reports: Result<Vec<DayReport>, _> = reports.iter().map(|(_, row)| DayReport::from_bytes(row)).collect();
+        let open = groups.iter().filter_map(|(_, place)| place.day.clone());
+        for gap in reports.map_err(damaged)?.into_iter().chain(open).flat_map(|report| report.gaps) {
+            *missing.entry(gap.reason.in_words().to_owned()).or_default() += gap.last.0 - gap.first.0 + 1;
+        }
+        Ok(missing)
+    }
+
     /// The sealed records of a segment, in order.
     ///
     /// # Errors
@@ -331,7 +347,8 @@ impl Node {
                 _ => None,
             },
             groups: groups.len(),
-            stuck: groups.iter().filter(|(_, place)| place.stuck).count(),
+            missing: self.missing(&groups).await?,
+            stuck: groups.iter().filter(|(_, place)| place.stopped.is_some()).count(),
             segments: segments.len(),
             open_segments: segments.iter().filter(|(_, segment)| segment.closed.is_none()).count(),
             records: segments.iter().map(|(_, segment)| segment.records).sum(),

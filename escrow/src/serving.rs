@@ -1,4 +1,4 @@
-//! The node's commands: enrolling, serving, and how it stands.
+//! The node's commands: enrolling, serving, backups, and how it stands.
 //!
 //! This module does not archive; [`crate::node`] drives what does.
 
@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::{
+    backup,
     cli::say,
     endpoint::{Endpoint, EndpointError},
     intake::Intake,
@@ -55,6 +56,52 @@ pub(crate) fn serve(dir: &Path, listen: SocketAddr, as_json: bool) -> Result<(),
 /// Why not, in words.
 pub(crate) fn status(dir: &Path, as_json: bool) -> Result<(), String> {
     run(standing(dir, as_json))
+}
+
+/// Copies the archive while the node serves, or while it does not.
+///
+/// # Errors
+/// Why not, in words.
+pub(crate) fn back_up(dir: &Path, out: &Path) -> Result<(), String> {
+    backup::make(dir, out)?;
+    say(&format!(
+        "{} holds the archive as it is now. It opens with {}/host.key alone: keep them apart, and neither beside the          retention keys",
+        out.display(),
+        dir.display()
+    ));
+    Ok(())
+}
+
+/// Makes a node's folder of a backup and says what is lost.
+///
+/// # Errors
+/// Why not, in words.
+pub(crate) fn restore(backup: &Path, keys: &Path, retention: &Path, dir: &Path, as_json: bool) -> Result<(), String> {
+    backup::bring_back(backup, keys, retention, dir)?;
+    run(beginning_anew(dir, as_json))
+}
+
+async fn beginning_anew(dir: &Path, as_json: bool) -> Result<(), Ended> {
+    let node = Node::open(dir).await?;
+    // With the first entry of the log behind the backup, which says so, durable.
+    let looked = async { Ok::<_, Error>((Told::now(&node).await?, node.segments().await?)) }.await;
+    node.shutdown().await?;
+    let (told, segments) = looked?;
+    let segments: Vec<_> = segments.into_iter().map(|(_, segment)| segment).collect();
+    let closed = backup::without_key(dir, &segments).map_err(Ended::Said)?;
+    if as_json {
+        say(&told.to_json()?);
+        return Ok(());
+    }
+    let Told { status, policy, .. } = told;
+    say(&format!("groups {}: members add the node to them again when it serves", status.groups));
+    say(&format!("the archive's log goes on behind entry {}: tell the seats", status.log_size.saturating_sub(1)));
+    if closed > 0 {
+        say(&format!("segments {closed} of {} have no retention key here: nobody can open them", segments.len()));
+    }
+    policy.iter().for_each(|terms| say(&for_policy(terms)));
+    say(&format!("next: chancery-escrow serve --dir {}", dir.display()));
+    Ok(())
 }
 
 fn run(work: impl Future<Output = Result<(), Ended>>) -> Result<(), String> {
@@ -175,6 +222,9 @@ async fn standing(dir: &Path, as_json: bool) -> Result<(), Ended> {
     let age = crate::now().0.saturating_sub(at_ms) / 1_000;
     say(&if running { format!("serving, {age} s ago") } else { "not serving".to_owned() });
     say(&format!("groups {}, of which it cannot read on {}", status.groups, status.stuck));
+    for (why, entries) in &status.missing {
+        say(&format!("not archived: entries {entries}: {why}"));
+    }
     say(&format!("segments {}, of which open {}", status.segments, status.open_segments));
     say(&format!("records {}, entries of the archive's log {}", status.records, status.log_size));
     policy.iter().for_each(|terms| say(&for_policy(terms)));

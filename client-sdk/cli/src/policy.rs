@@ -32,7 +32,7 @@ impl Output {
 impl Output {
     /// How far a group is archived.
     pub(crate) fn archive(&self, group: GroupId, summary: &ArchiveSummary) -> Result<(), Failure> {
-        let ArchiveSummary { archived, behind_since, lateness, .. } = *summary;
+        let ArchiveSummary { archived, behind_since, lateness, missing, .. } = *summary;
         let late = match lateness {
             Freshness::Fresh => "",
             Freshness::Aging => ": WARNING: for an hour",
@@ -45,7 +45,9 @@ impl Output {
                     |seq| format!("archived up to entry {seq}, as this device has read it"),
                 );
                 let behind = behind_since.map(|since| format!("; not what was read {} ago{late}", ago(since)));
-                format!("{known}{}", behind.unwrap_or_default())
+                let missing =
+                    missing.map(|(first, last)| format!("; entries {first} to {last} are not in the archive"));
+                format!("{known}{}{}", missing.unwrap_or_default(), behind.unwrap_or_default())
             },
             || {
                 let mut object = progress(summary);
@@ -106,7 +108,7 @@ fn ago(since: Timestamp) -> String {
 
 /// How far a group is archived, for programs.
 pub(crate) fn progress(summary: &ArchiveSummary) -> Value {
-    let ArchiveSummary { archived, compared_at, behind_since, lateness } = *summary;
+    let ArchiveSummary { archived, compared_at, behind_since, lateness, missing } = *summary;
     let late = match lateness {
         Freshness::Fresh => "no",
         Freshness::Aging => "hour",
@@ -115,6 +117,7 @@ pub(crate) fn progress(summary: &ArchiveSummary) -> Value {
     json!({
         "archived": archived.map(|seq| seq.0), "compared_at_ms": compared_at.map(|at| at.0),
         "behind_since_ms": behind_since.map(|since| since.0), "late": late,
+        "missing": missing.map(|(first, last)| json!({ "first": first.0, "last": last.0 })),
     })
 }
 

@@ -434,6 +434,7 @@ fn group_of_event(event: &Event) -> Option<GroupId> {
         | Event::Archived { group, .. }
         | Event::ArchiveBehind { group, .. }
         | Event::ArchiveFollowed { group }
+        | Event::NotArchived { group, .. }
         | Event::MemberAdded { group, .. }
         | Event::DeviceAdded { group, .. }
         | Event::MemberRemoved { group, .. }
@@ -478,6 +479,9 @@ fn sentence(event: &Event, client: &Client, people: &People) -> String {
             escape(&trouble.to_string())
         ),
         Event::ArchiveFollowed { .. } => "the archive of this group has caught up".to_owned(),
+        Event::NotArchived { first, last, .. } => {
+            format!("WARNING: entries {first} to {last} are not in the archive; what was sent again since is")
+        }
         Event::MemberAdded { account, .. } => format!("{} was added", who(account)),
         Event::DeviceAdded { account, device, .. } => {
             format!("{} has another device in the group: {}", who(account), short(&device.to_string()))
@@ -581,6 +585,7 @@ fn event_object(number: u64, event: &Event, client: &Client) -> Value {
             json!({ "since_ms": since.0, "trouble": trouble.word(), "reason": trouble.to_string(), "stops": stops }),
         ),
         Event::ArchiveFollowed { .. } => ("archive_followed", json!({})),
+        Event::NotArchived { first, last, .. } => ("not_archived", json!({ "first": first.0, "last": last.0 })),
         Event::MemberAdded { account, handle, by, .. } => (
             "member_added",
             json!({ "member": who(handle, account), "account": account.to_string(), "by": by.to_string() }),

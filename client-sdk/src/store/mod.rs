@@ -320,6 +320,48 @@ impl OpenFile {
     }
 }
 
+/// Copies rows of these spaces out of a state folder into a new one, as they stood at one moment, while whoever owns it goes
+/// on. What is sealed stays sealed, so it takes no key; what is not copied is never written there.
+///
+/// # Errors
+/// `Damaged` if there is no state of this version; `Storage` if the new folder has one, or a disk fails; `StorageFull`.
+pub(crate) fn copy(from: &Path, to: &Path, spaces: &[Space]) -> Result<(), Error> {
+    let (source, target) = (from.join(DATABASE), to.join(DATABASE));
+    if !source.is_file() {
+        return Err(Error::Damaged(format!("there is no {}", source.display())));
+    }
+    create_private_dir(to).map_err(|error| Error::Storage(format!("{} cannot be made: {error}", to.display())))?;
+    if target.exists() {
+        return Err(Error::Storage(format!("{} is there already: name another folder", target.display())));
+    }
+    let connection = open_private(&target)?;
+    doubt(&source, copy_rows(&connection, &source, spaces))?;
+    drop(connection);
+    File::open(to).and_then(|folder| folder.sync_all()).map_err(|error| Error::Storage(error.to_string()))
+}
+
+fn copy_rows(connection: &Connection, source: &Path, spaces: &[Space]) -> Result<(), Error> {
+    let source = source.to_str().ok_or_else(|| Error::Storage("the folder's name is not UTF-8".to_owned()))?;
+    connection.pragma_update(None, "synchronous", "FULL").map_err(storage)?;
+    connection.execute("ATTACH ?1 AS source", [source]).map_err(storage)?;
+    let version: i64 =
+        connection.pragma_query_value(Some("source"), "user_version", |row| row.get(0)).map_err(storage)?;
+    if version != SCHEMA_VERSION {
+        return Err(Error::Damaged(format!("it has format {version}, this version reads {SCHEMA_VERSION}: update")));
+    }
+    let transaction = connection.unchecked_transaction().map_err(storage)?;
+    create_tables(&transaction)?;
+    transaction.execute("INSERT INTO main.meta SELECT name, value FROM source.meta", []).map_err(storage)?;
+    for space in spaces {
+        let sql = "INSERT INTO main.rows SELECT space, key, value FROM source.rows WHERE space = ?1";
+        transaction.execute(sql, [*space as u8]).map_err(storage)?;
+    }
+    transaction.commit().map_err(storage)?;
+    connection.execute("DETACH source", []).map_err(storage)?;
+    let whole: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(storage)?;
+    if whole == "ok" { Ok(()) } else { Err(Error::Storage(format!("the copy is not whole: {whole}"))) }
+}
+
 /// SQLite says of a disk that cannot be read at the moment that the database is not whole. Nobody shall give up his state
 /// for that: it counts as damaged if its files can be read.
 fn doubt<T>(path: &Path, outcome: Result<T, Error>) -> Result<T, Error> {
@@ -396,18 +438,22 @@ fn open_schema(connection: &mut Connection, host: &Secret32) -> Result<Sealer, E
 fn create_schema(connection: &mut Connection, host: &Secret32) -> Result<Sealer, Error> {
     let (sealer, wrapped) = Sealer::create(host)?;
     let transaction = connection.transaction().map_err(storage)?;
-    transaction
-        .execute_batch(
-            "CREATE TABLE meta (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
-             CREATE TABLE rows (space INTEGER NOT NULL, key BLOB NOT NULL, value BLOB NOT NULL,
-                                PRIMARY KEY (space, key)) WITHOUT ROWID;",
-        )
-        .map_err(storage)?;
+    create_tables(&transaction)?;
     transaction.execute("INSERT INTO meta VALUES (?1, ?2)", params![DATA_KEY, wrapped]).map_err(storage)?;
-    transaction.pragma_update(None, "application_id", APPLICATION_ID).map_err(storage)?;
-    transaction.pragma_update(None, "user_version", SCHEMA_VERSION).map_err(storage)?;
     transaction.commit().map_err(storage)?;
     Ok(sealer)
+}
+
+fn create_tables(transaction: &Connection) -> Result<(), Error> {
+    transaction
+        .execute_batch(
+            "CREATE TABLE main.meta (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
+             CREATE TABLE main.rows (space INTEGER NOT NULL, key BLOB NOT NULL, value BLOB NOT NULL,
+                                     PRIMARY KEY (space, key)) WITHOUT ROWID;",
+        )
+        .map_err(storage)?;
+    transaction.pragma_update(Some("main"), "application_id", APPLICATION_ID).map_err(storage)?;
+    transaction.pragma_update(Some("main"), "user_version", SCHEMA_VERSION).map_err(storage)
 }
 
 fn storage(error: rusqlite::Error) -> Error {

@@ -285,3 +285,27 @@ fn events_are_read_after_a_cursor_and_deleted_up_to_one() {
     assert_eq!(ids(&store, 0, 10), [299, 300]);
     assert_eq!(ids(&store, 300, 10), [0; 0]);
 }
+
+// proves escrow.backup.1
+#[test]
+fn a_copy_of_some_spaces_is_made_while_the_store_is_open_and_opens_under_the_same_key() {
+    let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let copied = other.path().join("copy");
+    let mut store = open(dir.path());
+    store.commit(&[row(Space::Record, b"a", Some(b"1")), row(Space::Mls, b"a", Some(b"secret"))]).unwrap();
+    copy(dir.path(), &copied, &[Space::Record, Space::Host]).unwrap();
+    store.commit(&[row(Space::Record, b"b", Some(b"2"))]).unwrap();
+    // What comes later is not in it, nor what was not asked for; and it is copied into no folder that has a state.
+    assert_eq!(copy(dir.path(), &copied, &[Space::Record]).unwrap_err().code(), "storage");
+    let again = open(&copied);
+    assert_eq!(again.rows(&[Space::Record, Space::Mls]).unwrap(), [(Space::Record, b"a".to_vec(), b"1".to_vec())]);
+    drop(again);
+    assert!(matches!(refused(&copied, 2), Error::WrongKey));
+    let rows: i64 = Connection::open(copied.join(DATABASE))
+        .unwrap()
+        .query_row("SELECT count(*) FROM rows", [], |row| row.get(0))
+        .unwrap();
+    assert_eq!(rows, 1);
+    assert_eq!(store.rows(&[Space::Record]).unwrap().len(), 2);
+    assert_eq!(copy(other.path(), dir.path(), &[]).unwrap_err().code(), "damaged");
+}

@@ -43,10 +43,10 @@ const COPYING: Duration = Duration::from_secs(10);
 /// The folders within.
 const IN: &str = "in";
 const OUT: &str = "out";
-const CERTIFICATES: &str = "certificates";
-const SHOWN: &str = "shown";
+pub(crate) const CERTIFICATES: &str = "certificates";
+pub(crate) const SHOWN: &str = "shown";
 /// Who may ask: a key and a name in each line.
-const REQUESTERS: &str = "requesters";
+pub(crate) const REQUESTERS: &str = "requesters";
 
 /// What the machine is handed: a submission, and who may ask.
 #[derive(Serialize, Deserialize)]

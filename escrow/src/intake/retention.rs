@@ -19,7 +19,7 @@ use data_encoding::HEXLOWER;
 use crate::officers::files::{private_dir, read, replace};
 
 /// The folder, within the node's.
-const FOLDER: &str = "retention";
+pub(crate) const FOLDER: &str = "retention";
 /// Further folders that hold the same, one in each line of this file in the node's folder.
 const COPIES: &str = "retention-copies";
 /// Longest file of a key, in bytes.

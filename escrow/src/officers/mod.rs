@@ -95,6 +95,9 @@ pub(crate) enum Seat {
         /// The key that signs the archive's log, as `chancery-escrow status` shows it
         #[arg(long, value_name = "KEY")]
         log_key: Option<String>,
+        /// The log was restored and goes on behind so many entries: forget what was seen beyond them
+        #[arg(long, value_name = "ENTRIES")]
+        log_restored: Option<u64>,
         /// Somebody who may ask for openings
         #[arg(long, value_name = "KEY=NAME")]
         requester: Vec<String>,
@@ -425,8 +428,8 @@ pub(crate) fn seat(command: Seat) -> Result<(), String> {
         Seat::Share(Round { own, folder }) => ceremony::share(&mut Vault::open(&own)?, &folder)?,
         Seat::Confirm(Round { own, folder }) => ceremony::confirm(&mut Vault::open(&own)?, &folder)?,
         Seat::Certify(Round { own, folder }) => ceremony::certify(&mut Vault::open(&own)?, &folder)?,
-        Seat::Trust { own, tenant, log_key, requester, policy } => {
-            trust(&own, tenant, log_key.as_deref(), &requester, policy.as_deref())?
+        Seat::Trust { own, tenant, log_key, log_restored, requester, policy } => {
+            trust(&own, tenant, (log_key.as_deref(), log_restored), &requester, policy.as_deref())?
         }
         Seat::Requests { own, folder } => answer::requests(&mut Vault::open(&own)?, &folder)?,
         Seat::Show { own, dossier } => answer::show(&mut Vault::open(&own)?, &dossier)?,
@@ -442,7 +445,7 @@ pub(crate) fn seat(command: Seat) -> Result<(), String> {
 fn trust(
     own: &Own,
     tenant: Option<RootHash>,
-    log_key: Option<&str>,
+    (log_key, log_restored): (Option<&str>, Option<u64>),
     requesters: &[String],
     rules: Option<&Path>,
 ) -> Result<String, String> {
@@ -461,6 +464,12 @@ fn trust(
         }
         vault.officer.log_key = Some(public);
     }
+    let seen = vault.officer.seen.len();
+    if let Some(size) = log_restored {
+        // opening.dossier.4
+        vault.officer.seen.retain(|(seen, _)| *seen <= size);
+    }
+    let forgotten = seen - vault.officer.seen.len();
     for text in requesters {
         let (digits, name) = text.split_once('=').ok_or_else(|| format!("{text} is not KEY=NAME"))?;
         let public = key(digits)?;
@@ -478,6 +487,9 @@ fn trust(
     }
     if let Some(key) = officer.log_key {
         text.push_str(&format!("\narchive's log {}", data_encoding::HEXLOWER.encode(&key)));
+    }
+    if log_restored.is_some() {
+        text.push_str(&format!("\ncheckpoints forgotten: {forgotten}, still remembered: {}", officer.seen.len()));
     }
     for (key, name) in &officer.requesters {
         text.push_str(&format!("\nmay ask: {name}, key {}", data_encoding::HEXLOWER.encode(key)));
@@ -599,4 +611,30 @@ pub(crate) fn verify(command: &Verify) -> Result<(), String> {
         words::moment(verified.closed_at)
     ));
     Ok(())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use chancery_protocol::ids::MerkleHash;
+
+    use super::*;
+
+    // proves opening.dossier.4
+    #[test]
+    fn a_seat_forgets_the_log_beyond_a_restore_on_its_officers_word_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("passphrase");
+        std::fs::write(&file, "correct horse\n").unwrap();
+        let own = Own { dir: dir.path().join("officer"), passphrase_file: Some(file) };
+        let mut vault = Vault::create(&own, "Legal", 8).unwrap();
+        vault.officer.seen = [3, 9, 12].map(|size| (size, MerkleHash([1; 32]))).to_vec();
+        vault.save().unwrap();
+        trust(&own, None, (None, None), &[], None).unwrap();
+        assert_eq!(Vault::open(&own).unwrap().officer.seen.len(), 3);
+        let said = trust(&own, None, (None, Some(9)), &[], None).unwrap();
+        assert!(said.contains("checkpoints forgotten: 1, still remembered: 2"), "{said}");
+        let seen: Vec<u64> = Vault::open(&own).unwrap().officer.seen.iter().map(|(size, _)| *size).collect();
+        assert_eq!(seen, [3, 9]);
+    }
 }

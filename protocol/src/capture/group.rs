@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     capture::files::AwaitedFile,
-    escrow::{DayReport, RecordLine, scope::Day, seal::Segment},
+    client::{AlarmKind, Halt},
+    escrow::{DayReport, Gap, RecordLine, record::GapReason, scope::Day, seal::Segment},
     ids::{DeviceId, Epoch, GroupId, HeaderHash, PolicyHash, RootHash, SegmentId, Seq, StatementLookup},
     mls::{GroupView, LeafView, SignedPolicy},
     time::Timestamp,
@@ -56,8 +57,10 @@ pub struct Place {
     pub epoch: Epoch,
     /// SHA-256 over the epoch's authenticator.
     pub authenticator: [u8; 32],
-    /// Whether the group cannot be read on.
-    pub stuck: bool,
+    /// Why the group cannot be read on, if it cannot.
+    pub stopped: Option<Stopped>,
+    /// The newest entries before it that are not archived: the first and the last.
+    pub missing: Option<(Seq, Seq)>,
     /// The policy that the group is under.
     pub policy: PolicyHash,
     /// When the leaf's keys were renewed; none if they are to be at once.
@@ -68,6 +71,46 @@ pub struct Place {
     pub reported: Option<u32>,
     /// Files that are not archived yet.
     pub files: Vec<AwaitedFile>,
+}
+
+/// Why a group is not read on, until the leaf is added again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stopped {
+    /// Why entries behind the last one that is archived are missing.
+    pub reason: GapReason,
+    /// Of entries that the relay has deleted: the first one that it has.
+    pub first_kept: Option<Seq>,
+}
+
+impl Stopped {
+    /// For a reason that holds until the leaf is added again.
+    pub(super) const fn by(reason: GapReason) -> Self {
+        Self { reason, first_kept: None }
+    }
+
+    /// What keeps the client machine from reading on.
+    pub(super) const fn halt(halt: Halt) -> Self {
+        match halt {
+            Halt::Removed => Self::by(GapReason::Removed),
+            Halt::Gone(first) => Self { reason: GapReason::Gone, first_kept: Some(first) },
+            Halt::Alarm(kind) => Self::by(match kind {
+                AlarmKind::Damaged => GapReason::StateLost,
+                AlarmKind::RelayRolledBack | AlarmKind::Fork | AlarmKind::AccessLost => GapReason::Withheld,
+                _ => GapReason::Stuck,
+            }),
+        }
+    }
+
+    /// What is missing when the leaf is in again: what the relay had deleted, and what could not be read after that.
+    pub(super) fn gaps(self, first: Seq, last: Seq) -> Vec<Gap> {
+        let Self { reason, first_kept } = self;
+        match first_kept.filter(|kept| first < *kept && *kept <= last) {
+            Some(kept) => {
+                vec![Gap { first, last: Seq(kept.0 - 1), reason }, Gap { first: kept, last, reason: GapReason::Stuck }]
+            }
+            None => vec![Gap { first, last, reason }],
+        }
+    }
 }
 
 /// A segment, as its row has it.
@@ -160,7 +203,7 @@ impl GroupArchive {
     /// There is something to state, soon.
     pub fn has_news(&mut self, now: Timestamp) {
         let soon = now.plus(STATE_AFTER);
-        self.state_at = Some(self.state_at.map_or(soon, |at| at.min(soon)));
+        self.state_at = Some(self.state_at.filter(|at| *at > now).map_or(soon, |at| at.min(soon)));
     }
 
     /// When something is to be done for the group.
@@ -177,7 +220,7 @@ impl GroupArchive {
     /// When the leaf's keys are renewed.
     pub fn renewal_due(&self) -> Option<Timestamp> {
         let due = self.place.renewed_at.map_or(Timestamp(0), |at| at.plus(RENEW_EVERY));
-        (!self.place.stuck).then_some(due)
+        self.place.stopped.is_none().then_some(due)
     }
 
     /// The report that the next entry belongs to. What comes after its day was reported belongs to the next report.

@@ -89,6 +89,12 @@ impl ArchiveLog {
         self.frontier.size()
     }
 
+    /// The key that signs it.
+    #[must_use]
+    pub fn public(&self) -> &[u8; 32] {
+        self.key.public()
+    }
+
     /// Appends an entry. False if the log is full or the entry too long, which no entry of this node is.
     pub fn append(&mut self, at: Timestamp, event: ArchiveEvent, rows: &mut Vec<RowWrite>) -> bool {
         let bytes = ArchiveEntry { at, event }.to_bytes();

@@ -6,15 +6,15 @@ use std::collections::{BTreeMap, VecDeque};
 
 use crate::{
     capture::{
-        group::{CloseReason, GroupArchive, OpenSegment, Place, STATE_EVERY, SegmentRecord},
-        log::ArchiveLog,
+        group::{CloseReason, GroupArchive, OpenSegment, Place, STATE_EVERY, SegmentRecord, Stopped},
+        log::{ArchiveLog, CHECKPOINT},
         office::Office,
     },
     client::{ClientFault, ClientMachine, Command, CommandId, Event, Heard, Input, Output, RowWrite, Space},
-    escrow::{ArchiveEvent, CaptureState, CaptureStatement, evidence},
+    escrow::{ArchiveEvent, CaptureState, CaptureStatement, evidence, record::GapReason},
     identity::{Chain, DeviceIdentity, DeviceKey},
     ids::{BlobName, GroupId, SegmentId},
-    merkle::Origin,
+    merkle::{Checkpoint, Origin},
     mls::Core,
     secret::Random,
     time::Timestamp,
@@ -101,7 +101,9 @@ impl EscrowMachine {
         let (mut clients, mut archive, mut records, mut left_open) =
             (Vec::new(), Vec::new(), BTreeMap::new(), Vec::new());
         let mut office = Office::default();
+        let mut has_device = false;
         for (space, row, value) in rows {
+            has_device |= space == Space::Device;
             match space {
                 Space::Archive => archive.push((row, value)),
                 Space::ArchiveGroup => {
@@ -154,6 +156,10 @@ impl EscrowMachine {
             events: Vec::new(),
             outputs: born.map(|row| Output::Persist(vec![row])).into_iter().collect(),
         };
+        if !has_device {
+            machine.begin_anew(&archive, now);
+        }
+        machine.lose_groups(now);
         if unclean {
             // escrow.renew.1: who copied the memory of the process before reads nothing that comes after.
             for group in machine.groups.values_mut() {
@@ -161,6 +167,35 @@ impl EscrowMachine {
             }
         }
         Ok(machine)
+    }
+
+    /// The rows are a backup's, or a folder's that has just been made: a client's own row is in no backup. What the log had
+    /// after the backup was made is gone, and that is said where nobody can take it back. (escrow.restore.2)
+    fn begin_anew(&mut self, archive: &[(Vec<u8>, Vec<u8>)], now: Timestamp) {
+        self.rows.push(self.client.device_row());
+        if self.log.size() == 0 {
+            return;
+        }
+        let note = archive.iter().find(|(key, _)| key == CHECKPOINT);
+        let shown = note.and_then(|(_, note)| Checkpoint::open(note, &self.origin, self.log.public()).ok());
+        let since = shown.map_or(Timestamp(0), |shown| shown.at());
+        self.append(ArchiveEvent::Restored { since }, now);
+    }
+
+    /// Groups that are archived and of which the client knows nothing. (escrow.restore.1)
+    fn lose_groups(&mut self, now: Timestamp) {
+        let lost = |(group, archive): &(&GroupId, &GroupArchive)| {
+            archive.place.stopped.is_none() && !self.client.knows_group(**group)
+        };
+        let lost: Vec<GroupId> = self.groups.iter().filter(lost).map(|(group, _)| *group).collect();
+        for group in lost {
+            if let Some(archive) = self.groups.get_mut(&group) {
+                archive.place.stopped = Some(Stopped::by(GapReason::StateLost));
+                let what = format!("the state of the group is lost; archived up to entry {}", archive.place.head.seq.0);
+                self.fault(group, what, now);
+            }
+            self.write_group(group);
+        }
     }
 
     /// Who this device is.
@@ -258,10 +293,10 @@ impl EscrowMachine {
                     self.began(group, head, epoch, &view, &authenticator, now);
                 }
                 Heard::Entry(entry) => self.entry(&entry, now),
-                Heard::Stopped { head, .. } => {
+                Heard::Stopped { head, halt, .. } => {
                     self.close(group, CloseReason::Stopped, now);
                     if let Some(archive) = self.groups.get_mut(&group) {
-                        archive.place.stuck = true;
+                        archive.place.stopped.get_or_insert(Stopped::halt(halt));
                         archive.state_at = Some(now);
                     }
                     self.fault(group, format!("the group cannot be read on after entry {}", head.seq.0), now);
@@ -369,12 +404,23 @@ impl EscrowMachine {
             .map(|(group, _)| *group)
             .collect();
         for group in due {
+            let can_be_added = self.client.can_be_added();
             let Some(archive) = self.groups.get_mut(&group) else { continue };
-            archive.state_at = Some(now.plus(STATE_EVERY));
             let place = &archive.place;
-            let state = if place.stuck { CaptureState::Stuck } else { CaptureState::Ok };
-            let statement =
+            let state = match place.stopped.map(|stopped| stopped.reason) {
+                None => CaptureState::Ok,
+                Some(GapReason::StateLost) => CaptureState::Lost,
+                Some(_) => CaptureState::Stuck,
+            };
+            if state == CaptureState::Lost && !can_be_added {
+                // escrow.restore.3: members would add it with a KeyPackage that it has lost.
+                archive.has_news(now);
+                continue;
+            }
+            archive.state_at = Some(now.plus(STATE_EVERY));
+            let mut statement =
                 CaptureStatement::new(place.lookup, place.head, place.epoch, place.authenticator, state, now);
+            statement.missing = place.missing;
             let (key, value) = (place.lookup.as_bytes().to_vec(), Some(statement.sign(&self.key)));
             self.rows.push(RowWrite { space: Space::Statement, key, value });
         }

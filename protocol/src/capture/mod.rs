@@ -10,3 +10,24 @@ pub mod office;
 pub mod seal_entry;
 
 pub use machine::EscrowMachine;
+
+use crate::rows::Space;
+
+/// What a backup of an escrow node has: who it is, and its archive. MLS state and all that a client keeps of its groups is in
+/// none, nor are retention keys. (escrow.backup.1)
+pub const BACKUP_SPACES: &[Space] = &[
+    Space::Host,
+    Space::Directory,
+    Space::Partner,
+    Space::Archive,
+    Space::ArchiveEntry,
+    Space::ArchiveGroup,
+    Space::Segment,
+    Space::Record,
+    Space::Report,
+    Space::Statement,
+    Space::Receipt,
+    Space::Lines,
+    Space::Office,
+    Space::Capture,
+];

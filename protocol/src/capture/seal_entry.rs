@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::{
     capture::{
-        group::{CloseReason, GroupArchive, OpenSegment, Place, SegmentRecord},
+        group::{CloseReason, GroupArchive, OpenSegment, Place, SegmentRecord, Stopped},
         machine::EscrowMachine,
     },
     client::{HeardChange, HeardEntry, Outcome, Space},
@@ -113,7 +113,8 @@ impl EscrowMachine {
             head: before.as_ref().map_or(Head::empty(group), |before| before.head),
             epoch: before.as_ref().map_or(Epoch(0), |before| before.epoch),
             authenticator: before.as_ref().map_or([0; 32], |before| before.authenticator),
-            stuck: false,
+            stopped: None,
+            missing: before.as_ref().and_then(|before| before.missing),
             policy,
             renewed_at: Some(now),
             day: before.as_ref().and_then(|before| before.day.clone()),
@@ -137,14 +138,14 @@ impl EscrowMachine {
         }
         // The newest entry is the commit that has brought this device in: what it did is in the members that follow.
         let last = Seq(head.seq.0.saturating_sub(1));
-        let reason = match &before {
-            Some(before) if before.stuck => GapReason::Stuck,
-            Some(_) => GapReason::Removed,
-            None => GapReason::BeforeJoining,
+        let why = match &before {
+            // Nothing that was read has ended it: what has was not served.
+            Some(before) => before.stopped.unwrap_or(Stopped::by(GapReason::Withheld)),
+            None => Stopped::by(GapReason::BeforeJoining),
         };
-        let gap = (last_read < last).then_some(Gap { first: last_read.next(), last, reason });
+        let gaps = if last_read < last { why.gaps(last_read.next(), last) } else { Vec::new() };
         if !self.open_segment(group, Epoch(epoch), now, true, now)
-            || gap.is_some_and(|gap| !self.gap(group, gap, Epoch(epoch), now))
+            || !gaps.iter().all(|gap| self.gap(group, *gap, Epoch(epoch), now))
         {
             if let Some(archive) = self.groups.get_mut(&group) {
                 archive.place = Place { day: archive.place.day.take(), ..unread };
@@ -156,7 +157,11 @@ impl EscrowMachine {
         {
             let report = archive.day(tenant, group, today);
             report.counts.commits = report.counts.commits.saturating_add(1);
-            report.gaps.extend(gap);
+            if let (Some(first), Some(last)) = (gaps.first(), gaps.last()) {
+                archive.place.missing = Some((first.first, last.last));
+            }
+            let report = archive.day(tenant, group, today);
+            report.gaps.extend(gaps);
         }
     }
 
@@ -173,7 +178,7 @@ impl EscrowMachine {
     /// An entry was read. (escrow.capture.1)
     pub(super) fn entry(&mut self, entry: &HeardEntry, now: Timestamp) {
         let (group, head) = (entry.group, entry.head);
-        if self.groups.get(&group).is_none_or(|archive| archive.place.stuck) {
+        if self.groups.get(&group).is_none_or(|archive| archive.place.stopped.is_some()) {
             return;
         }
         let day = Day::of(entry.received_at);
@@ -209,7 +214,7 @@ impl EscrowMachine {
     /// What is not archived must not look archived.
     pub(super) fn cannot_seal(&mut self, group: GroupId, now: Timestamp) {
         let Some(archive) = self.groups.get_mut(&group) else { return };
-        archive.place.stuck = true;
+        archive.place.stopped = Some(Stopped::by(GapReason::Stuck));
         archive.state_at = Some(now);
         let head = archive.place.head;
         self.close(group, CloseReason::Stopped, now);

@@ -251,6 +251,8 @@ pub struct ArchiveSummary {
     pub behind_since: Option<Timestamp>,
     /// How late that is: by an hour the user is warned; by a day nothing is sent in a group whose policy says `required`.
     pub lateness: Freshness,
+    /// The newest entries, first and last, that the escrow member says are not in the archive.
+    pub missing: Option<(Seq, Seq)>,
 }
 
 /// Why a group does not count as archived.
@@ -265,6 +267,10 @@ pub enum ArchiveTrouble {
     Unknown,
     /// It cannot go on, and is to be added again.
     Stuck,
+    /// It has lost its state, and is to be added again.
+    StateLost,
+    /// It states less than it has stated before: it goes on from a backup that is older.
+    SetBack,
     /// It is behind what this device has read.
     Behind,
     /// It states an entry that this device was not shown: the relay may be withholding.
@@ -280,6 +286,8 @@ impl ArchiveTrouble {
             Self::Unusable(_) => "unusable",
             Self::Unknown => "unknown",
             Self::Stuck => "stuck",
+            Self::StateLost => "state_lost",
+            Self::SetBack => "set_back",
             Self::Behind => "behind",
             Self::Ahead => "ahead",
         }
@@ -293,6 +301,8 @@ impl core::fmt::Display for ArchiveTrouble {
             Self::Unusable(reason) => return write!(f, "the escrow node's answer cannot be used: {reason}"),
             Self::Unknown => "the escrow node does not know the group",
             Self::Stuck => "the escrow member cannot read on, and is added again",
+            Self::StateLost => "the escrow member has lost its state, and is added again",
+            Self::SetBack => "what the escrow node had archived last is lost: it goes on from an older backup",
             Self::Behind => "the escrow node has not archived what was sent",
             Self::Ahead => "the escrow node has archived what this device was not shown",
         })
@@ -557,6 +567,15 @@ pub enum Event {
     ArchiveFollowed {
         /// The group.
         group: GroupId,
+    },
+    /// Entries of a group are not in its archive: the escrow member says so. What their authors have sent again since is.
+    NotArchived {
+        /// The group.
+        group: GroupId,
+        /// The first of them.
+        first: Seq,
+        /// The last of them.
+        last: Seq,
     },
     /// An account was added.
     MemberAdded {

@@ -69,8 +69,14 @@ pub(super) struct ArchiveRecord {
     silent_since: Option<Timestamp>,
     /// What the host was told.
     told: Freshness,
+    /// The newest entries that it has stated as missing.
+    missing: Option<(Seq, Seq)>,
+    /// Whether it has stated less than it had before, and has not caught up since.
+    set_back: bool,
     /// The commit that brought the escrow member's leaf in, and when this device read it.
     leaf_since: (Seq, Timestamp),
+    /// Whether that commit has added it again.
+    leaf_again: bool,
     /// The first place at which the present escrow member was in the group, as far as this device knows.
     member_since: Seq,
 }
@@ -179,8 +185,8 @@ impl ArchiveWatch {
     }
 
     fn summary(&self) -> ArchiveSummary {
-        let ArchiveRecord { archived, compared_at, behind_since, told, .. } = self.record;
-        ArchiveSummary { archived, compared_at, behind_since, lateness: told }
+        let ArchiveRecord { archived, compared_at, behind_since, told, missing, .. } = self.record;
+        ArchiveSummary { archived, compared_at, behind_since, lateness: told, missing }
     }
 }
 
@@ -230,7 +236,10 @@ impl ClientMachine {
             behind_since: None,
             silent_since: None,
             told: Freshness::Fresh,
+            missing: None,
+            set_back: false,
             leaf_since: (seq, now),
+            leaf_again: false,
             member_since: seq,
         };
         let first = now.plus(ASK_AFTER_OWN).plus(spread);
@@ -275,6 +284,7 @@ impl ClientMachine {
         let known = merged.before.leaves.contains_key(&escrow);
         let Some(watch) = slot.archive.as_mut().filter(|_| !known || merged.added.contains(&escrow)) else { return };
         watch.record.leaf_since = (place, now);
+        watch.record.leaf_again = known;
         if !known {
             watch.record.member_since = place;
         }
@@ -435,12 +445,15 @@ impl ClientMachine {
             Answer::Silent => ArchiveTrouble::Silent,
             Answer::Unusable(reason) => ArchiveTrouble::Unusable(reason.clone()),
             Answer::Unknown => ArchiveTrouble::Unknown,
+            Answer::Stated(statement) if watch.record.archived > Some(statement.head.seq) => ArchiveTrouble::SetBack,
+            Answer::Stated(statement) if statement.state == CaptureState::Lost => ArchiveTrouble::StateLost,
             Answer::Stated(statement) if statement.state == CaptureState::Stuck => ArchiveTrouble::Stuck,
             Answer::Stated(statement) if statement.head.seq > own => ArchiveTrouble::Ahead,
             Answer::Stated(_) => ArchiveTrouble::Behind,
         };
         if let Answer::Stated(statement) = &answer {
             self.compare(id, statement, now);
+            self.hear_missing(id, statement.missing);
         }
         self.heal_escrow(id, &answer, now);
         self.judge_lateness(id, Some(trouble), now);
@@ -514,8 +527,10 @@ impl ClientMachine {
             return;
         }
         let Some(read) = watch.read.get(&stated) else {
-            // From before this device was a member; or the node has lost what it had.
+            // From before this device was a member; or the node has lost what it had. (evidence.back.1)
             if watch.record.archived.is_some_and(|archived| stated < archived) {
+                watch.record.archived = Some(stated);
+                watch.record.set_back = true;
                 watch.record.behind_since.get_or_insert(now);
             }
             return;
@@ -533,10 +548,21 @@ impl ClientMachine {
         let later = watch.read.split_off(&stated);
         let done = core::mem::replace(&mut watch.read, later);
         watch.record.behind_since = watch.read.values().nth(1).map(|read| read.at);
+        watch.record.set_back &= watch.record.behind_since.is_some();
         for seq in done.into_keys() {
             self.write(RowWrite { space: Space::Archived, key: entry_key(id, seq), value: None });
         }
         self.write_archive(id);
+    }
+
+    /// evidence.missing.1: what is not in the archive is told, once, to whom it was in the group.
+    fn hear_missing(&mut self, id: GroupId, missing: Option<(Seq, Seq)>) {
+        let Some(watch) = self.groups.get_mut(&id).and_then(|slot| slot.archive.as_mut()) else { return };
+        let known = core::mem::replace(&mut watch.record.missing, missing);
+        let concerns = |last: Seq| known != missing && last >= watch.record.member_since;
+        if let Some((first, last)) = missing.filter(|(_, last)| concerns(*last)) {
+            self.tell(&Event::NotArchived { group: id, first, last });
+        }
     }
 
     /// evidence.heal.1: an escrow member that cannot go on is added again, as any member that says so.
@@ -546,8 +572,11 @@ impl ClientMachine {
         let (added, at) = watch.record.leaf_since;
         let age = now.since(at);
         let (place, stuck) = match answer {
-            Answer::Stated(statement) if statement.state == CaptureState::Stuck => {
-                (statement.head.seq, age >= READD_UNREAD_AFTER || (age >= READD_AFTER && statement.head.seq >= added))
+            Answer::Stated(statement) if statement.state != CaptureState::Ok => {
+                // A node that loses its state once and again is added again as seldom as one that is stuck.
+                let at_once = statement.state == CaptureState::Lost && !watch.record.leaf_again;
+                let has_read = statement.head.seq >= added;
+                (statement.head.seq, age >= READD_UNREAD_AFTER || (has_read && (at_once || age >= READD_AFTER)))
             }
             Answer::Unknown => (added, age >= READD_UNREAD_AFTER),
             _ => return,
@@ -576,6 +605,7 @@ impl ClientMachine {
             (Some(since), Some(silent)) if watch.silent >= SILENT_MIN => lateness(since.max(silent), now).max(told),
             (Some(_), Some(_)) => told,
         };
+        let late = if watch.record.set_back { late.max(Freshness::Aging) } else { late };
         let (since, caught_up) = (watch.record.behind_since, late == Freshness::Fresh);
         if late == told || (trouble.is_none() && !caught_up) {
             return;

@@ -8,7 +8,7 @@ use crate::{
     client::{
         api::{AlarmKind, Event, GroupStatus, Message, message_key},
         escrow::{is_alone, is_last_device},
-        listen::Outcome,
+        listen::{Halt, Outcome},
         machine::{ClientMachine, GAP_AGAIN, GroupSlot, Opening, RETRY_AFTER, Request, UNSERVED_AFTER},
         record::{ChainRecord, Follow},
     },
@@ -109,10 +109,10 @@ impl ClientMachine {
         let (kind, reason) = match refusal {
             Refusal::UnknownGroup => (AlarmKind::RelayRolledBack, "the relay has lost the group"),
             Refusal::TokenRefused => (AlarmKind::AccessLost, "the relay does not accept this device's access token"),
-            Refusal::Gone { .. } => (
-                AlarmKind::TooLongAway,
-                "this device was away for longer than the relay keeps entries: it must be added again",
-            ),
+            Refusal::Gone { first } => {
+                let reason = "this device was away for longer than the relay keeps entries: it must be added again";
+                return self.halt(id, AlarmKind::TooLongAway, reason, Halt::Gone(*first));
+            }
             _ => return,
         };
         self.alarm(id, kind, reason);
@@ -147,12 +147,16 @@ impl ClientMachine {
     }
 
     pub(super) fn alarm(&mut self, id: GroupId, kind: AlarmKind, reason: &str) {
+        self.halt(id, kind, reason, Halt::Alarm(kind));
+    }
+
+    fn halt(&mut self, id: GroupId, kind: AlarmKind, reason: &str, halt: Halt) {
         let Some(slot) = self.groups.get_mut(&id) else { return };
         if slot.record.alarm.is_none() {
             slot.record.alarm = Some(kind);
             slot.dirty = true;
             self.tell(&Event::Alarm { group: id, kind, reason: reason.to_owned() });
-            self.heard_end(id, reason);
+            self.heard_end(id, halt);
         }
     }
 
@@ -263,7 +267,7 @@ impl ClientMachine {
         let out = slot.group.is_none();
         self.heard_entry(id, &entry, head, epoch);
         if out {
-            self.heard_end(id, "this device was removed from the group");
+            self.heard_end(id, Halt::Removed);
             return Err(Stop::Group);
         }
         self.entry_read(id, now);

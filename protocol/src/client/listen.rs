@@ -7,8 +7,11 @@
 use std::sync::Arc;
 
 use crate::{
-    client::{api::Event, machine::ClientMachine},
-    ids::GroupId,
+    client::{
+        api::{AlarmKind, Event},
+        machine::ClientMachine,
+    },
+    ids::{GroupId, Seq},
     mls::{Charter, Group, GroupState, GroupView, LeafView, Merged, ProcessError, SignedPolicy},
     time::Timestamp,
     wire::{
@@ -36,15 +39,26 @@ pub enum Heard {
     },
     /// An entry was read.
     Entry(HeardEntry),
-    /// This device cannot read the group on: why, in words. It goes on with `Began`, if it does.
+    /// This device cannot read the group on. It goes on with `Began`, if it does.
     Stopped {
         /// The group.
         group: GroupId,
         /// The newest entry that was heard.
         head: Head,
-        /// Why.
-        reason: String,
+        /// What keeps it from that.
+        halt: Halt,
     },
+}
+
+/// What keeps a device from reading a group on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Halt {
+    /// It was removed, by the newest entry that it heard.
+    Removed,
+    /// The alarm that it has raised.
+    Alarm(AlarmKind),
+    /// The relay has deleted what comes next: its first entry is this one.
+    Gone(Seq),
 }
 
 /// An entry of a group's log, as it was read.
@@ -116,6 +130,18 @@ pub(super) struct Listening {
 }
 
 impl ClientMachine {
+    /// Whether this device is, or was, in a group, as far as its rows know.
+    #[must_use]
+    pub fn knows_group(&self, group: GroupId) -> bool {
+        self.groups.contains_key(&group)
+    }
+
+    /// Whether the relay has KeyPackages of this device whose private parts are here.
+    #[must_use]
+    pub const fn can_be_added(&self) -> bool {
+        self.device.last_resort
+    }
+
     /// A group as it is on this device; none if it is not a member.
     #[must_use]
     pub fn view(&self, group: GroupId) -> Option<&GroupView> {
@@ -192,9 +218,9 @@ impl ClientMachine {
         });
     }
 
-    pub(super) fn heard_end(&mut self, id: GroupId, reason: &str) {
+    pub(super) fn heard_end(&mut self, id: GroupId, halt: Halt) {
         let Some(slot) = self.groups.get(&id) else { return };
         let Some(listening) = &mut self.listening else { return };
-        listening.heard.push(Heard::Stopped { group: id, head: slot.record.head, reason: reason.to_owned() });
+        listening.heard.push(Heard::Stopped { group: id, head: slot.record.head, halt });
     }
 }

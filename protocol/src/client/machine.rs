@@ -487,6 +487,11 @@ impl ClientMachine {
         }
     }
 
+    /// The row of the device itself: no backup has it.
+    pub(crate) fn device_row(&self) -> RowWrite {
+        RowWrite { space: Space::Device, key: Vec::new(), value: Some(encode(&self.device)) }
+    }
+
     fn members(&self, group: GroupId) -> Result<Vec<MemberSummary>, ClientFault> {
         let slot = self.groups.get(&group).ok_or(ClientFault::UnknownGroup)?;
         let group = slot.group.as_ref().ok_or(ClientFault::NotMember)?;
@@ -720,7 +725,7 @@ impl ClientMachine {
             }
         }
         if core::mem::take(&mut self.device_dirty) {
-            delta.push(RowWrite { space: Space::Device, key: Vec::new(), value: Some(encode(&self.device)) });
+            delta.push(self.device_row());
         }
         if !delta.is_empty() {
             self.outputs.push_back(Output::Persist(delta));

@@ -25,7 +25,7 @@ pub use api::{
     DirectorySummary, Event, GroupStatus, GroupSummary, Input, MemberSummary, Message, Output, Partner, PolicySummary,
     Reply, StateChange, message_key,
 };
-pub use listen::{Heard, HeardChange, HeardEntry, Outcome};
+pub use listen::{Halt, Heard, HeardChange, HeardEntry, Outcome};
 pub use machine::ClientMachine;
 
 pub use crate::rows::{RowWrite, Space};

@@ -143,6 +143,11 @@ pub enum ArchiveEvent {
         /// Hash of the ceremony's certificate.
         certificate: DocumentHash,
     },
+    /// 14: the node goes on from a backup: what the log had after it was made is gone.
+    Restored {
+        /// When the newest checkpoint was signed that the backup has.
+        since: Timestamp,
+    },
     /// A kind that this version does not know.
     Unknown {
         /// Its number.
@@ -260,6 +265,7 @@ impl ArchiveEntry {
             E::Expired { retention, month, segments, list } => (11, encode(&(retention, month, segments, list))),
             E::Fault { group, what } => (12, encode(&(group, what))),
             E::KeyMade { generation, key, certificate } => (13, encode(&(generation, key, certificate))),
+            E::Restored { since } => (14, encode(since)),
             E::Unknown { kind, content } => (*kind, content.0.clone()),
         };
         encode(&Raw { version: VERSION, at: self.at, kind, content: Blob(content) })
@@ -338,6 +344,7 @@ fn event(kind: u16, content: Blob) -> Result<ArchiveEvent, Malformed> {
             let (generation, key, certificate) = decode_exact(WHAT, &content)?;
             E::KeyMade { generation, key, certificate }
         }
+        14 => E::Restored { since: decode_exact(WHAT, &content)? },
         kind => E::Unknown { kind, content },
     })
 }

@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     identity::{DeviceKey, Purpose, verify_signature},
-    ids::{Epoch, StatementLookup},
+    ids::{Epoch, Seq, StatementLookup},
     limits::STATEMENT_BYTES_MAX,
     time::Timestamp,
     wire::{Blob, decode_exact, encode, relay::Head},
@@ -40,6 +40,8 @@ pub enum CaptureState {
     Ok,
     /// 1: it cannot, and has to be added again.
     Stuck,
+    /// 2: it has lost its state, and has to be added again.
+    Lost,
 }
 
 /// Up to where a group is archived.
@@ -56,6 +58,8 @@ pub struct CaptureStatement {
     pub authenticator: [u8; 32],
     /// Whether the escrow member goes on.
     pub state: CaptureState,
+    /// The newest entries before the head that are not archived: the first and the last of them.
+    pub missing: Option<(Seq, Seq)>,
     /// When, by the escrow node's clock.
     pub at: Timestamp,
 }
@@ -79,7 +83,7 @@ pub enum StatementError {
 }
 
 impl CaptureStatement {
-    /// A statement of this version.
+    /// A statement of this version, in which nothing is missing.
     #[must_use]
     pub fn new(
         lookup: StatementLookup,
@@ -89,7 +93,7 @@ impl CaptureStatement {
         state: CaptureState,
         at: Timestamp,
     ) -> Self {
-        Self { version: VERSION, lookup, head, epoch, authenticator, state, at }
+        Self { version: VERSION, lookup, head, epoch, authenticator, state, missing: None, at }
     }
 
     /// Signs it with the escrow device's key: the statement and the signature, each with its length.
@@ -112,7 +116,8 @@ impl CaptureStatement {
         let (signed, signature): (Blob, Blob) =
             decode_exact("a capture statement", bytes).map_err(|_| StatementError::Encoding)?;
         let statement: Self = decode_exact("a capture statement", &signed).map_err(|_| StatementError::Encoding)?;
-        if statement.version != VERSION {
+        let fits = |(first, last): (Seq, Seq)| first <= last && last < statement.head.seq;
+        if statement.version != VERSION || !statement.missing.is_none_or(fits) {
             return Err(StatementError::Encoding);
         }
         if !verify_signature(key, Purpose::CaptureStatement, &signed, &signature) {

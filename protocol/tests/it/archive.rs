@@ -22,7 +22,7 @@ const NAMES: [&str; 3] = ["ana", "bo", "li"];
 const MINUTE: u64 = 60_000;
 const HOUR: u64 = 60 * MINUTE;
 
-fn checked(archived: &mut Archived, name: &str) -> ArchiveSummary {
+pub fn checked(archived: &mut Archived, name: &str) -> ArchiveSummary {
     let id = archived.net.command(name, Command::CheckArchive { group: archived.group });
     archived.net.run_for(10);
     match &archived.net.nodes[name].done[&id] {
@@ -31,7 +31,7 @@ fn checked(archived: &mut Archived, name: &str) -> ArchiveSummary {
     }
 }
 
-fn receipt(archived: &mut Archived, name: &str, message: &Message) -> Result<ArchiveReceipt, ClientFault> {
+pub fn receipt(archived: &mut Archived, name: &str, message: &Message) -> Result<ArchiveReceipt, ClientFault> {
     let place = Head { seq: message.seq, hash: message.head };
     receipt_of(archived, name, place, message.received_at)
 }
@@ -51,7 +51,7 @@ fn receipt_of(
     })
 }
 
-fn said(archived: &Archived, name: &str, text: &str) -> Message {
+pub fn said(archived: &Archived, name: &str, text: &str) -> Message {
     let history = archived.net.history(name, archived.group);
     let mut found = history.into_iter().filter(|message| message.body == Body::Text(text.to_owned()));
     let message = found.next().unwrap();

@@ -28,6 +28,8 @@ mod own_devices;
 mod partners;
 mod relay;
 mod repeat;
+#[cfg(feature = "single-dealer")]
+mod restore;
 mod revocation;
 mod roles;
 mod store;

@@ -495,6 +495,21 @@ impl Net {
         self.connect(copy);
     }
 
+    /// The device's folder is another one at its next start.
+    pub fn put_rows(&mut self, name: &str, rows: Rows) {
+        self.nodes.get_mut(name).unwrap().rows = rows;
+    }
+
+    /// The relay deletes the entries that there are.
+    pub fn expire_entries(&mut self) {
+        let op = StoreOp::Expire {
+            entries_before: self.now.plus(Duration::from_millis(1)),
+            append_ids_before: self.now,
+            traces_before: self.now,
+        };
+        self.store.apply(&[op], self.now).unwrap();
+    }
+
     /// The device goes back to an older copy of its folder, which [`Self::rows`] gave.
     pub fn restore(&mut self, name: &str, rows: Rows) {
         self.cut(name);
@@ -824,11 +839,7 @@ impl Net {
 
     /// The newest place in a group's log.
     pub fn newest(&mut self, group: GroupId) -> Seq {
-        let (from, to) = (Seq(1), Seq(u64::MAX));
-        let read = StoreOp::Read { group, from, to, entries_max: usize::MAX, bytes_max: usize::MAX };
-        let replies = self.store.apply(&[read], self.now).unwrap();
-        let [StoreReply::Entries(Ok(entries))] = replies.as_slice() else { panic!("no entries") };
-        entries.last().unwrap().seq
+        self.store.entries(group).last().unwrap().seq
     }
 
     /// How many commits a group's log holds.

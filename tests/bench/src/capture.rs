@@ -150,7 +150,7 @@ impl Desk {
     /// The node has every entry, and nothing was skipped.
     fn check(&self) -> Outcome<()> {
         let place: Place = decode_exact("the archive of a group", &self.node.place)?;
-        let whole = place.head == self.head && !place.stuck;
+        let whole = place.head == self.head && place.stopped.is_none();
         if whole {
             Ok(())
         } else {

@@ -272,7 +272,7 @@ impl Stage {
         loop {
             let place = node.groups().await?.into_iter().find(|(group, _)| *group == self.group);
             let (_, place) = place.ok_or("broken: the node has lost the group")?;
-            if place.stuck {
+            if place.stopped.is_some() {
                 return Err("broken: the node is stuck".into());
             }
             if place.head.seq != last {

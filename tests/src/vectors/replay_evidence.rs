@@ -68,6 +68,7 @@ fn event(event: &ArchiveEvent) -> Result<Value, String> {
         E::KeyMade { generation, key, certificate } => json!({"key_made": {
             "generation": generation, "key": hex(key.0), "certificate": hex(certificate.0),
         }}),
+        E::Restored { since } => json!({"restored": {"since": since.0}}),
         E::Unknown { kind, content } => json!({"unknown": {"kind": kind, "content": hex(&**content)}}),
         other => return Err(format!("no words for {other:?}")),
     })
@@ -97,8 +98,12 @@ pub(super) fn statement(input: &Value) -> Result<Outcome, String> {
     Ok(match CaptureStatement::open(&bytes(input, "bytes")?, &array(input, "key")?, lookup) {
         Ok(statement) => Outcome::ok(json!({
             "lookup": hex(lookup.0), "head": json::head(&statement.head), "epoch": statement.epoch.0,
-            "authenticator": hex(statement.authenticator), "stuck": statement.state == CaptureState::Stuck,
-            "at": statement.at.0,
+            "authenticator": hex(statement.authenticator), "state": match statement.state {
+                CaptureState::Ok => "ok",
+                CaptureState::Stuck => "stuck",
+                CaptureState::Lost => "lost",
+            },
+            "missing": statement.missing.map(|(first, last)| [first.0, last.0]), "at": statement.at.0,
         })),
         Err(StatementError::Size) => Outcome::refused("size"),
         Err(StatementError::Encoding) => Outcome::refused("encoding"),

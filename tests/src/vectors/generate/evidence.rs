@@ -93,6 +93,7 @@ fn entries(set: &mut Set) {
         ),
         ("fault", fault(FAULT_BYTES_MAX)),
         ("key-made", ArchiveEvent::KeyMade { generation: 1, key: ArchiveKeyHash([0xbb; 32]), certificate: document }),
+        ("restored", ArchiveEvent::Restored { since: NOW }),
         ("unknown", ArchiveEvent::Unknown { kind: 999, content: Blob(vec![1]) }),
     ];
     for (name, event) in events {
@@ -202,6 +203,15 @@ fn statements(set: &mut Set) {
     let good = made(CaptureState::Ok).sign(&key);
     add("ok", "archived up to place 14", nonce, &good, "ok");
     add("stuck", "the escrow member cannot go on", nonce, &made(CaptureState::Stuck).sign(&key), "ok");
+    add("lost", "the escrow member has lost its state", nonce, &made(CaptureState::Lost).sign(&key), "ok");
+    let missing = |first: u64, last: u64| {
+        let mut statement = made(CaptureState::Ok);
+        statement.missing = Some((Seq(first), Seq(last)));
+        statement.sign(&key)
+    };
+    add("missing", "places 7 to 13 are not archived", nonce, &missing(7, 13), "ok");
+    add("bad-missing", "what is missing ends before it begins", nonce, &missing(8, 7), "encoding");
+    add("bad-missing-head", "the newest archived place is missing", nonce, &missing(7, 14), "encoding");
     let mut long = good.clone();
     long.resize(STATEMENT_BYTES_MAX + 1, 0);
     add("bad-long", "longer than any statement", nonce, &long, "size");

@@ -205,7 +205,7 @@ impl World {
                 _ => {}
             }
         }
-        if place.head != head || place.stuck {
+        if place.head != head || place.stopped.is_some() {
             return wrong(format!("the log reaches {}, and the archive {}", head.seq, place.head.seq));
         }
         let reports: Vec<DayReport> = rows_of(rows, Space::Report)

@@ -100,7 +100,7 @@ pub async fn endpoint(node: &Node, address: Option<SocketAddr>) -> Endpoint {
 }
 
 /// What a member's client says of the archive, once it says this.
-async fn says(client: &Client, group: GroupId, said: impl Fn(&ArchiveSummary) -> bool) -> ArchiveSummary {
+pub async fn says(client: &Client, group: GroupId, said: impl Fn(&ArchiveSummary) -> bool) -> ArchiveSummary {
     let asking = async {
         loop {
             let summary = client.archive(group).await.unwrap();
@@ -128,7 +128,7 @@ pub async fn archived(node: &Node, group: GroupId, found: impl Fn(&Place) -> boo
 }
 
 /// All records of the archive but lists of members, opened by two of the seats, in the order of the group's log.
-async fn records(node: &Node, key: &ArchiveKey, shares: &[KeyShare]) -> Vec<Record> {
+pub async fn records(node: &Node, key: &ArchiveKey, shares: &[KeyShare]) -> Vec<Record> {
     let mut all = Vec::new();
     for (id, segment) in node.segments().await.unwrap() {
         let header = node.header(&segment).unwrap();
@@ -147,7 +147,7 @@ async fn records(node: &Node, key: &ArchiveKey, shares: &[KeyShare]) -> Vec<Reco
     all
 }
 
-fn texts(records: &[Record]) -> Vec<String> {
+pub fn texts(records: &[Record]) -> Vec<String> {
     let text = |record: &Record| match &record.body {
         RecordBody::Message { envelope, .. } => match Envelope::from_bytes(envelope).unwrap().body {
             Body::Text(text) => Some(text),

@@ -13,6 +13,7 @@ mod escrow_cli;
 mod officers;
 mod partners;
 mod refusals;
+mod restore;
 mod revocation;
 mod sdk;
 mod terminals;
