@@ -53,7 +53,7 @@ pub use chancery_protocol::{
     error::Refusal,
     identity::{
         Authority, Contact, ContactError, Domain, Freshness, Handle, Invitee, Organisation, Role,
-        directory::SplitEvidence,
+        directory::{PolicyStanding, SplitEvidence},
     },
     ids::{AccountId, DeviceId, EventId, GroupId, HeadHash, MessageId, NoticeHash, RootHash, Seq},
     mls::{

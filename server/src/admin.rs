@@ -2,13 +2,19 @@
 //!
 //! This module does not speak to the server: a running one notices changes by itself, within about a second.
 
-use std::net::SocketAddr;
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
 
 use chancery_protocol::{
     identity::{
-        Domain, Handle, Organisation, Role, Ticket, TicketKind, certificate::root_hash, issue::server_certificate,
+        Domain, Handle, Organisation, Role, Ticket, TicketKind,
+        certificate::{named_log_key, root_hash},
+        issue::server_certificate,
     },
     ids::{AccountId, DeviceId, RootHash, SpkiPin},
+    mls::SignedPolicy,
     time::Timestamp,
     wire::registrar::Place,
 };
@@ -21,10 +27,15 @@ use crate::{
     registrar::{
         devices::DeviceRow,
         partners::{Added, PartnerRow},
+        policies::{PolicyRow, Published},
         store::{AccountRow, RegistrarStore},
     },
     store::OpenError,
 };
+
+/// How long a running registrar is given to sign what was published, and how often that is looked for.
+const SIGNS_WITHIN: Duration = Duration::from_secs(3);
+const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// Something could not be done.
 #[derive(Debug, thiserror::Error)]
@@ -62,6 +73,40 @@ pub enum AdminError {
         /// The root in the file.
         root: RootHash,
     },
+    /// The policy is of another organisation.
+    #[error("this policy is of another organisation, whose root is {0}: publish it at that one's registrar")]
+    PolicyForeign(RootHash),
+    /// The organisation has no directory.
+    #[error("this organisation's issuing certificate names no directory key: there is no directory to publish it in")]
+    NoDirectory,
+    /// The policy is not the next version.
+    #[error(
+        "version {version} of the policy {id} does not follow version {newest}, the newest one that is published: publish \
+         each version in order, as `chancery-escrow policy` has signed it after the one before"
+    )]
+    PolicyOutOfOrder {
+        /// Name of the policy.
+        id: String,
+        /// Its version.
+        version: u64,
+        /// The newest version that is published.
+        newest: u64,
+    },
+    /// The archive key contradicts one that is published.
+    #[error(
+        "the archive key of the policy {id} contradicts what is published: generation {generation}, opened by {quorum} of \
+         {seats} seats. Another key needs the next generation, and a key keeps its generation, quorum and seats"
+    )]
+    PolicyOtherKey {
+        /// Name of the policy.
+        id: String,
+        /// The generation that is published.
+        generation: u32,
+        /// Its quorum.
+        quorum: u8,
+        /// Its seats.
+        seats: u8,
+    },
     /// The registrar is another node.
     #[error("this is a relay without a registrar: accounts and devices are administered where the registrar is")]
     NoRegistrar,
@@ -92,6 +137,7 @@ pub struct Admin {
     store: RegistrarStore,
     tenant: RootHash,
     server: SpkiPin,
+    has_directory: bool,
     clock: Clock,
 }
 
@@ -109,8 +155,10 @@ impl Admin {
         let key = keys::read_key(&config.server_key(), "server")?;
         let clock = Clock::default();
         let (_, server) = server_certificate(&key, clock.now()).map_err(|_| AdminError::Certificate)?;
+        let issuing = chain.first().ok_or(AdminError::Certificate)?;
+        let has_directory = named_log_key(issuing).map_err(|_| AdminError::Certificate)?.is_some();
         let store = RegistrarStore::open(&config.registrar_database())?;
-        Ok(Self { config: config.clone(), store, tenant, server, clock })
+        Ok(Self { config: config.clone(), store, tenant, server, has_directory, clock })
     }
 
     /// The organisation.
@@ -273,6 +321,57 @@ impl Admin {
     /// What goes wrong.
     pub fn partners(&self) -> Result<Vec<PartnerRow>, AdminError> {
         Ok(self.store.partners()?)
+    }
+
+    /// Writes an escrow policy into the directory, so that the organisation's people may bring it into groups; false if it
+    /// was there before. Its certificate under this organisation's root, and its signature, have been verified: there is no
+    /// [`SignedPolicy`] without. Returns when a running registrar has signed the directory with it, or after three seconds:
+    /// clients find it then. (directory.policy.1)
+    ///
+    /// # Errors
+    /// `PolicyForeign`, `NoDirectory`, `PolicyOutOfOrder`, `PolicyOtherKey`, and what goes wrong.
+    pub fn publish_policy(&mut self, signed: &SignedPolicy) -> Result<bool, AdminError> {
+        let policy = signed.policy();
+        if policy.tenant != self.tenant {
+            return Err(AdminError::PolicyForeign(policy.tenant));
+        }
+        if !self.has_directory {
+            return Err(AdminError::NoDirectory);
+        }
+        match self.store.publish_policy(signed, self.clock.now())? {
+            Published::Done => {
+                self.await_signature()?;
+                Ok(true)
+            }
+            Published::Already => Ok(false),
+            Published::OutOfOrder(newest) => Err(AdminError::PolicyOutOfOrder {
+                id: policy.id.clone(),
+                version: policy.version,
+                newest: newest.version,
+            }),
+            Published::OtherKey(listed) => Err(AdminError::PolicyOtherKey {
+                id: listed.id,
+                generation: listed.generation,
+                quorum: listed.quorum,
+                seats: listed.seats,
+            }),
+        }
+    }
+
+    fn await_signature(&self) -> Result<(), AdminError> {
+        let began = Instant::now();
+        while !self.store.is_signed()? && began.elapsed() < SIGNS_WITHIN {
+            std::thread::sleep(LOOK_EVERY);
+        }
+        Ok(())
+    }
+
+    /// All escrow policies in the directory, the oldest first.
+    ///
+    /// # Errors
+    /// What goes wrong.
+    pub fn policies(&self) -> Result<Vec<PolicyRow>, AdminError> {
+        Ok(self.store.policies()?)
     }
 
     /// What this organisation serves at `https://DOMAIN/.well-known/chancery`, for partners to pin.

@@ -1,4 +1,4 @@
-//! The command line: `init`, `serve`, `account`, `device`, `partner`, `well-known`.
+//! The command line: `init`, `serve`, `account`, `device`, `partner`, `policy`, `well-known`.
 //!
 //! This module does not do the work; it says what was done, or what to do next.
 
@@ -7,7 +7,8 @@ use std::{ffi::OsString, net::SocketAddr, num::NonZeroU32, path::PathBuf};
 use chancery_protocol::{
     identity::{Domain, Handle, Organisation, Role, Ticket},
     ids::{AccountId, DeviceId},
-    limits::ORGANISATION_BYTES_MAX,
+    limits::{ORGANISATION_BYTES_MAX, POLICY_BYTES_MAX},
+    mls::SignedPolicy,
     time::Timestamp,
 };
 use clap::{Args, Parser, Subcommand};
@@ -15,7 +16,7 @@ use serde_json::{Value, json};
 
 use crate::{
     Admin, Clock, Config, InitOptions, NodeReport, Server, init, init_apart, log,
-    registrar::{devices::DeviceRow, partners::PartnerRow, store::AccountRow},
+    registrar::{devices::DeviceRow, partners::PartnerRow, policies::PolicyRow, store::AccountRow},
 };
 
 const EXIT_CODES: &str = "Exit codes: 0 done; 1 not done, the message says what to do; 2 wrong usage; \
@@ -68,6 +69,9 @@ enum Command {
     /// Other organisations whose devices may use the relay; works while the server runs
     #[command(subcommand)]
     Partner(Partner),
+    /// Escrow policies in the directory, which groups may be under; works while the server runs
+    #[command(subcommand)]
+    Policy(Policy),
     /// Print what a web server serves at https://DOMAIN/.well-known/chancery, for partners
     WellKnown {
         /// Domain of this organisation
@@ -185,6 +189,22 @@ enum Partner {
     },
 }
 
+#[derive(Debug, Subcommand)]
+enum Policy {
+    /// Show a signed escrow policy to the whole organisation; before that no client brings it into a group
+    Publish {
+        /// Signed policy, from `chancery-escrow policy sign`; - for standard input
+        file: PathBuf,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// List published policies
+    List {
+        #[command(flatten)]
+        common: Common,
+    },
+}
+
 /// Why a command ended.
 struct Ended {
     code: u8,
@@ -219,6 +239,7 @@ pub fn run_cli(args: impl IntoIterator<Item = OsString>) -> u8 {
         Command::Account(command) => run_account(command),
         Command::Device(command) => run_device(command),
         Command::Partner(command) => run_partner(command),
+        Command::Policy(command) => run_policy(command),
         Command::WellKnown { domain, place } => run_well_known(domain, &place),
     };
     match ended {
@@ -430,7 +451,7 @@ fn run_device(command: Device) -> Result<(), Ended> {
 fn run_partner(command: Partner) -> Result<(), Ended> {
     match command {
         Partner::Add { file, connections, common } => {
-            let organisation = Organisation::from_json(&read(&file)?)?;
+            let organisation = Organisation::from_json(&read(&file, ORGANISATION_BYTES_MAX)?)?;
             open(&common)?.add_partner(&organisation, connections.get())?;
             let (domain, root) = (&organisation.domain, organisation.root);
             if common.json {
@@ -461,6 +482,49 @@ fn run_partner(command: Partner) -> Result<(), Ended> {
     Ok(())
 }
 
+fn run_policy(command: Policy) -> Result<(), Ended> {
+    match command {
+        Policy::Publish { file, common } => {
+            let text = read(&file, POLICY_BYTES_MAX * 2)?;
+            let signed: SignedPolicy = String::from_utf8_lossy(&text).trim().parse()?;
+            let is_first = open(&common)?.publish_policy(&signed)?;
+            let policy = signed.policy();
+            if common.json {
+                say(&json!({
+                    "published": policy.id, "version": policy.version, "hash": signed.hash().to_string(),
+                    "already": !is_first,
+                })
+                .to_string());
+            } else {
+                let done = if is_first { "is published" } else { "was published before" };
+                say(&format!("{} version {} {done}: everybody in the organisation sees it", policy.id, policy.version));
+            }
+        }
+        Policy::List { common } => {
+            let rows = open(&common)?.policies()?;
+            if common.json {
+                say(&json!({ "policies": rows.iter().map(policy_json).collect::<Vec<_>>() }).to_string());
+            } else {
+                rows.iter().for_each(|PolicyRow { policy, .. }| {
+                    say(&format!("{} version {}  {}", policy.id, policy.version, policy.hash));
+                });
+            }
+        }
+    }
+    Ok(())
+}
+
+fn policy_json(PolicyRow { policy, published_at }: &PolicyRow) -> Value {
+    json!({
+        "id": policy.id,
+        "version": policy.version,
+        "hash": policy.hash.to_string(),
+        "key_number": policy.key_number,
+        "effective_from_ms": policy.effective_from.0,
+        "published_at_ms": published_at.0,
+    })
+}
+
 fn run_well_known(domain: Domain, place: &Place) -> Result<(), Ended> {
     let organisation = Admin::open(&Config::load(&place.config)?)?.organisation(domain)?;
     say(organisation.to_json().trim_end());
@@ -470,11 +534,11 @@ fn run_well_known(domain: Domain, place: &Place) -> Result<(), Ended> {
     Ok(())
 }
 
-/// A file, or standard input, up to what such a file may be long.
-fn read(file: &std::path::Path) -> Result<Vec<u8>, Ended> {
+/// A file, or standard input, up to a byte more than what such a file may be long.
+fn read(file: &std::path::Path, bytes_max: usize) -> Result<Vec<u8>, Ended> {
     use std::io::Read as _;
     let mut bytes = Vec::new();
-    let max = u64::try_from(ORGANISATION_BYTES_MAX).unwrap_or(u64::MAX).saturating_add(1);
+    let max = u64::try_from(bytes_max).unwrap_or(u64::MAX).saturating_add(1);
     match file.to_str() {
         Some("-") => std::io::stdin().lock().take(max).read_to_end(&mut bytes)?,
         _ => std::fs::File::open(file)

@@ -3,7 +3,8 @@
 //! This module does not decide what a policy means; `spec/policy.md` does.
 
 use chancery_client::{
-    ArchiveReceipt, ArchiveSummary, EscrowPolicy, Freshness, GroupId, PolicyMode, PolicySummary, Seq, Timestamp,
+    ArchiveReceipt, ArchiveSummary, EscrowPolicy, Freshness, GroupId, PolicyMode, PolicyStanding, PolicySummary, Seq,
+    Timestamp,
 };
 use serde_json::{Value, json};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -22,7 +23,7 @@ impl Output {
             || {
                 json!({
                     "group": group.to_string(), "policy": object(&summary.policy), "hash": summary.hash.to_string(),
-                    "notice_due": summary.notice_due,
+                    "notice_due": summary.notice_due, "directory": summary.standing.map(standing_word),
                 })
             },
         )
@@ -139,11 +140,42 @@ fn words(group: GroupId, summary: &PolicySummary) -> String {
         let text: Vec<String> = notice.text.lines().map(escape).collect();
         lines.push(format!("notice ({}):\n  {}", escape(&notice.language), text.join("\n  ")));
     }
+    match summary.standing {
+        Some(PolicyStanding::NotListed) => lines.push(not_listed(&policy.id, policy.version)),
+        Some(PolicyStanding::Superseded { version }) => lines.push(superseded(&policy.id, policy.version, version)),
+        _ => {}
+    }
     if summary.notice_due {
         let id = group.to_string();
         lines.push(format!("Nothing can be sent before you run: chancery group acknowledge {}", short(&id)));
     }
     lines.join("\n")
+}
+
+/// The warning of a policy that the whole organisation does not see.
+pub(crate) fn not_listed(id: &str, version: u64) -> String {
+    format!(
+        "WARNING: the organisation's directory does not list {} version {version}, so others may not know that groups are \
+         archived like this: ask whoever answers for it before you write",
+        escape(id)
+    )
+}
+
+/// The warning of a policy that was replaced.
+pub(crate) fn superseded(id: &str, version: u64, latest: u64) -> String {
+    format!(
+        "WARNING: {} version {version} was replaced by version {latest}, and this group is archived as before: ask whoever \
+         answers for it",
+        escape(id)
+    )
+}
+
+fn standing_word(standing: PolicyStanding) -> &'static str {
+    match standing {
+        PolicyStanding::Listed => "listed",
+        PolicyStanding::NotListed => "not_listed",
+        PolicyStanding::Superseded { .. } => "superseded",
+    }
 }
 
 /// What a person is told when a group is, or becomes, archived.

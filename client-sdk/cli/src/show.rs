@@ -440,6 +440,8 @@ fn group_of_event(event: &Event) -> Option<GroupId> {
         | Event::MemberRemoved { group, .. }
         | Event::Renamed { group, .. }
         | Event::PictureChanged { group, .. }
+        | Event::PolicyNotListed { group, .. }
+        | Event::PolicySuperseded { group, .. }
         | Event::AdministratorsChanged { group, .. }
         | Event::OrganisationsChanged { group, .. }
         | Event::Leaving { group, .. }
@@ -478,6 +480,8 @@ fn sentence(event: &Event, client: &Client, people: &People) -> String {
             "ALARM: this group is not archived for a day, and nothing is sent until it is: {}; tell whoever runs the archive",
             escape(&trouble.to_string())
         ),
+        Event::PolicyNotListed { id, version, .. } => policy::not_listed(id, *version),
+        Event::PolicySuperseded { id, version, latest, .. } => policy::superseded(id, *version, *latest),
         Event::ArchiveFollowed { .. } => "the archive of this group has caught up".to_owned(),
         Event::NotArchived { first, last, .. } => {
             format!("WARNING: entries {first} to {last} are not in the archive; what was sent again since is")
@@ -584,6 +588,12 @@ fn event_object(number: u64, event: &Event, client: &Client) -> Value {
             "archive_behind",
             json!({ "since_ms": since.0, "trouble": trouble.word(), "reason": trouble.to_string(), "stops": stops }),
         ),
+        Event::PolicyNotListed { id, version, .. } => {
+            ("policy_not_listed", json!({ "policy": id, "version": version }))
+        }
+        Event::PolicySuperseded { id, version, latest, .. } => {
+            ("policy_superseded", json!({ "policy": id, "version": version, "latest": latest }))
+        }
         Event::ArchiveFollowed { .. } => ("archive_followed", json!({})),
         Event::NotArchived { first, last, .. } => ("not_archived", json!({ "first": first.0, "last": last.0 })),
         Event::MemberAdded { account, handle, by, .. } => (

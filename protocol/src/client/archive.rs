@@ -11,9 +11,10 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     client::{
+        ClientFault,
         api::{
-            AlarmKind, ArchiveQuestion, ArchiveReceipt, ArchiveSummary, ArchiveTrouble, ClientFault, CommandId, Event,
-            GroupStatus, Output, Reply,
+            AlarmKind, ArchiveQuestion, ArchiveReceipt, ArchiveSummary, ArchiveTrouble, CommandId, Event, GroupStatus,
+            Output, Reply,
         },
         escrow::escrow_of,
         machine::{ClientMachine, GroupSlot, Opening},

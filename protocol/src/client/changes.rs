@@ -10,7 +10,8 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     client::{
-        api::{AlarmKind, ClientFault, CommandId, Event, GroupStatus, Reply},
+        ClientFault,
+        api::{AlarmKind, CommandId, Event, GroupStatus, Reply},
         blobs::Stored,
         escrow::is_last_device,
         gate,
@@ -321,7 +322,15 @@ impl ClientMachine {
                     self.drop_intent(id, order, Err(ClientFault::Forbidden(Rule::Policy.to_string())));
                     return false;
                 };
+                // directory.policy.4: what was published a moment ago is in the directory that is being read.
+                if self.reads_policies(next.policy().tenant) {
+                    return false;
+                }
                 if !moves {
+                    if let Err(fault) = self.may_adopt(&next, now) {
+                        self.drop_intent(id, order, Err(fault));
+                        return false;
+                    }
                     if slot_is_quiet(self.groups.get(&id)) {
                         self.make_commit(id, order, &Change { policy: Some(next), ..Change::default() });
                     }
@@ -422,7 +431,12 @@ impl ClientMachine {
         if let Some(slot) = self.groups.get_mut(&id).filter(|slot| slot.intents.contains_key(&order)) {
             slot.taking = None;
             slot.taken = Some((order, taken));
-            self.look_for_adding();
+            let intent = slot.intents.get(&order).map(|intent| &intent.what);
+            match intent {
+                // directory.policy.4
+                Some(IntentKind::Found { .. }) => self.look_at_both(),
+                _ => self.look_for_adding(),
+            }
         }
     }
 

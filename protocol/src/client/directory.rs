@@ -9,7 +9,8 @@ use std::collections::BTreeSet;
 
 use crate::{
     client::{
-        api::{ClientFault, Event, GroupStatus},
+        ClientFault,
+        api::{Event, GroupStatus},
         machine::{ClientMachine, GroupSlot, Opening, Request},
         record::IntentKind,
     },
@@ -352,13 +353,33 @@ impl ClientMachine {
 
     // --- who goes out ---
 
+    /// The directory of an organisation, if this device follows it.
+    pub(super) fn view_of(&self, tenant: RootHash) -> Option<&DirectoryView> {
+        let own = self.directory.as_ref().map(|following| &following.view);
+        let partner = || self.partners.get(&tenant).and_then(|pinned| pinned.view());
+        own.filter(|view| view.tenant() == tenant).or_else(partner)
+    }
+
+    /// Reads the directory of an organisation anew, for what is missing in it.
+    pub(super) fn look_for_policy(&mut self, tenant: RootHash) {
+        match self.partners.get_mut(&tenant) {
+            Some(pinned) => pinned.ask_again(),
+            None => self.look_at_both(),
+        }
+    }
+
+    /// Whether that is still under way.
+    pub(super) fn reads_policies(&self, tenant: RootHash) -> bool {
+        match self.partners.get(&tenant) {
+            Some(pinned) => pinned.view().is_some() && pinned.is_looking(),
+            None => self.is_looking(),
+        }
+    }
+
     /// Whether a directory that this device follows says that a member is out.
     fn is_out(&self, leaf: &LeafView) -> bool {
         let device = &leaf.identity;
-        let own = self.directory.as_ref().map(|following| &following.view);
-        let partner = || self.partners.get(&device.root()).and_then(|pinned| pinned.view());
-        let view = own.filter(|view| view.tenant() == device.root()).or_else(partner);
-        view.is_some_and(|view| view.is_out(device.account(), device.device()))
+        self.view_of(device.root()).is_some_and(|view| view.is_out(device.account(), device.device()))
     }
 
     /// Who of a group is out, and which partners' people are in it; from the last time, if nothing has changed since.

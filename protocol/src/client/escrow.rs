@@ -5,16 +5,18 @@
 
 use crate::{
     client::{
-        api::{ClientFault, CommandId, Event, GroupStatus, PolicySummary, Reply},
+        ClientFault,
+        api::{CommandId, Event, GroupStatus, PolicySummary, Reply},
         changes::{active, internal, named},
         gate,
         machine::{ClientMachine, GroupSlot},
         record::IntentKind,
     },
-    identity::{Authority, Role},
+    identity::{Authority, Role, directory::PolicyStanding},
     ids::{DeviceId, GroupId, NoticeHash, RequestId},
     mls::{
-        Change, Charter, Class, GroupState, GroupView, Merged, OfferedPackage, SignedPolicy, policy::escrow_key_hash,
+        Change, Charter, Class, EscrowPolicy, GroupState, GroupView, Merged, OfferedPackage, SignedPolicy,
+        policy::escrow_key_hash,
     },
     time::Timestamp,
     wire::{Blob, envelope::Body, relay::TakenPackage},
@@ -103,11 +105,16 @@ impl ClientMachine {
         }
     }
 
-    pub(super) fn policy(&self, group: GroupId) -> Result<PolicySummary, ClientFault> {
+    pub(super) fn policy(&self, group: GroupId, now: Timestamp) -> Result<PolicySummary, ClientFault> {
         let slot = self.groups.get(&group).ok_or(ClientFault::UnknownGroup)?;
         let view = slot.group.as_ref().ok_or(ClientFault::NotMember)?.view();
         let signed = view.policy.as_ref().ok_or(ClientFault::NotEscrowed)?;
-        Ok(PolicySummary { policy: signed.policy().clone(), hash: signed.hash(), notice_due: slot.notice_due() })
+        Ok(PolicySummary {
+            policy: signed.policy().clone(),
+            hash: signed.hash(),
+            notice_due: slot.notice_due(),
+            standing: self.policy_standing(signed, now),
+        })
     }
 
     pub(super) fn acknowledge_notice(
@@ -152,10 +159,88 @@ impl ClientMachine {
         self.may_act(group)?;
         active(self.groups.get(&group))?.view().policy.as_ref().ok_or(ClientFault::NotEscrowed)?;
         // Whether it follows the present one is the judge's to say.
-        effective(&policy, now)?;
+        let tenant = effective(&policy, now)?.policy().tenant;
         let request = self.core.random().map(RequestId).map_err(internal)?;
         self.intend(group, IntentKind::Policy { policy, request }, Some(id));
+        self.look_for_policy(tenant);
         Ok(())
+    }
+
+    /// What the directory of a policy's organisation says of it; none if this device does not follow one.
+    fn policy_standing(&self, signed: &SignedPolicy, now: Timestamp) -> Option<PolicyStanding> {
+        let (policy, key) = signed.published();
+        let view = self.view_of(signed.policy().tenant)?;
+        Some(view.policy_standing(&policy, &key, now))
+    }
+
+    /// directory.policy.4: whether this device may bring a policy into a group, or keep on founding one under it.
+    ///
+    /// # Errors
+    /// `PolicyNotListed`.
+    pub(super) fn may_adopt(&self, signed: &SignedPolicy, now: Timestamp) -> Result<(), ClientFault> {
+        match self.policy_standing(signed, now) {
+            Some(PolicyStanding::NotListed) => {
+                let EscrowPolicy { id, version, .. } = signed.policy();
+                Err(ClientFault::PolicyNotListed { id: id.clone(), version: *version })
+            }
+            // The next version is brought in before the one after it.
+            Some(PolicyStanding::Listed | PolicyStanding::Superseded { .. }) | None => Ok(()),
+        }
+    }
+
+    /// directory.policy.5: no group begins under a policy that the organisation has replaced.
+    fn may_found(&self, signed: &SignedPolicy, now: Timestamp) -> Result<(), ClientFault> {
+        match self.policy_standing(signed, now) {
+            Some(PolicyStanding::Superseded { version: latest }) => {
+                let EscrowPolicy { id, version, .. } = signed.policy();
+                Err(ClientFault::PolicySuperseded { id: id.clone(), version: *version, latest })
+            }
+            _ => self.may_adopt(signed, now),
+        }
+    }
+
+    /// directory.policy.6: says that a group's policy is not what the organisation's directory lists. It is told when both
+    /// sources have been read since it was noticed: what was published a moment ago is there then.
+    pub(super) fn mind_policy(&mut self, id: GroupId, now: Timestamp) {
+        if self.listening.is_some() {
+            return;
+        }
+        let Some(slot) = self.groups.get(&id).filter(|slot| slot.record.status != GroupStatus::Founding) else {
+            return;
+        };
+        let Some(signed) = slot.group.as_ref().and_then(|group| group.view().policy.clone()) else { return };
+        let (tenant, hash) = (signed.policy().tenant, signed.hash());
+        // Who has never read the directory doubts nothing.
+        let has_read = self.view_of(tenant).is_some_and(|view| view.newest().is_some());
+        let doubt = self.policy_standing(&signed, now).filter(|found| has_read && *found != PolicyStanding::Listed);
+        let before = self.groups.get(&id).and_then(|slot| slot.policy_doubt);
+        let Some(standing) = doubt else {
+            if let Some(slot) = self.groups.get_mut(&id) {
+                slot.policy_doubt = None;
+            }
+            return;
+        };
+        let told = match before {
+            Some((known, found, told)) if (known, found) == (hash, standing) => told,
+            _ => {
+                self.look_for_policy(tenant);
+                false
+            }
+        };
+        let tells = !told && !self.reads_policies(tenant);
+        if let Some(slot) = self.groups.get_mut(&id) {
+            slot.policy_doubt = Some((hash, standing, told || tells));
+        }
+        if tells {
+            let EscrowPolicy { id: name, version, .. } = signed.policy();
+            let (policy, version) = (name.clone(), *version);
+            self.tell(&match standing {
+                PolicyStanding::Superseded { version: latest } => {
+                    Event::PolicySuperseded { group: id, id: policy, version, latest }
+                }
+                _ => Event::PolicyNotListed { group: id, id: policy, version },
+            });
+        }
     }
 
     /// The policy of an intent, and whether it asks for another escrow member than is in the group.
@@ -181,6 +266,12 @@ impl ClientMachine {
             return;
         };
         let Some(signed) = next.as_ref().or(view.policy.as_deref()) else { return };
+        // A group that is founded anew goes on as it was.
+        let begins = next.is_none() && view.charter.predecessor.is_none();
+        let allowed = if begins { self.may_found(signed, now) } else { self.may_adopt(signed, now) };
+        if let Err(fault) = allowed {
+            return self.drop_intent(id, order, Err(fault));
+        }
         let (account, key) = (signed.policy().escrow_account(), signed.policy().escrow_key);
         let removes = escrow_of(view).into_iter().collect();
         let mut refused = NO_PACKAGE.to_owned();

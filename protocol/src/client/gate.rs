@@ -5,10 +5,7 @@
 //! certificates; KeyPackages of expired devices are refused where they are read ([`crate::mls::OfferedPackage::parse`]).
 
 use crate::{
-    client::{
-        api::{ClientFault, Command},
-        machine::ClientMachine,
-    },
+    client::{ClientFault, api::Command, machine::ClientMachine},
     identity::{DeviceIdentity, Role},
 };
 

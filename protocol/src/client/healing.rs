@@ -9,7 +9,8 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     client::{
-        api::{AlarmKind, ClientFault, CommandId, Event, GroupStatus},
+        ClientFault,
+        api::{AlarmKind, CommandId, Event, GroupStatus},
         changes::{active, internal},
         machine::{ClientMachine, GroupSlot, Opening, RETRY_AFTER, Request},
         record::{EpochRecord, IntentKind, OutboxItem, Stuck, epoch_row},

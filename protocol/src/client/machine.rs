@@ -10,9 +10,10 @@ use std::{
 
 use crate::{
     client::{
+        ClientFault,
         api::{
-            AlarmKind, ClientFault, Command, CommandId, Event, GroupStatus, GroupSummary, Input, MemberSummary, Output,
-            Reply, event_key,
+            AlarmKind, Command, CommandId, Event, GroupStatus, GroupSummary, Input, MemberSummary, Output, Reply,
+            event_key,
         },
         archive::{ArchiveWatch, Question, ReceiptWish},
         blobs::{Reading, Stored},
@@ -25,8 +26,8 @@ use crate::{
         },
     },
     error::Refusal,
-    identity::{Chain, DeviceIdentity, DeviceKey, Role, certificate::At, verify_chain},
-    ids::{AccountId, DeviceId, GroupId, RootHash, Seq},
+    identity::{Chain, DeviceIdentity, DeviceKey, Role, certificate::At, directory::PolicyStanding, verify_chain},
+    ids::{AccountId, DeviceId, GroupId, PolicyHash, RootHash, Seq},
     limits::IN_FLIGHT_MAX,
     merkle::Resource,
     mls::{Core, Group, Storage, welcome::elsewhere},
@@ -124,6 +125,8 @@ pub(super) struct GroupSlot {
     pub notice_sent: bool,
     /// Of an escrowed group: how far it is archived.
     pub archive: Option<ArchiveWatch>,
+    /// What was found amiss with its policy, and whether that was told.
+    pub policy_doubt: Option<(PolicyHash, PolicyStanding, bool)>,
     /// The command that waits for the founding commit.
     pub founding: Option<CommandId>,
     /// The command that waits for the request to leave.
@@ -462,7 +465,7 @@ impl ClientMachine {
                 self.ask_receipt(id, group, place, received_at).map(|()| None)
             }
             Command::CheckArchive { group } => self.check_archive(id, group),
-            Command::Policy { group } => self.policy(group).map(|policy| Some(Reply::Policy(Box::new(policy)))),
+            Command::Policy { group } => self.policy(group, now).map(|policy| Some(Reply::Policy(Box::new(policy)))),
             Command::Invite { group, account } => self.invite(id, group, account).map(|()| None),
             Command::Remove { group, account } => self.remove(id, group, account).map(|()| None),
             Command::Leave { group } => self.leave(id, group, now),
@@ -821,6 +824,7 @@ impl GroupSlot {
             stuck_since: None,
             notice_sent: false,
             archive: None,
+            policy_doubt: None,
             founding: None,
             leaving: None,
             dirty: false,

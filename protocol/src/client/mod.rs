@@ -9,6 +9,7 @@ mod catch_up;
 mod changes;
 mod directory;
 mod escrow;
+pub mod fault;
 mod gate;
 mod healing;
 pub mod listen;
@@ -21,10 +22,11 @@ mod record;
 mod roles;
 
 pub use api::{
-    AlarmKind, ArchiveQuestion, ArchiveReceipt, ArchiveSummary, ArchiveTrouble, ClientFault, Command, CommandId,
-    DirectorySummary, Event, GroupStatus, GroupSummary, Input, MemberSummary, Message, Output, Partner, PolicySummary,
-    Reply, StateChange, message_key,
+    AlarmKind, ArchiveQuestion, ArchiveReceipt, ArchiveSummary, ArchiveTrouble, Command, CommandId, DirectorySummary,
+    Event, GroupStatus, GroupSummary, Input, MemberSummary, Message, Output, Partner, PolicySummary, Reply,
+    StateChange, message_key,
 };
+pub use fault::ClientFault;
 pub use listen::{Halt, Heard, HeardChange, HeardEntry, Outcome};
 pub use machine::ClientMachine;
 

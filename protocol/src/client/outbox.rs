@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 
 use crate::{
     client::{
-        api::{ClientFault, Event, GroupStatus, Message, Reply, again_key},
+        ClientFault,
+        api::{Event, GroupStatus, Message, Reply, again_key},
         gate,
         machine::{ClientMachine, Opening, RETRY_AFTER, Request},
         record::{ChainRecord, Flight, OutboxItem},
@@ -105,6 +106,7 @@ impl ClientMachine {
         self.schedule_removals(id, now);
         self.schedule_readds(id, now);
         self.schedule_expulsions(id, now);
+        self.mind_policy(id, now);
         self.schedule_renewal(id, now);
         let Some(slot) = self.groups.get_mut(&id) else { return };
         // relay.append.5: what is encrypted before all is read would only be refused; and what follows a message that will

@@ -5,7 +5,8 @@
 
 use crate::{
     client::{
-        api::{ClientFault, DirectorySummary, Reply},
+        ClientFault,
+        api::{DirectorySummary, Reply},
         machine::ClientMachine,
     },
     ids::DeviceId,

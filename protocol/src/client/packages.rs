@@ -6,7 +6,8 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     client::{
-        api::{ClientFault, Event, GroupStatus},
+        ClientFault,
+        api::{Event, GroupStatus},
         changes::internal,
         machine::{ClientMachine, GroupSlot, Request},
         record::GroupRecord,

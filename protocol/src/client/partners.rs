@@ -11,7 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     client::{
-        api::{ClientFault, Event, Output, Partner},
+        ClientFault,
+        api::{Event, Output, Partner},
         machine::ClientMachine,
     },
     identity::{
@@ -91,7 +92,11 @@ impl Pinned {
         self.view.as_ref().is_some_and(|view| view.freshness(now) == Freshness::Stale)
     }
 
-    fn is_looking(&self) -> bool {
+    pub(super) fn ask_again(&mut self) {
+        self.asked = true;
+    }
+
+    pub(super) fn is_looking(&self) -> bool {
         self.look.is_some() || self.asked
     }
 }

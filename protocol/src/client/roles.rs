@@ -4,7 +4,8 @@
 
 use crate::{
     client::{
-        api::{ClientFault, CommandId, Event, StateChange},
+        ClientFault,
+        api::{CommandId, Event, StateChange},
         changes::{active, named},
         machine::ClientMachine,
         record::IntentKind,

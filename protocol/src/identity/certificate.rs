@@ -239,7 +239,11 @@ pub fn log_key_uri(key: &[u8; 32]) -> String {
     format!("{LOG_KEY}{}", HEXLOWER.encode(key))
 }
 
-pub(super) fn named_log_key(issuing: &Blob) -> Result<Option<[u8; 32]>, IdentityError> {
+/// The key of a tenant's directory, if its issuing certificate names one. (identity.log.1)
+///
+/// # Errors
+/// `Undecodable`, or `Name` if it names something else.
+pub fn named_log_key(issuing: &Blob) -> Result<Option<[u8; 32]>, IdentityError> {
     let issuing = Certificate::from_der(issuing).map_err(|_| IdentityError::Undecodable)?;
     let names = issuing.tbs_certificate().get_extension::<SubjectAltName>();
     let Some((_, names)) = names.map_err(|_| IdentityError::Undecodable)? else { return Ok(None) };

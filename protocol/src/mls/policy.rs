@@ -10,7 +10,11 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     escrow::ArchivePublicKey,
-    identity::{DeviceKey, Handle, HostPort, Purpose, verify_signature},
+    identity::{
+        DeviceKey, Handle, HostPort, Purpose,
+        directory::{PublishedKey, PublishedPolicy},
+        verify_signature,
+    },
     ids::{AccountId, EscrowKeyHash, NoticeHash, PolicyHash, RootHash, SpkiPin},
     limits::{
         POLICY_BYTES_MAX, POLICY_NAME_BYTES_MAX, POLICY_NOTICE_BYTES_MAX, POLICY_NOTICES_MAX, POLICY_PURPOSE_BYTES_MAX,
@@ -336,6 +340,27 @@ impl SignedPolicy {
     #[must_use]
     pub fn key_number(&self) -> u32 {
         self.key_number
+    }
+
+    /// What the organisation's directory says of it. (directory.policy.1)
+    #[must_use]
+    pub fn published(&self) -> (PublishedPolicy, PublishedKey) {
+        let EscrowPolicy { id, version, effective_from, .. } = &self.policy;
+        let policy = PublishedPolicy {
+            id: id.clone(),
+            version: *version,
+            hash: self.hash,
+            key_number: self.key_number,
+            effective_from: *effective_from,
+        };
+        let key = PublishedKey {
+            id: id.clone(),
+            generation: self.policy.archive_generation,
+            key: self.policy.archive_key,
+            quorum: self.policy.quorum,
+            seats: self.policy.seats,
+        };
+        (policy, key)
     }
 
     /// Whether it is the next version after another one. (policy.chain.1)

@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use chancery_protocol::{
     client::{ClientFault, Command, CommandId, Event, GroupStatus, PolicySummary, Reply},
-    identity::{DeviceKey, directory::DirectoryEvent},
+    identity::{
+        DeviceKey,
+        directory::{DirectoryEvent, PolicyStanding, PublishedKey},
+    },
     ids::{GroupId, NoticeHash, SpkiPin},
     mls::{
         Class, EscrowPolicy, PolicyCertificate, SignedPolicy,
@@ -99,11 +102,17 @@ fn shown(net: &mut Net, name: &str, group: GroupId) -> PolicySummary {
 
 /// ana and 李雷 in an archived group, the notice acknowledged by both.
 fn desk(seed: u64) -> (Net, GroupId, SignedPolicy) {
-    let mut net = Net::new(seed);
+    desk_in(Net::new(seed))
+}
+
+fn desk_in(mut net: Net) -> (Net, GroupId, SignedPolicy) {
     net.tenant("ana");
     net.tenant("李雷");
     net.escrow("archive");
     let policy = sign(&policy(&net, "archive"));
+    if net.directory.is_some() {
+        publish(&mut net, &policy);
+    }
     let desk = found(&mut net, "ana", &policy);
     acknowledge(&mut net, "ana", desk, &policy);
     net.invite("ana", desk, "李雷");
@@ -346,6 +355,7 @@ fn nothing_is_sent_while_the_directory_says_that_the_escrow_member_is_out() {
     net.tenant("ana");
     net.escrow("archive");
     let policy = sign(&policy(&net, "archive"));
+    publish(&mut net, &policy);
     let desk = found(&mut net, "ana", &policy);
     acknowledge(&mut net, "ana", desk, &policy);
     net.ok("ana", Command::Send { group: desk, text: "before".to_owned() });
@@ -360,4 +370,143 @@ fn nothing_is_sent_while_the_directory_says_that_the_escrow_member_is_out() {
     net.settle();
     assert_eq!(net.texts("ana", desk), ["before"]);
     assert_eq!(net.commits(desk), commits, "nobody tries to remove it");
+}
+
+// --- the organisation's directory ---
+
+/// The registrar lists the policy, and the relay hears of it.
+fn publish(net: &mut Net, policy: &SignedPolicy) {
+    let (listed, key) = policy.published();
+    net.log(DirectoryEvent::ArchiveKeyMade(key));
+    net.log(DirectoryEvent::PolicyPublished(listed));
+    net.show();
+    net.settle();
+}
+
+fn refused_founding(net: &mut Net, policy: &SignedPolicy) -> ClientFault {
+    let found = Command::FoundEscrowed { name: "desk".to_owned(), policy: blob(policy) };
+    net.refused("ana", found)
+}
+
+fn warnings(net: &mut Net, name: &str) -> Vec<Event> {
+    let is_one = |event: &Event| matches!(event, Event::PolicyNotListed { .. } | Event::PolicySuperseded { .. });
+    net.events(name).into_iter().filter(is_one).collect()
+}
+
+// proves directory.policy.3, directory.policy.4
+#[test]
+fn no_group_is_founded_under_a_policy_that_the_directory_does_not_list() {
+    let mut net = Net::with_directory(41);
+    net.tenant("ana");
+    net.escrow("archive");
+    let first = sign(&policy(&net, "archive"));
+    let not_listed = ClientFault::PolicyNotListed { id: "acme-desk".to_owned(), version: 1 };
+    // A directory that lists no policy at all does not list this one either.
+    assert_eq!(refused_founding(&mut net, &first), not_listed);
+    assert!(not_listed.to_string().contains("chancery-relay policy publish"));
+
+    // Neither does one that names another archive key, or another number of seats that open it, than the policy.
+    let (listed, key) = first.published();
+    net.log(DirectoryEvent::PolicyPublished(listed));
+    net.log(DirectoryEvent::ArchiveKeyMade(PublishedKey { id: "other-desk".to_owned(), ..key.clone() }));
+    net.show();
+    net.settle();
+    assert_eq!(refused_founding(&mut net, &first), not_listed);
+    net.log(DirectoryEvent::ArchiveKeyMade(key));
+    net.show();
+    let desk = found(&mut net, "ana", &first);
+    assert_eq!(shown(&mut net, "ana", desk).standing, Some(PolicyStanding::Listed));
+    net.settle();
+    assert_eq!(warnings(&mut net, "ana"), []);
+}
+
+// proves directory.policy.2, directory.policy.3
+#[test]
+fn an_archive_key_that_is_listed_with_another_quorum_does_not_count() {
+    let mut net = Net::with_directory(42);
+    net.tenant("ana");
+    net.escrow("archive");
+    let first = sign(&policy(&net, "archive"));
+    let (listed, key) = first.published();
+    net.log(DirectoryEvent::ArchiveKeyMade(PublishedKey { quorum: 3, ..key.clone() }));
+    net.log(DirectoryEvent::PolicyPublished(listed));
+    // directory.policy.2: the first entry for a generation holds.
+    net.log(DirectoryEvent::ArchiveKeyMade(key));
+    net.show();
+    net.settle();
+    assert!(matches!(refused_founding(&mut net, &first), ClientFault::PolicyNotListed { .. }));
+}
+
+// proves directory.policy.4, directory.policy.5, directory.policy.6
+#[test]
+fn a_later_version_in_force_ends_founding_under_the_one_before_and_groups_are_warned_until_they_have_it() {
+    let (mut net, desk, first) = desk_in(Net::with_directory(43));
+    let later = net.now.plus(Duration::from_secs(3_600));
+    let second = sign(&EscrowPolicy { effective_from: later, ..next(&first) });
+    let adopt = Command::SetPolicy { group: desk, policy: blob(&second) };
+    assert!(matches!(net.refused("ana", adopt.clone()), ClientFault::NotEffective { .. }));
+    let (listed, _) = second.published();
+    net.log(DirectoryEvent::PolicyPublished(listed));
+    net.show();
+    net.settle();
+    // It is announced, and not in force.
+    let another = found(&mut net, "ana", &first);
+    assert_eq!(shown(&mut net, "ana", another).standing, Some(PolicyStanding::Listed));
+    assert_eq!(warnings(&mut net, "李雷"), []);
+    net.pass(Duration::from_secs(4_000));
+    net.show();
+    net.pass(Duration::from_secs(900));
+    let told = Event::PolicySuperseded { group: desk, id: "acme-desk".to_owned(), version: 1, latest: 2 };
+    assert_eq!(warnings(&mut net, "李雷"), [told]);
+    let refused = refused_founding(&mut net, &first);
+    assert_eq!(refused, ClientFault::PolicySuperseded { id: "acme-desk".to_owned(), version: 1, latest: 2 });
+    net.ok("ana", adopt);
+    net.settle();
+    assert_eq!(shown(&mut net, "李雷", desk).standing, Some(PolicyStanding::Listed));
+    net.pass(Duration::from_secs(900));
+    assert_eq!(warnings(&mut net, "李雷"), []);
+}
+
+// proves directory.policy.4
+#[test]
+fn a_next_version_that_is_not_listed_is_not_brought_into_a_group() {
+    let (mut net, desk, first) = desk_in(Net::with_directory(44));
+    let second = sign(&EscrowPolicy { purpose: "Everything that is said".to_owned(), ..next(&first) });
+    let refused = net.refused("ana", Command::SetPolicy { group: desk, policy: blob(&second) });
+    assert_eq!(refused, ClientFault::PolicyNotListed { id: "acme-desk".to_owned(), version: 2 });
+    publish(&mut net, &second);
+    // What is in the directory by now is read before the answer.
+    let third = sign(&EscrowPolicy { purpose: "Records again".to_owned(), ..next(&second) });
+    net.ok("ana", Command::SetPolicy { group: desk, policy: blob(&second) });
+    net.settle();
+    let (listed, _) = third.published();
+    net.log(DirectoryEvent::PolicyPublished(listed));
+    net.show();
+    net.ok("ana", Command::SetPolicy { group: desk, policy: blob(&third) });
+    net.settle();
+    assert_eq!(shown(&mut net, "李雷", desk).policy.version, 3);
+}
+
+// proves directory.policy.6
+#[test]
+fn who_is_in_a_group_under_a_policy_that_the_organisation_does_not_list_is_warned_once_and_not_stopped() {
+    let (mut net, desk, first) = desk_in(Net::with_directory(45));
+    let second = sign(&EscrowPolicy { purpose: "Everything that is said".to_owned(), ..next(&first) });
+    // A guest follows no directory, and so keeps to none.
+    net.personal("zoë");
+    net.invite("ana", desk, "zoë");
+    acknowledge(&mut net, "zoë", desk, &first);
+    assert_eq!(shown(&mut net, "zoë", desk).standing, None);
+    net.ok("zoë", Command::SetPolicy { group: desk, policy: blob(&second) });
+    net.settle();
+    assert_eq!(shown(&mut net, "李雷", desk).standing, Some(PolicyStanding::NotListed));
+    let told = Event::PolicyNotListed { group: desk, id: "acme-desk".to_owned(), version: 2 };
+    assert_eq!(warnings(&mut net, "李雷"), [told]);
+    net.send("ana", desk, "for the record");
+    net.settle();
+    assert_eq!(net.texts("李雷", desk), ["for the record"]);
+    net.pass(Duration::from_secs(900));
+    assert_eq!(warnings(&mut net, "李雷"), []);
+    publish(&mut net, &second);
+    assert_eq!(shown(&mut net, "李雷", desk).standing, Some(PolicyStanding::Listed));
 }

@@ -128,7 +128,7 @@ pub struct Net {
     /// Over all bytes that reached the relay.
     pub trace: Sha256,
     /// The tenant's directory, if it has one, and the key that signs it.
-    directory: Option<(LogKey, ServedLog)>,
+    pub directory: Option<(LogKey, ServedLog)>,
     /// Other organisations, by their roots.
     pub partners: BTreeMap<RootHash, crate::partners::Partner>,
     /// Whether the relay is given nothing of it.

@@ -87,6 +87,15 @@ impl RegistrarStore {
             .optional()
     }
 
+    /// Whether the newest checkpoint covers all entries.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn is_signed(&self) -> rusqlite::Result<bool> {
+        let entries: i64 = self.connection.query_row("SELECT count(*) FROM directory", [], |row| row.get(0))?;
+        Ok(self.signed_head()?.is_some_and(|(size, ..)| size == uint(entries)))
+    }
+
     fn write_signed_head(&self, checkpoint: &Checkpoint) -> rusqlite::Result<()> {
         let (size, root) = (int(checkpoint.size()), checkpoint.root());
         self.connection

@@ -9,13 +9,21 @@ use chancery_protocol::{
         certificate::{At, verify_chain},
         directory::{DirectoryView, Follow, Outcome, Standing, Step},
     },
+    ids::{EscrowKeyHash, SpkiPin},
     merkle::Tile,
+    mls::{
+        EscrowPolicy, PolicyCertificate, SignedPolicy,
+        policy::{PolicyMode, PolicyNotice},
+    },
     secret::Secret32,
 };
 use tempfile::TempDir;
 
 use super::*;
-use crate::registrar::devices::{Asking, DeskError};
+use crate::registrar::{
+    devices::{Asking, DeskError},
+    policies::Published,
+};
 
 const NOW: Timestamp = Timestamp(1_800_000_000_000);
 const MINUTE: Duration = Duration::from_secs(60);
@@ -204,4 +212,87 @@ fn a_relay_is_told_what_its_copy_lacks_and_everything_if_it_keeps_another_log() 
     for (size, root) in [(1, MerkleHash([9; 32])), (5, first), (0, MerkleHash([9; 32]))] {
         assert_eq!(told(size, root), (0, all.clone()));
     }
+}
+
+fn signed(change: impl FnOnce(&mut EscrowPolicy), number: u32) -> SignedPolicy {
+    let (root, key) = (DeviceKey::from_seed(seed(1)).unwrap(), DeviceKey::from_seed(seed(0xb1)).unwrap());
+    let certificate = PolicyCertificate::issue(&root, key.public(), number);
+    let mut policy = EscrowPolicy {
+        layout: 1,
+        id: "desk".to_owned(),
+        version: 1,
+        previous: None,
+        tenant: certificate.root(),
+        effective_from: NOW,
+        document_hash: [3; 32],
+        document_url: "https://example.org/policy".to_owned(),
+        purpose: "Records of the desk.".to_owned(),
+        retention_class: "seven-years".to_owned(),
+        mode: PolicyMode::Required,
+        escrow: "archive".parse().unwrap(),
+        escrow_key: EscrowKeyHash([5; 32]),
+        // The generator of ristretto255 (RFC 9496, appendix A.1).
+        archive_key: [
+            0xe2, 0xf2, 0xae, 0x0a, 0x6a, 0xbc, 0x4e, 0x71, 0xa8, 0x84, 0xa9, 0x61, 0xc5, 0x00, 0x51, 0x5f, 0x58, 0xe3,
+            0x0b, 0x6a, 0xa5, 0x82, 0xdd, 0x8d, 0xb6, 0xa6, 0x59, 0x45, 0xe0, 0x8d, 0x2d, 0x76,
+        ],
+        archive_generation: 1,
+        quorum: 2,
+        seats: 3,
+        seats_hash: [4; 32],
+        log_key: [0x0c; 32],
+        endpoint: "archive.example:4434".parse().unwrap(),
+        endpoint_pin: SpkiPin([0x0e; 32]),
+        notices: vec![PolicyNotice { language: "en".to_owned(), text: "This group is archived.".to_owned() }],
+    };
+    change(&mut policy);
+    policy.sign(&key, &certificate).unwrap()
+}
+
+// proves directory.policy.1, directory.policy.7
+#[test]
+fn policies_are_published_in_order_each_behind_its_archive_key_and_nothing_contradicts_what_is_there() {
+    let office = Office::new(&["ana"]);
+    let directory = office.open().unwrap();
+    let mut store = office.store();
+    let first = signed(|_| (), 2);
+    let after = |before: &SignedPolicy, number, change: fn(&mut EscrowPolicy)| {
+        let link = |policy: &mut EscrowPolicy| {
+            (policy.version, policy.previous) = (before.policy().version + 1, Some(before.hash()));
+            change(policy);
+        };
+        signed(link, number)
+    };
+    assert_eq!(store.publish_policy(&first, NOW).unwrap(), Published::Done);
+    assert_eq!(store.publish_policy(&first, NOW).unwrap(), Published::Already);
+    let (listed, key) = first.published();
+    let written = |seq: u64| DirectoryEntry::from_bytes(directory.shown_from(seq).unwrap().1.first().unwrap()).unwrap();
+    assert!(directory.refresh(NOW).unwrap());
+    assert_eq!(written(0).event, DirectoryEvent::ArchiveKeyMade(key.clone()));
+    assert_eq!(written(1).event, DirectoryEvent::PolicyPublished(listed.clone()));
+
+    // Another text of a version that is there, a version left out, one that names another, one by an older policy key.
+    let second = after(&first, 2, |_| ());
+    let other = signed(|policy| policy.purpose = "All of it.".to_owned(), 2);
+    let skips = after(&second, 2, |_| ());
+    let elsewhere = after(&other, 2, |_| ());
+    let older = after(&first, 1, |_| ());
+    for policy in [other, skips, elsewhere, older] {
+        assert_eq!(store.publish_policy(&policy, NOW).unwrap(), Published::OutOfOrder(listed.clone()));
+    }
+    // Another number of seats for the key, another generation for it.
+    let quorum = after(&first, 2, |policy| policy.quorum = 3);
+    let generation = after(&first, 2, |policy| policy.archive_generation = 2);
+    for policy in [quorum, generation] {
+        assert_eq!(store.publish_policy(&policy, NOW).unwrap(), Published::OtherKey(key.clone()));
+    }
+    assert!(!directory.refresh(NOW).unwrap(), "what was refused left nothing");
+    assert_eq!(store.publish_policy(&second, NOW).unwrap(), Published::Done);
+    assert!(directory.refresh(NOW).unwrap());
+    assert_eq!(directory.shown().unwrap().size(), 3, "the archive key is written once");
+    let versions: Vec<u64> = store.policies().unwrap().iter().map(|row| row.policy.version).collect();
+    assert_eq!(versions, [1, 2]);
+    // Another policy is another chain.
+    let another = signed(|policy| (policy.id, policy.quorum) = ("board".to_owned(), 3), 2);
+    assert_eq!(store.publish_policy(&another, NOW).unwrap(), Published::Done);
 }

@@ -9,6 +9,7 @@ pub mod directory;
 pub mod failure;
 mod orders;
 pub mod partners;
+pub mod policies;
 pub(crate) mod push;
 pub mod store;
 

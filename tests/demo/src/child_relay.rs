@@ -15,6 +15,7 @@ use std::{
 use chancery_protocol::{
     identity::{Handle, Organisation, OrganisationError, Role},
     ids::AccountId,
+    mls::SignedPolicy,
 };
 use chancery_server::{Admin, AdminError, Config, InitError, InitOptions, config::ConfigError};
 
@@ -99,6 +100,16 @@ impl Registrar {
     pub fn escrow(&mut self, handle: &str) -> Result<String, RelayError> {
         let handle = Handle::try_from(handle.to_owned()).map_err(io::Error::other)?;
         Ok(self.0.add_account_with(&handle, Role::Escrow, None)?.to_string())
+    }
+
+    /// Shows a signed policy to the organisation, as `chancery-relay policy publish` does.
+    ///
+    /// # Errors
+    /// The registrar refuses.
+    pub fn publish(&mut self, policy: &str) -> Result<(), RelayError> {
+        let signed = policy.trim().parse::<SignedPolicy>().map_err(io::Error::other)?;
+        self.0.publish_policy(&signed)?;
+        Ok(())
     }
 
     /// What the organisation says of itself at /.well-known/chancery, as `chancery-relay well-known` does.

@@ -88,7 +88,8 @@ pub struct EscrowProcess {
 }
 
 impl EscrowProcess {
-    /// Holds the ceremony, enrols a node at a relay that serves, starts it, and signs the policy that names it and the seats.
+    /// Holds the ceremony, enrols a node at a relay that serves, starts it, and signs and publishes the policy that names it and the
+    /// seats.
     ///
     /// # Errors
     /// A command refuses, or the node does not begin to serve.
@@ -107,6 +108,7 @@ impl EscrowProcess {
         node.start().await?;
         node.court.admit(&node.dir()).await?;
         node.policy = node.sign(&offline, &enrolled).await?;
+        relay.registrar()?.publish(&node.policy)?;
         Ok(node)
     }
 

@@ -394,5 +394,7 @@ fn policy(config: &Path, escrow_key: EscrowKeyHash, key: &ArchiveKey) -> Outcome
         endpoint_pin: SpkiPin([0x0e; 32]),
         notices: vec![notice()],
     };
-    Ok(policy.sign(&DeviceKey::from_seed(seed)?, &certificate)?.to_string())
+    let signed = policy.sign(&DeviceKey::from_seed(seed)?, &certificate)?;
+    Admin::open(&chancery_server::Config::load(config)?)?.publish_policy(&signed)?;
+    Ok(signed.to_string())
 }

@@ -6,9 +6,12 @@ use chancery_protocol::{
     identity::{
         DeviceIdentity, DeviceKey, Role, TenantRoot,
         certificate::{At, verify_chain},
-        directory::{DirectoryEntry, DirectoryEvent, DirectoryView, Follow, Outcome, Step, origin},
+        directory::{
+            DirectoryEntry, DirectoryEvent, DirectoryView, Follow, Outcome, PolicyStanding, PublishedKey,
+            PublishedPolicy, Step, origin,
+        },
     },
-    ids::AccountId,
+    ids::{AccountId, PolicyHash},
     merkle::{Checkpoint, LogKey, Resource, ServedLog},
     secret::Secret32,
     time::Timestamp,
@@ -16,7 +19,17 @@ use chancery_protocol::{
 
 const NOW: Timestamp = Timestamp(1_800_000_000_000);
 
-/// A device, and a directory of 300 entries.
+/// A version of a policy, and the archive key that it names.
+fn published(version: u64) -> (PublishedPolicy, PublishedKey) {
+    let hash = PolicyHash([u8::try_from(version % 256).unwrap_or(0); 32]);
+    let id = || "desk".to_owned();
+    (
+        PublishedPolicy { id: id(), version, hash, key_number: 1, effective_from: Timestamp(version) },
+        PublishedKey { id: id(), generation: 1, key: [9; 32], quorum: 2, seats: 3 },
+    )
+}
+
+/// A device, and a directory of 303 entries, the last three of an archive key and two versions of a policy.
 static TENANT: LazyLock<(DeviceIdentity, ServedLog)> = LazyLock::new(|| {
     let key = LogKey::from_seed(&Secret32::new([7; 32])).expect("a key");
     let root = TenantRoot::create(Secret32::new([1; 32]), NOW).expect("a root");
@@ -30,6 +43,14 @@ static TENANT: LazyLock<(DeviceIdentity, ServedLog)> = LazyLock::new(|| {
             DirectoryEntry { at: Timestamp(number), event: DirectoryEvent::AccountDisabled { account } }.to_bytes(),
         );
     }
+    let events = [
+        DirectoryEvent::ArchiveKeyMade(published(1).1),
+        DirectoryEvent::PolicyPublished(published(1).0),
+        DirectoryEvent::PolicyPublished(published(2).0),
+    ];
+    for event in events {
+        log.append(DirectoryEntry { at: NOW, event }.to_bytes());
+    }
     log.show(key.sign(&origin(issuing.root()), log.size(), log.root(), NOW));
     (verify_chain(&chain, At::NotBefore).expect("a device"), log)
 });
@@ -42,6 +63,7 @@ static TENANT: LazyLock<(DeviceIdentity, ServedLog)> = LazyLock::new(|| {
 pub fn run(data: &[u8]) {
     if let Ok(entry) = DirectoryEntry::from_bytes(data) {
         assert_eq!(DirectoryEntry::from_bytes(&entry.to_bytes()).as_ref(), Ok(&entry));
+        takes(entry);
     }
     let Some((which, bytes)) = data.split_first() else { return };
     let (device, log) = (&TENANT.0, &mut TENANT.1.clone());
@@ -59,7 +81,32 @@ pub fn run(data: &[u8]) {
         other => panic!("{other:?}"),
     }
     assert!(matches!(look(&mut view, |_, resource| log.read(&resource)), Outcome::Followed(_)));
-    assert_eq!(view.size(), 300);
+    assert_eq!(view.size(), 303);
+    let standing = |version| view.policy_standing(&published(version).0, &published(version).1, NOW);
+    let expected = [PolicyStanding::Superseded { version: 2 }, PolicyStanding::Listed, PolicyStanding::NotListed];
+    assert_eq!([1, 2, 3].map(standing), expected);
+}
+
+/// A log with one entry more is followed, whatever the entry says, and its view is the same when it is loaded again.
+fn takes(entry: DirectoryEntry) {
+    let (device, mut log) = (&TENANT.0, TENANT.1.clone());
+    let key = LogKey::from_seed(&Secret32::new([7; 32])).expect("a key");
+    assert!(log.append(entry.to_bytes()));
+    log.show(key.sign(&origin(device.root()), log.size(), log.root(), NOW));
+    let Some(mut view) = DirectoryView::new(device, NOW) else { panic!("the tenant has a directory") };
+    assert!(matches!(look(&mut view, |_, resource| log.read(&resource)), Outcome::Followed(_)));
+    let mut rows = std::collections::BTreeMap::new();
+    for mut row in view.take_writes() {
+        let key = std::mem::take(&mut row.key);
+        match row.value.take() {
+            Some(value) => rows.insert(key, value),
+            None => rows.remove(&key),
+        };
+    }
+    let Some(loaded) = DirectoryView::load(device, NOW, rows) else { panic!("the tenant has a directory") };
+    assert_eq!((loaded.size(), loaded.newest()), (view.size(), view.newest()));
+    let (policy, key) = published(2);
+    assert_eq!(loaded.policy_standing(&policy, &key, NOW), view.policy_standing(&policy, &key, NOW));
 }
 
 fn look(view: &mut DirectoryView, mut source: impl FnMut(usize, Resource) -> Option<Vec<u8>>) -> Outcome {

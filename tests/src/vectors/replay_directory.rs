@@ -31,6 +31,13 @@ pub(super) fn entry(input: &Value) -> Result<Outcome, String> {
         }
         DirectoryEvent::AccountDisabled { account } => json!({"disabled": {"account": hex(account.0)}}),
         DirectoryEvent::AccountEnabled { account } => json!({"enabled": {"account": hex(account.0)}}),
+        DirectoryEvent::PolicyPublished(listed) => json!({"policy": {
+            "id": listed.id, "version": listed.version, "hash": hex(listed.hash.0), "key_number": listed.key_number,
+            "effective_from": listed.effective_from.0,
+        }}),
+        DirectoryEvent::ArchiveKeyMade(key) => json!({"archive_key": {
+            "id": key.id, "generation": key.generation, "key": hex(key.key), "quorum": key.quorum, "seats": key.seats,
+        }}),
         DirectoryEvent::PartnerAdmitted(partner) => json!({"partner_admitted": {
             "domain": partner.domain.as_str(), "root": hex(partner.root.0), "relay": place(&partner.relay),
             "registrar": place(&partner.registrar),

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     error::Malformed,
     identity::Organisation,
-    ids::{AccountId, CertificateHash, DeviceId, RootHash},
+    ids::{AccountId, CertificateHash, DeviceId, PolicyHash, RootHash},
     limits::LOG_ENTRY_BYTES_MAX,
     time::Timestamp,
     wire::{Blob, decode_exact, encode},
@@ -20,6 +20,8 @@ const CERTIFICATE_ISSUED: u16 = 1;
 const DEVICE_REVOKED: u16 = 2;
 const ACCOUNT_DISABLED: u16 = 3;
 const ACCOUNT_ENABLED: u16 = 4;
+const POLICY_PUBLISHED: u16 = 5;
+const ARCHIVE_KEY_MADE: u16 = 6;
 const PARTNER_ADMITTED: u16 = 8;
 const PARTNER_ENDED: u16 = 9;
 
@@ -32,8 +34,7 @@ pub struct DirectoryEntry {
     pub event: DirectoryEvent,
 }
 
-/// What an entry says. Kinds 5 (escrow policy), 6 (archive key) and 7 (hand-over order) have their numbers, and no
-/// content yet.
+/// What an entry says. Kind 7 (hand-over order) has its number, and no content yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum DirectoryEvent {
@@ -56,6 +57,10 @@ pub enum DirectoryEvent {
         /// Which.
         account: AccountId,
     },
+    /// 5: a version of an escrow policy may be brought into groups.
+    PolicyPublished(PublishedPolicy),
+    /// 6: policies may name this key of the archive.
+    ArchiveKeyMade(PublishedKey),
     /// 8: the operator has pinned another organisation, or takes in where its servers are.
     PartnerAdmitted(Organisation),
     /// 9: the operator has forgotten one.
@@ -85,6 +90,36 @@ pub struct Issued {
     pub not_after: Timestamp,
 }
 
+/// A version of an escrow policy. Its text is in the groups; the hash says which it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PublishedPolicy {
+    /// Name of the policy.
+    pub id: String,
+    /// Which version.
+    pub version: u64,
+    /// Its hash.
+    pub hash: PolicyHash,
+    /// Number of the policy key that signed it.
+    pub key_number: u32,
+    /// From when on it may be brought into groups.
+    pub effective_from: Timestamp,
+}
+
+/// A generation of an archive's key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PublishedKey {
+    /// Name of the policy whose archive it is.
+    pub id: String,
+    /// Which generation.
+    pub generation: u32,
+    /// The key: a ristretto255 element.
+    pub key: [u8; 32],
+    /// How many seats open together.
+    pub quorum: u8,
+    /// How many seats hold a share.
+    pub seats: u8,
+}
+
 #[derive(Serialize, Deserialize)]
 struct Raw {
     version: u8,
@@ -102,6 +137,8 @@ impl DirectoryEntry {
             DirectoryEvent::DeviceRevoked { account, device } => (DEVICE_REVOKED, Blob(encode(&(account, device)))),
             DirectoryEvent::AccountDisabled { account } => (ACCOUNT_DISABLED, Blob(encode(account))),
             DirectoryEvent::AccountEnabled { account } => (ACCOUNT_ENABLED, Blob(encode(account))),
+            DirectoryEvent::PolicyPublished(policy) => (POLICY_PUBLISHED, Blob(encode(policy))),
+            DirectoryEvent::ArchiveKeyMade(key) => (ARCHIVE_KEY_MADE, Blob(encode(key))),
             DirectoryEvent::PartnerAdmitted(organisation) => (PARTNER_ADMITTED, Blob(encode(organisation))),
             DirectoryEvent::PartnerEnded { root } => (PARTNER_ENDED, Blob(encode(root))),
             DirectoryEvent::Unknown { kind, content } => (*kind, content.clone()),
@@ -130,6 +167,8 @@ impl DirectoryEntry {
             }
             ACCOUNT_DISABLED => DirectoryEvent::AccountDisabled { account: decode_exact(WHAT, &raw.content)? },
             ACCOUNT_ENABLED => DirectoryEvent::AccountEnabled { account: decode_exact(WHAT, &raw.content)? },
+            POLICY_PUBLISHED => DirectoryEvent::PolicyPublished(decode_exact(WHAT, &raw.content)?),
+            ARCHIVE_KEY_MADE => DirectoryEvent::ArchiveKeyMade(decode_exact(WHAT, &raw.content)?),
             PARTNER_ADMITTED => DirectoryEvent::PartnerAdmitted(decode_exact(WHAT, &raw.content)?),
             PARTNER_ENDED => DirectoryEvent::PartnerEnded { root: decode_exact(WHAT, &raw.content)? },
             kind => DirectoryEvent::Unknown { kind, content: raw.content },

@@ -7,9 +7,11 @@ pub mod entry;
 pub mod follow;
 pub mod view;
 
-pub use entry::{DirectoryEntry, DirectoryEvent};
+pub use entry::{DirectoryEntry, DirectoryEvent, PublishedKey, PublishedPolicy};
 pub use follow::{Follow, Outcome, Step};
-pub use view::{DirectoryNews, DirectoryView, Freshness, STOP_AFTER, SplitEvidence, Standing, WARN_AFTER};
+pub use view::{
+    DirectoryNews, DirectoryView, Freshness, PolicyStanding, STOP_AFTER, SplitEvidence, Standing, WARN_AFTER,
+};
 
 use crate::{ids::RootHash, merkle::Origin};
 

@@ -12,9 +12,9 @@ use crate::{
     identity::{
         Organisation,
         certificate::DeviceIdentity,
-        directory::{DirectoryEntry, DirectoryEvent, origin},
+        directory::{DirectoryEntry, DirectoryEvent, PublishedKey, PublishedPolicy, origin},
     },
-    ids::{AccountId, CertificateHash, DeviceId, MerkleHash, RootHash},
+    ids::{AccountId, CertificateHash, DeviceId, MerkleHash, PolicyHash, RootHash},
     limits::{DIRECTORY_HEADS_KEPT_MAX, DIRECTORY_SPLITS_KEPT_MAX, LINK_MINUTES},
     merkle::{Checkpoint, CheckpointError, Frontier},
     rows::{RowWrite, Space},
@@ -47,6 +47,20 @@ pub enum Standing {
     NotIncluded,
     /// The device was revoked, or its account disabled.
     Revoked,
+}
+
+/// What the directory says of an escrow policy. (directory.policy.3)
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PolicyStanding {
+    /// It is listed, with its archive key, and no later version is in force.
+    Listed,
+    /// It is not listed, or its archive key is not, as far as the log is known.
+    NotListed,
+    /// It is listed, and so is a later version, which is in force.
+    Superseded {
+        /// The latest version that is in force.
+        version: u64,
+    },
 }
 
 /// What an update of the view brought that somebody must act on or hear of.
@@ -141,6 +155,8 @@ pub struct DirectoryView {
     certificates: BTreeMap<CertificateHash, Known>,
     revoked: BTreeMap<DeviceId, Timestamp>,
     disabled: BTreeMap<AccountId, Timestamp>,
+    policies: BTreeMap<PolicyHash, PublishedPolicy>,
+    archive_keys: BTreeMap<(String, u32), PublishedKey>,
     evidence: Vec<SplitEvidence>,
     writes: Vec<RowWrite>,
 }
@@ -153,6 +169,8 @@ const CERTIFICATE: u8 = 1;
 const REVOKED: u8 = 2;
 const DISABLED: u8 = 3;
 const EVIDENCE: u8 = 4;
+const POLICY: u8 = 5;
+const ARCHIVE_KEY: u8 = 6;
 
 fn key(table: u8, id: &[u8]) -> Vec<u8> {
     [&[table], id].concat()
@@ -188,6 +206,8 @@ impl DirectoryView {
             certificates: BTreeMap::new(),
             revoked: BTreeMap::new(),
             disabled: BTreeMap::new(),
+            policies: BTreeMap::new(),
+            archive_keys: BTreeMap::new(),
             evidence: Vec::new(),
             writes: Vec::new(),
         };
@@ -248,6 +268,13 @@ impl DirectoryView {
             }
             DISABLED => {
                 self.disabled.insert(AccountId::from_slice(id)?, decode_exact(WHAT, value).ok()?);
+            }
+            POLICY => {
+                self.policies.insert(PolicyHash::from_slice(id)?, decode_exact(WHAT, value).ok()?);
+            }
+            ARCHIVE_KEY => {
+                let made: PublishedKey = decode_exact(WHAT, value).ok()?;
+                self.archive_keys.insert((made.id.clone(), made.generation), made);
             }
             EVIDENCE => self.evidence.push(decode_exact(WHAT, value).ok()?),
             _ => return None,
@@ -319,6 +346,21 @@ impl DirectoryView {
     #[must_use]
     pub fn is_out(&self, account: AccountId, device: DeviceId) -> bool {
         self.revoked.contains_key(&device) || self.disabled.contains_key(&account)
+    }
+
+    /// What the directory says of a policy, and of the archive key that it names. (directory.policy.3)
+    #[must_use]
+    pub fn policy_standing(&self, policy: &PublishedPolicy, key: &PublishedKey, now: Timestamp) -> PolicyStanding {
+        let made = self.archive_keys.get(&(key.id.clone(), key.generation));
+        if self.policies.get(&policy.hash) != Some(policy) || made != Some(key) {
+            return PolicyStanding::NotListed;
+        }
+        let of_id = self.policies.values().filter(|listed| listed.id == policy.id);
+        let in_force = of_id.filter(|listed| listed.effective_from <= now).map(|listed| listed.version).max();
+        match in_force.filter(|version| *version > policy.version) {
+            Some(version) => PolicyStanding::Superseded { version },
+            None => PolicyStanding::Listed,
+        }
     }
 
     /// Devices of the own account that hold a certificate and are not out, in the order of their ids.
@@ -393,12 +435,27 @@ impl DirectoryView {
         for certificate in gone.keys() {
             self.writes.push(RowWrite { space: Space::Directory, key: key(CERTIFICATE, &certificate.0), value: None });
         }
+        self.forget_policies();
         self.newest = None;
         self.head.note = None;
         self.head.frontier = Frontier::default();
         self.head.past.clear();
         self.head.is_split = false;
         self.write_head();
+    }
+
+    fn forget_policies(&mut self) {
+        let rows = self.policy_keys().map(|key| RowWrite { space: Space::Directory, key, value: None });
+        let rows: Vec<RowWrite> = rows.collect();
+        self.writes.extend(rows);
+        self.policies.clear();
+        self.archive_keys.clear();
+    }
+
+    /// Keys of the rows about policies.
+    fn policy_keys(&self) -> impl Iterator<Item = Vec<u8>> {
+        let policies = self.policies.keys().map(|hash| key(POLICY, &hash.0));
+        policies.chain(self.archive_keys.keys().map(|made| key(ARCHIVE_KEY, &encode(made))))
     }
 
     /// Rows to write since the last call. They are durable before anything is done that follows from the view.
@@ -487,6 +544,21 @@ impl DirectoryView {
                 let row = RowWrite { space: Space::Directory, key: key(DISABLED, &account.0), value: None };
                 self.writes.push(row);
             }
+            // directory.policy.2: what was listed first holds.
+            DirectoryEvent::PolicyPublished(policy) => {
+                let is_later = |listed: &PublishedPolicy| listed.id != policy.id || listed.version < policy.version;
+                if self.policies.values().all(is_later) {
+                    self.write(POLICY, policy.hash.as_bytes(), &policy);
+                    self.policies.insert(policy.hash, policy);
+                }
+            }
+            DirectoryEvent::ArchiveKeyMade(made) => {
+                let place = (made.id.clone(), made.generation);
+                if !self.archive_keys.contains_key(&place) {
+                    self.write(ARCHIVE_KEY, &encode(&place), &made);
+                    self.archive_keys.insert(place, made);
+                }
+            }
             // Whom a partner has pinned is its own business.
             DirectoryEvent::PartnerAdmitted(organisation) if self.own.is_some() => {
                 news.push(DirectoryNews::PartnerAdmitted(Box::new(organisation)));
@@ -518,7 +590,8 @@ impl DirectoryView {
         let revoked = self.revoked.keys().map(|id| key(REVOKED, &id.0));
         let disabled = self.disabled.keys().map(|id| key(DISABLED, &id.0));
         let evidence = (0..=u8::MAX).zip(&self.evidence).map(|(place, _)| key(EVIDENCE, &[place]));
-        let rows = certificates.chain(revoked).chain(disabled).chain(evidence).chain([key(HEAD, &[])]);
+        let certified = certificates.chain(revoked).chain(disabled);
+        let rows = certified.chain(self.policy_keys()).chain(evidence).chain([key(HEAD, &[])]);
         rows.map(|key| RowWrite { space: Space::Directory, key, value: None }).collect()
     }
 

@@ -90,7 +90,7 @@ impl Stage {
             false => None,
         };
         if escrow.is_some() {
-            progress.say("an escrow node is enrolled, and a policy that names it is signed");
+            progress.say("an escrow node is enrolled, and a policy that names it is signed and published");
         }
         let mut tickets = Vec::new();
         for person in &plan.people {

@@ -5,9 +5,9 @@ use std::net::SocketAddr;
 use chancery_protocol::{
     identity::{
         Organisation,
-        directory::{DirectoryEntry, DirectoryEvent, entry::Issued},
+        directory::{DirectoryEntry, DirectoryEvent, PublishedKey, PublishedPolicy, entry::Issued},
     },
-    ids::{AccountId, CertificateHash, DeviceId, RootHash, SpkiPin},
+    ids::{AccountId, CertificateHash, DeviceId, PolicyHash, RootHash, SpkiPin},
     limits::LOG_ENTRY_BYTES_MAX,
     time::Timestamp,
     wire::{Blob, registrar::Place},
@@ -51,12 +51,25 @@ pub(super) fn add(set: &mut Set) {
     add("partner-admitted", "a partner", &bytes(DirectoryEvent::PartnerAdmitted(partner)), "ok");
     let ended = DirectoryEvent::PartnerEnded { root: RootHash([0x22; 32]) };
     add("partner-ended", "a partner that is none any more", &bytes(ended), "ok");
+    let policy = PublishedPolicy {
+        id: "desk-archive".to_owned(),
+        version: 2,
+        hash: PolicyHash([0x77; 32]),
+        key_number: 1,
+        effective_from: Timestamp(NOW.0 + 86_400_000),
+    };
+    let published = bytes(DirectoryEvent::PolicyPublished(policy));
+    add("policy", "a version of an escrow policy", &published, "ok");
+    let key = PublishedKey { id: "desk-archive".to_owned(), generation: 3, key: [0x88; 32], quorum: 3, seats: 5 };
+    add("archive-key", "a key of an archive", &bytes(DirectoryEvent::ArchiveKeyMade(key)), "ok");
     let unknown = |kind, len: usize| bytes(DirectoryEvent::Unknown { kind, content: Blob(vec![7; len]) });
     add("unknown", "a kind that is not known", &unknown(900, 5), "ok");
     add("bad-empty", "no bytes", &[], "entry");
     add("bad-truncated", "the end is missing", &certified[..certified.len() - 1], "entry");
     add("bad-trailing", "a byte too many", &[certified.as_slice(), &[0]].concat(), "entry");
     add("bad-content", "a revocation that names nobody", &unknown(2, 5), "entry");
+    add("bad-policy", "an escrow policy without a hash", &unknown(5, 9), "entry");
+    add("bad-archive-key", "an archive key that is too short", &unknown(6, 20), "entry");
     add("bad-long", "longer than any entry", &unknown(900, LOG_ENTRY_BYTES_MAX), "entry");
     let mut newer = certified;
     newer[0] = 2;

@@ -36,7 +36,8 @@ fn notice() -> PolicyNotice {
     PolicyNotice { language: "en".to_owned(), text: "This group is archived.".to_owned() }
 }
 
-/// Signed with the keys that `init` has made, as its operator would with `chancery-escrow policy sign`.
+/// Signed with the keys that `init` has made, and published, as its operator would with `chancery-escrow policy sign` and
+/// `chancery-relay policy publish`.
 pub async fn policy(deployment: &Deployment, node: &Node, endpoint: &Endpoint, key: &ArchiveKey) -> String {
     let offline = deployment.dir.path().join("relay/offline");
     let read = |name: &str| std::fs::read_to_string(offline.join(name)).unwrap();
@@ -67,7 +68,9 @@ pub async fn policy(deployment: &Deployment, node: &Node, endpoint: &Endpoint, k
         endpoint_pin: endpoint.pin(),
         notices: vec![notice()],
     };
-    policy.sign(&policy_key, &certificate).unwrap().to_string()
+    let signed = policy.sign(&policy_key, &certificate).unwrap();
+    assert!(deployment.admin().publish_policy(&signed).unwrap());
+    signed.to_string()
 }
 
 pub async fn opened(dir: &std::path::Path) -> Node {

@@ -95,7 +95,20 @@ fn a_node_is_enrolled_named_by_a_policy_serves_says_how_it_stands_and_stops() {
     assert!(String::from_utf8_lossy(&second.stderr).contains("use"), "{second:?}");
 
     ok(&["chancery", "--state", &ana, "enroll", &person]);
-    ok(&["chancery", "--state", &ana, "group", "new", "desk 设计", "--class", "escrowed", "--policy", &signed]);
+    // Before the organisation can see the policy, nobody founds a group under it.
+    let found = ["chancery", "--state", &ana, "group", "new", "desk 设计", "--class", "escrowed", "--policy", &signed];
+    let unlisted = run(&found);
+    assert_eq!(code(&unlisted), 5, "{unlisted:?}");
+    assert!(String::from_utf8_lossy(&unlisted.stderr).contains("chancery-relay policy publish"), "{unlisted:?}");
+    let publish = ["chancery-relay", "policy", "publish", &signed, "--config", &config, "--json"];
+    let published = json(&ok(&publish));
+    assert_eq!((&published["version"], &published["already"]), (&json("1"), &json("false")), "{published}");
+    assert_eq!(json(&ok(&publish))["already"], json("true"));
+    let listed = json(&ok(&["chancery-relay", "policy", "list", "--config", &config, "--json"]));
+    assert_eq!(listed["policies"][0]["hash"], published["hash"], "{listed}");
+    ok(&found);
+    let policy = json(&ok(&["chancery", "--state", &ana, "--json", "group", "policy", "desk 设计"]));
+    assert_eq!((&policy["directory"], &policy["hash"]), (&json("\"listed\""), &published["hash"]), "{policy}");
     let early = run(&["chancery", "--state", &ana, "send", "desk 设计", "before the notice"]);
     assert!(!early.status.success());
     assert!(ok(&["chancery", "--state", &ana, "group", "policy", "desk 设计"]).contains("This group is archived."));

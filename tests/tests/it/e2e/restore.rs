@@ -29,7 +29,7 @@ fn serve(dir: &Path, listen: &str) -> (Terminal, String) {
     (serving, line["listening"].as_str().unwrap().to_owned())
 }
 
-/// The next version of a policy, with the endpoint elsewhere.
+/// The next version of a policy, with the endpoint elsewhere, published.
 fn moved(deployment: &Deployment, before: &str, endpoint: &str) -> String {
     let offline = deployment.dir.path().join("relay/offline");
     let read = |name: &str| fs::read_to_string(offline.join(name)).unwrap();
@@ -38,7 +38,9 @@ fn moved(deployment: &Deployment, before: &str, endpoint: &str) -> String {
     let before: SignedPolicy = before.parse().unwrap();
     let endpoint: HostPort = endpoint.parse().unwrap();
     let next = EscrowPolicy { version: 2, previous: Some(before.hash()), endpoint, ..before.policy().clone() };
-    next.sign(&key, &certificate).unwrap().to_string()
+    let next = next.sign(&key, &certificate).unwrap();
+    assert!(deployment.admin().publish_policy(&next).unwrap());
+    next.to_string()
 }
 
 async fn said(client: &Client, group: GroupId, text: &str) -> Message {
