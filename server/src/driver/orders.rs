@@ -1,5 +1,5 @@
-//! What a relay was told by a registrar of another process, and handed to the machine: who is let in, kept in a database of
-//! its own, and the copy of the directory, in memory alone.
+//! What a relay was told by a registrar of another process, and handed to the machine: who is let in, and the copy of the
+//! directory, both kept in a database of its own.
 //!
 //! This module does not verify chains; the machine does, with the admission that comes from here.
 
@@ -34,14 +34,12 @@ use crate::{
     },
 };
 
-const SCHEMA: Schema = Schema { application: 0x4348_4f31, version: 2, sql: include_str!("orders.sql") };
+const SCHEMA: Schema = Schema { application: 0x4348_4f31, version: 3, sql: include_str!("orders.sql") };
 
 /// Where orders go. Clones share one database.
 #[derive(Clone)]
 pub(crate) struct OrdersDesk {
     store: Arc<Mutex<OrdersStore>>,
-    /// How far the machine's copy of the directory is; it begins anew with the process.
-    copy: Arc<Mutex<Frontier>>,
     tenant: RootHash,
     registrar: SpkiPin,
     notices: UnboundedSender<Notice>,
@@ -56,13 +54,16 @@ impl OrdersDesk {
         registrar: SpkiPin,
         notices: UnboundedSender<Notice>,
     ) -> Result<Self, OpenError> {
-        let store = OrdersStore::open(path, tenant)?;
+        let mut store = OrdersStore::open(path, tenant)?;
         let heard = watch::Sender::new(store.head.is_some());
         if store.head.is_some() {
             let _ = notices.send(Notice::Admission(store.admission.clone()));
         }
-        let (store, copy) = (Arc::new(Mutex::new(store)), Arc::default());
-        Ok(Self { store, copy, tenant, registrar, notices, heard })
+        // relay.directory.5: what was shown before is shown, whether the registrar is there or not.
+        if let Some(update) = store.load_copy().map_err(|error| failed(&error))? {
+            let _ = notices.send(Notice::Directory(update));
+        }
+        Ok(Self { store: Arc::new(Mutex::new(store)), tenant, registrar, notices, heard })
     }
 
     /// Whether the registrar has ever said who is cut off. Before that nobody is let in. (relay.orders.5)
@@ -125,13 +126,12 @@ impl OrdersDesk {
             return None;
         }
         // Held until the machine's queue has it: two lines of one registrar do not mix.
-        let mut copy = self.copy.lock().unwrap_or_else(PoisonError::into_inner);
-        if told.from == 0 && !told.entries.is_empty() {
-            *copy = Frontier::default();
-        }
+        let mut store = self.store.lock().unwrap_or_else(PoisonError::into_inner);
         let is_question = told.entries.is_empty() && told.checkpoint.is_none();
-        if told.from == copy.size() && !is_question {
-            let mut grown = copy.clone();
+        let anew = told.from == 0 && !told.entries.is_empty();
+        let before = if anew { Frontier::default() } else { store.copy.clone() };
+        if told.from == before.size() && !is_question {
+            let mut grown = before;
             for entry in &told.entries {
                 grown.append(leaf_hash(entry))?;
             }
@@ -142,13 +142,18 @@ impl OrdersDesk {
             if checkpoint.as_ref().is_some_and(|shown| (shown.size(), shown.root()) != (grown.size(), grown.root())) {
                 return None;
             }
-            *copy = grown;
+            if let Err(error) = store.write_copy(&told, checkpoint.as_ref()) {
+                // The registrar connects again and asks how far the copy is.
+                tracing::error!(%error, "the copy of the directory could not be stored");
+                return None;
+            }
+            store.copy = grown;
             let entries = told.entries.into_iter().map(|entry| entry.0).collect();
             let update = DirectoryUpdate { tenant: self.tenant, from: told.from, entries, checkpoint };
             // A closed channel means that the server has ended.
             let _ = self.notices.send(Notice::Directory(update));
         }
-        Some(DirectoryKept { size: copy.size(), root: copy.root() })
+        Some(DirectoryKept { size: store.copy.size(), root: store.copy.root() })
     }
 
     fn take(&self, orders: &Orders) -> rusqlite::Result<Option<OrderHead>> {
@@ -169,14 +174,20 @@ struct OrdersStore {
     database: Database,
     head: Option<OrderHead>,
     admission: Admission,
+    /// How far the copy of the directory is.
+    copy: Frontier,
+}
+
+fn failed(error: &rusqlite::Error) -> OpenError {
+    OpenError::Failed { file: "orders.db".to_owned(), reason: error.to_string() }
 }
 
 impl OrdersStore {
     fn open(path: &Path, tenant: RootHash) -> Result<Self, OpenError> {
         let database = open(path, SCHEMA, Sharing::Exclusive)?;
-        let mut store = Self { database, head: None, admission: Admission::default() };
+        let mut store = Self { database, head: None, admission: Admission::default(), copy: Frontier::default() };
         store.admission.tenants.insert(tenant);
-        store.read().map_err(|error| OpenError::Failed { file: "orders.db".to_owned(), reason: error.to_string() })?;
+        store.read().map_err(|error| failed(&error))?;
         Ok(store)
     }
 
@@ -201,6 +212,53 @@ impl OrdersStore {
             }
         }
         Ok(())
+    }
+
+    /// Keeps what continues the copy of the directory, or begins it anew.
+    fn write_copy(&mut self, told: &TellDirectory, checkpoint: Option<&Checkpoint>) -> rusqlite::Result<()> {
+        let tx = self.database.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        if told.from == 0 {
+            tx.execute_batch("DELETE FROM copy; DELETE FROM copy_head")?;
+        }
+        for (seq, entry) in (told.from..).zip(&told.entries) {
+            tx.execute("INSERT INTO copy (seq, entry) VALUES (?1, ?2)", params![int(seq), entry.0])?;
+        }
+        if let Some(checkpoint) = checkpoint {
+            tx.execute(
+                "INSERT OR REPLACE INTO copy_head (one, key, note) VALUES (1, ?1, ?2)",
+                params![told.key, checkpoint.note()],
+            )?;
+        }
+        tx.commit()
+    }
+
+    /// The copy as it was shown last; none, and nothing is kept, if there is none, or it is not what was signed.
+    fn load_copy(&mut self) -> rusqlite::Result<Option<DirectoryUpdate>> {
+        let tenant = self.admission.tenants.iter().next().copied();
+        let head: Option<([u8; 32], String)> = self
+            .database
+            .query_row("SELECT key, note FROM copy_head", [], |row| Ok((row.get(0)?, row.get(1)?)))
+            .optional()?;
+        let opened = tenant.zip(head).and_then(|(tenant, (key, note))| {
+            Checkpoint::open(note.as_bytes(), &origin(tenant), &key).ok().map(|shown| (tenant, shown))
+        });
+        if let Some((tenant, checkpoint)) = opened {
+            let mut statement = self.database.prepare("SELECT entry FROM copy WHERE seq < ?1 ORDER BY seq")?;
+            let entries: Vec<Vec<u8>> =
+                statement.query_map([int(checkpoint.size())], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
+            drop(statement);
+            let mut copy = Frontier::default();
+            let whole = entries.iter().all(|entry| copy.append(leaf_hash(entry)).is_some());
+            if whole && (copy.size(), copy.root()) == (checkpoint.size(), checkpoint.root()) {
+                // What no checkpoint covered yet, the registrar tells again.
+                self.database.execute("DELETE FROM copy WHERE seq >= ?1", [int(checkpoint.size())])?;
+                self.copy = copy;
+                return Ok(Some(DirectoryUpdate { tenant, from: 0, entries, checkpoint: Some(checkpoint) }));
+            }
+            tracing::error!("the stored copy of the directory is damaged: it is asked for anew");
+        }
+        self.database.execute_batch("DELETE FROM copy; DELETE FROM copy_head")?;
+        Ok(None)
     }
 
     /// Does what is next, durably, and says whether anything is different afterwards. (relay.orders.2, relay.orders.3)

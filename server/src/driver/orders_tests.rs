@@ -105,6 +105,44 @@ fn a_copy_of_the_directory_takes_what_continues_it_and_begins_anew_from_the_firs
     assert_eq!(updates(&mut heard), [(0, 2, Some(2))]);
 }
 
+// proves relay.directory.5
+#[test]
+fn the_copy_of_the_directory_outlives_the_process_as_far_as_it_was_signed_and_a_damaged_one_is_asked_for_anew() {
+    let folder = tempfile::tempdir().unwrap();
+    let key = LogKey::from_seed(&Secret32::new([6; 32])).unwrap();
+    let kept = |log: &ServedLog| Some(DirectoryKept { size: log.size(), root: log.root() });
+    let question = |desk: &OrdersDesk| desk.keep(told(&log(0..0), 0, &key, false));
+    {
+        let (desk, mut heard) = desk(&folder);
+        desk.keep(told(&log(0..4), 0, &key, true)).unwrap();
+        desk.keep(told(&log(0..6), 4, &key, false)).unwrap();
+        assert_eq!(updates(&mut heard), [(0, 4, Some(4)), (4, 2, None)]);
+    }
+    {
+        let (desk, mut heard) = desk(&folder);
+        assert_eq!(updates(&mut heard), [(0, 4, Some(4))], "what was signed is shown, no more");
+        assert_eq!(question(&desk), kept(&log(0..4)));
+        desk.keep(told(&log(0..6), 4, &key, true)).unwrap();
+    }
+    // Begun anew, and refused at that: the old one stays.
+    {
+        let (desk, mut heard) = desk(&folder);
+        assert_eq!(updates(&mut heard), [(0, 6, Some(6))]);
+        let other = LogKey::from_seed(&Secret32::new([7; 32])).unwrap();
+        let forged = TellDirectory { key: *other.public(), ..told(&log(10..12), 0, &key, true) };
+        assert_eq!(desk.keep(forged), None);
+        assert_eq!(question(&desk), kept(&log(0..6)));
+    }
+    let database = rusqlite::Connection::open(folder.path().join("orders.db")).unwrap();
+    database.execute("UPDATE copy SET entry = x'00' WHERE seq = 2", []).unwrap();
+    drop(database);
+    let (desk, mut heard) = desk(&folder);
+    assert!(updates(&mut heard).is_empty());
+    assert_eq!(question(&desk), kept(&log(0..0)));
+    desk.keep(told(&log(0..6), 0, &key, true)).unwrap();
+    assert_eq!(updates(&mut heard), [(0, 6, Some(6))]);
+}
+
 #[test]
 fn partners_are_let_in_by_an_order_and_known_after_a_restart() {
     let folder = tempfile::tempdir().unwrap();
