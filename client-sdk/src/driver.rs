@@ -29,6 +29,7 @@ use crate::{
     config::Config,
     error::Error,
     events::HostEvent,
+    history::Shown,
     identity::{Enrolment, EnrolmentKeys},
     keys::KeyProvider,
     machine::Machine,
@@ -73,6 +74,8 @@ pub(crate) enum Job {
     Acknowledge(Acknowledged, Answer<()>),
     /// Messages of a group.
     History { group: GroupId, before: Option<Seq>, max: usize, answer: Answer<Vec<Message>> },
+    /// The same, with what their authors have made of them since.
+    Shown { group: GroupId, before: Option<Seq>, max: usize, answer: Answer<Vec<Shown>> },
     /// Rows of a space from a key on.
     Rows { space: Space, from: Vec<u8>, max: usize, answer: Answer<Vec<KeyValue>> },
     /// Keys for a ticket: those of the last try, or new ones that are stored first.

@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 
 pub use chancery_protocol::wire::file::File;
 
-use crate::{Client, Error, GroupId, MessageId, client::unexpected, net::NetCommand, store::random_secret};
+use crate::{Body, Client, Error, GroupId, MessageId, client::unexpected, net::NetCommand, store::random_secret};
 
 impl Client {
     /// Encrypts a file under a key of its own, stores it at the relay, and hands it over in a message. Returns when the
@@ -32,7 +32,7 @@ impl Client {
         let (answer, stored) = oneshot::channel();
         self.tell_network(NetCommand::StoreBlob(file.blob, Blob(sealed), Some(answer)));
         stored.await.map_err(|_| Error::Stopped)?.map_err(failed)?;
-        match self.command(Command::SendFile { group, file: Box::new(file) }).await? {
+        match self.command(Command::Say { group, body: Box::new(Body::File(Box::new(file))) }).await? {
             Reply::Message(id) => Ok(id),
             other => Err(unexpected(&other)),
         }

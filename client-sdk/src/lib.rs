@@ -38,6 +38,7 @@ mod driver;
 mod error;
 mod events;
 mod files;
+mod history;
 mod identity;
 mod keys;
 pub mod machine;
@@ -73,6 +74,7 @@ pub use crate::{
     error::Error,
     events::{Batch, HostEvent},
     files::File,
+    history::{Shown, Since},
     identity::Identity,
     keys::{FileKey, KeyProvider, KeyUnavailable},
     net::{ConnectionState, OfflineReason},

@@ -62,6 +62,8 @@ pub enum Space {
     Retention = 24,
     /// Of an escrow node: where a capture stands in the archive's log: segment, its first record.
     Capture = 25,
+    /// Where the newest edit or delete of a message stands in history: group id, account, message.
+    Replacement = 26,
 }
 
 /// One row to write or, without a value, to delete.

@@ -86,6 +86,43 @@ pub(crate) enum Verb {
         /// The text, or - to read it from standard input
         text: String,
     },
+    /// Answer a message
+    #[command(after_help = exit::HELP)]
+    Reply {
+        /// Name of the group, or 8 or more digits of its id
+        group: String,
+        /// The message's place, which `history` shows
+        place: u64,
+        /// The text, or - to read it from standard input
+        text: String,
+    },
+    /// Put another text in the place of a message of yours
+    #[command(after_help = exit::HELP)]
+    Edit {
+        /// Name of the group, or 8 or more digits of its id
+        group: String,
+        /// The message's place, which `history` shows
+        place: u64,
+        /// The text, or - to read it from standard input
+        text: String,
+    },
+    /// Delete a message of yours; what others have read they may have kept, and so does an archive
+    #[command(after_help = exit::HELP)]
+    Delete {
+        /// Name of the group, or 8 or more digits of its id
+        group: String,
+        /// The message's place, which `history` shows
+        place: u64,
+    },
+    /// Print the newest messages of a group with their places, as they are after edits and deletes
+    #[command(after_help = exit::HELP)]
+    History {
+        /// Name of the group, or 8 or more digits of its id
+        group: String,
+        /// How many
+        #[arg(long, default_value_t = 50)]
+        last: usize,
+    },
     /// Hand files over, and save those that came
     #[command(after_help = exit::HELP)]
     File {

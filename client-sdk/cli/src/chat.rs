@@ -13,7 +13,7 @@ use crate::{
     show::{Output, group_of},
 };
 
-const KEPT: &str = "the message is kept and sent when the relay is reached";
+pub(crate) const KEPT: &str = "the message is kept and sent when the relay is reached";
 /// Lines that are read ahead of sending.
 const LINES_AHEAD: usize = 16;
 

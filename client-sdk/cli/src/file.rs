@@ -8,12 +8,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use chancery_client::{Body, Seq};
+use chancery_client::Body;
 use serde_json::json;
 
 use crate::{
     args::FileVerb,
     exit::Failure,
+    history::message_at,
     session::Session,
     show::{Output, escape},
 };
@@ -21,7 +22,7 @@ use crate::{
 pub(crate) async fn obey(session: &Session, output: &Output, verb: &FileVerb) -> Result<(), Failure> {
     match verb {
         FileVerb::Send { group, file, media_type } => send(session, output, group, file, media_type).await,
-        FileVerb::Save { group, place, out } => save(session, output, group, Seq(*place), out).await,
+        FileVerb::Save { group, place, out } => save(session, output, group, *place, out).await,
     }
 }
 
@@ -42,17 +43,16 @@ async fn send(session: &Session, output: &Output, group: &str, path: &Path, medi
     )
 }
 
-async fn save(session: &Session, output: &Output, group: &str, place: Seq, out: &PathBuf) -> Result<(), Failure> {
+async fn save(session: &Session, output: &Output, group: &str, place: u64, out: &PathBuf) -> Result<(), Failure> {
     let group = session.group(group).await?;
-    let found = session.client.history(group, Some(place.next()), 1).await?;
-    let file = found.iter().find(|message| message.seq == place).and_then(|message| match &message.body {
+    let found = message_at(session, group, place).await?;
+    let file = found.as_ref().and_then(|message| match &message.body {
         Body::File(file) => Some(file),
         _ => None,
     });
     let Some(file) = file else {
         return Err(Failure::usage(format!(
-            "no file was handed over at place {}: `read` shows the places of files",
-            place.0
+            "no file was handed over at place {place}: `read` shows the places of files"
         )));
     };
     let bytes = session.within("nothing was saved", session.client.read_file(file)).await?;

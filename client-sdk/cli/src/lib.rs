@@ -12,6 +12,7 @@ mod directory;
 mod exit;
 mod file;
 mod group;
+mod history;
 mod partner;
 mod people;
 mod policy;
@@ -70,6 +71,10 @@ async fn obey(args: Args) -> Result<(), Failure> {
         Verb::Device { verb } => device::obey(&session, &output, verb).await,
         Verb::Directory { verb } => directory::obey(&session, &output, verb).await,
         Verb::Send { group, text } => chat::send(&session, &output, group, text).await,
+        Verb::Reply { group, place, text } => history::reply(&session, &output, group, *place, text).await,
+        Verb::Edit { group, place, text } => history::edit(&session, &output, group, *place, text).await,
+        Verb::Delete { group, place } => history::delete(&session, &output, group, *place).await,
+        Verb::History { group, last } => history::history(&session, &output, group, *last).await,
         Verb::File { verb } => file::obey(&session, &output, verb).await,
         Verb::Read { group, follow } => read::read(&session, &output, group.as_deref(), *follow).await,
         Verb::Chat { group } => chat::chat(&session, &output, group).await,

@@ -11,7 +11,7 @@ use std::{
 use chancery_client::{
     AccountId, Authority, Body, Client, Contact, Device, DirectorySummary, Domain, Event, Freshness, GroupId,
     GroupPicture, GroupStatus, GroupSummary, Handle, HostEvent, Identity, Invitee, LinkCode, MemberSummary, Message,
-    Organisation, Partner, Role, RootHash, SplitEvidence,
+    Organisation, Partner, Role, RootHash, Shown, Since, SplitEvidence,
 };
 use serde_json::{Value, json};
 
@@ -33,6 +33,30 @@ impl Output {
         let mut out = io::stdout().lock();
         writeln!(out, "{line}")?;
         Ok(out.flush()?)
+    }
+
+    /// A message of history, as it is after edits and deletes. What was deleted is not shown. (mls.replace.3)
+    pub(crate) fn shown(&self, shown: &Shown, client: &Client) -> Result<(), Failure> {
+        let Shown { message, since } = shown;
+        let mut after = message.clone();
+        let (state, mark) = match since {
+            Since::Edited { text, .. } => {
+                after.body = match &message.body {
+                    Body::Reply { in_reply_to, .. } => Body::Reply { in_reply_to: *in_reply_to, text: text.clone() },
+                    _ => Body::Text(text.clone()),
+                };
+                ("edited", " (edited)")
+            }
+            Since::Deleted { .. } => {
+                after.body = Body::Text(String::new());
+                ("deleted", "(deleted)")
+            }
+            _ => ("as_sent", ""),
+        };
+        self.line(
+            || format!("#{} {}{mark}", message.seq.0, message_line(&after, client)),
+            || json!({"state": state, "message": message_object(None, &after, client)}),
+        )
     }
 
     pub(crate) fn identity(&self, identity: &Identity) -> Result<(), Failure> {
@@ -339,7 +363,7 @@ impl Output {
         match event {
             HostEvent::Message { id, message } => self.line(
                 || format!("{}{}", prefix(), message_line(message, client)),
-                || message_object(id.0, message, client),
+                || message_object(Some(id.0), message, client),
             ),
             HostEvent::Other { id, event } => self.line(
                 || format!("{}* {}", prefix(), escape(&sentence(event, client, people))),
@@ -382,6 +406,13 @@ fn message_line(message: &Message, client: &Client) -> String {
     let name = escape(&author(client, message));
     match &message.body {
         Body::Text(text) => format!("{name}: {}", escape(text)),
+        Body::Reply { in_reply_to, text } => {
+            format!("{name} (to message {}): {}", short(&in_reply_to.to_string()), escape(text))
+        }
+        Body::Edit { replaces, text } => {
+            format!("* {name} edits message {}: {}", short(&replaces.to_string()), escape(text))
+        }
+        Body::Delete { replaces } => format!("* {name} deletes message {}", short(&replaces.to_string())),
         Body::Leave => format!("* {name} asks to leave"),
         Body::File(file) => format!(
             "* {name} hands over {} ({}, {} bytes) at place {}",
@@ -395,20 +426,25 @@ fn message_line(message: &Message, client: &Client) -> String {
     }
 }
 
-fn message_object(event: u64, message: &Message, client: &Client) -> Value {
-    let (body, text) = match &message.body {
-        Body::Text(text) => ("text", Some(text)),
+fn message_object(event: Option<u64>, message: &Message, client: &Client) -> Value {
+    let (body, about) = match &message.body {
+        Body::Text(_) => ("text", None),
+        Body::Reply { in_reply_to, .. } => ("reply", Some(in_reply_to)),
+        Body::Edit { replaces, .. } => ("edit", Some(replaces)),
+        Body::Delete { replaces } => ("delete", Some(replaces)),
         Body::Leave => ("leave", None),
         Body::Acknowledge(_) => ("acknowledge", None),
         Body::File(_) => ("file", None),
         _ => ("unknown", None),
     };
+    let text = message.body.text();
     json!({
         "event": "message", "number": event, "group": message.group.to_string(), "seq": message.seq.0,
         "message": message.id.to_string(), "from": name(client, message.handle.as_ref(), message.account),
         "account": message.account.to_string(), "device": message.device.to_string(), "own": message.own,
         "sent_at_ms": message.sent_at.0, "received_at_ms": message.received_at.0,
-        "continuous": message.continuous, "body": body, "text": text, "file": file_object(&message.body),
+        "continuous": message.continuous, "body": body, "text": text, "about": about.map(ToString::to_string),
+        "file": file_object(&message.body),
     })
 }
 

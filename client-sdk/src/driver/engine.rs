@@ -428,6 +428,7 @@ impl<M: Machine> Engine<M> {
             Job::History { group, before, max, answer } => {
                 drop(answer.send(self.store.history(group, before, max)));
             }
+            Job::Shown { group, before, max, answer } => drop(answer.send(self.store.shown(group, before, max))),
             Job::Rows { space, from, max, answer } => drop(answer.send(self.store.rows_from(space, &from, max))),
             Job::Acknowledge(which, answer) => drop(answer.send(self.acknowledge(which))),
             Job::Prepare(ticket, answer) => drop(answer.send(self.prepare(&ticket))),

@@ -23,7 +23,11 @@ use std::{
 };
 
 use chancery_protocol::{
-    client::{Event, Message, RowWrite, Space, api::event_key, message_key},
+    client::{
+        Event, Message, RowWrite, Space,
+        api::{event_key, replacement_key},
+        message_key,
+    },
     ids::{EventId, GroupId, Seq},
     secret::Secret32,
     wire::decode_exact,
@@ -34,6 +38,7 @@ pub(crate) use self::seal::random_secret;
 use self::{lock::StateLock, seal::Sealer};
 use crate::{
     error::Error,
+    history::{Shown, Since},
     keys::{KeyProvider, create_private_dir},
     machine::Row,
 };
@@ -233,6 +238,24 @@ impl Store {
             Space::Message,
         )?;
         rows.iter().rev().map(|(_, value)| message(value)).collect()
+    }
+
+    /// The same messages, each with what its author has made of it since.
+    ///
+    /// # Errors
+    /// `Damaged`, `Storage`.
+    pub(crate) fn shown(&self, group: GroupId, before: Option<Seq>, max: usize) -> Result<Vec<Shown>, Error> {
+        let messages = self.history(group, before, max)?;
+        messages.into_iter().map(|message| Ok(Shown { since: self.since(&message)?, message })).collect()
+    }
+
+    /// mls.replace.2
+    fn since(&self, message: &Message) -> Result<Since, Error> {
+        let key = replacement_key(message.group, message.account, message.id);
+        let Some(value) = self.value(Space::Replacement, &key)? else { return Ok(Since::AsSent) };
+        let seq: Seq = decode_exact("a place", &value).map_err(|error| Error::Damaged(error.to_string()))?;
+        let by = self.message(message.group, seq)?;
+        Ok(by.map_or(Since::AsSent, |by| Since::of(message, by)))
     }
 
     /// The message at a place, if history holds it.

@@ -4,7 +4,7 @@
 
 use chancery_protocol::{
     escrow::{Person, RecordLine, Scope},
-    ids::EnvelopeHash,
+    ids::{EnvelopeHash, MessageId},
     time::Timestamp,
     wire::envelope::{Body, Envelope},
 };
@@ -185,6 +185,12 @@ pub(crate) fn message(around: &Around<'_>, envelope: &Envelope, envelope_hash: E
             let mail = FileMail { headers, said, media_type, bytes: file.size, hash, name, place };
             return Mail::WithFile(Box::new(mail));
         }
+        Body::Reply { text, .. } => (TEXT, text.clone().into_bytes()),
+        // What it is in words, so that it is not taken for what was said first. (export.edits.1)
+        Body::Edit { replaces, text } => {
+            (TEXT, format!("(edits message {}, which reads from here on:)\r\n\r\n{text}", hex(replaces)).into_bytes())
+        }
+        Body::Delete { replaces } => (TEXT, format!("(deletes message {})", hex(replaces)).into_bytes()),
         Body::Leave => (TEXT, b"(wants to leave the group)".to_vec()),
         Body::Acknowledge(notice) => (TEXT, format!("(has read the notice of escrow {notice})").into_bytes()),
         Body::Unknown { content, .. } => ("application/octet-stream", content.0.clone()),
@@ -194,6 +200,10 @@ pub(crate) fn message(around: &Around<'_>, envelope: &Envelope, envelope_hash: E
         "{headers}Content-Type: {kind}\r\nContent-Transfer-Encoding: base64\r\n\r\n{}",
         base64(&content)
     ))
+}
+
+fn hex(id: &MessageId) -> String {
+    data_encoding::HEXLOWER.encode(&id.0)
 }
 
 fn headers(around: &Around<'_>, envelope: &Envelope, envelope_hash: EnvelopeHash) -> String {
@@ -210,9 +220,18 @@ fn headers(around: &Around<'_>, envelope: &Envelope, envelope_hash: EnvelopeHash
     header("To", &format!("{}\r\n {thread}", words(around.group)));
     header("Date", &date(around.received_at));
     header("Subject", &words(&format!("{} #{}", around.group, around.line.seq.0)));
-    header("Message-ID", &format!("<{}@{}.invalid>", data_encoding::HEXLOWER.encode(&envelope.id.0), short(&group)));
-    header("In-Reply-To", &thread);
-    header("References", &thread);
+    let named = |id: &MessageId| format!("<{}@{}.invalid>", hex(id), short(&group));
+    header("Message-ID", &named(&envelope.id));
+    let about = match &envelope.body {
+        Body::Reply { in_reply_to, .. } => Some(*in_reply_to),
+        body => body.replaces(),
+    };
+    header("In-Reply-To", &about.as_ref().map_or_else(|| thread.clone(), named));
+    let references = about.as_ref().map_or_else(String::new, |id| format!("\r\n {}", named(id)));
+    header("References", &format!("{thread}{references}"));
+    if let Some(replaces) = envelope.body.replaces() {
+        header("X-Chancery-Replaces", &hex(&replaces));
+    }
     header("X-Chancery-Group", &group);
     header("X-Chancery-Place", &around.line.seq.0.to_string());
     header("X-Chancery-Head", &around.line.head.to_string());

@@ -76,6 +76,11 @@ fn said(envelope: &[u8]) -> Value {
         Body::File(file) => json!({"file": {
             "name": file.name, "media_type": file.media_type, "bytes": file.size, "sha256": HEXLOWER.encode(&file.hash),
         }}),
+        Body::Reply { in_reply_to, text } => {
+            json!({"reply": {"in_reply_to": HEXLOWER.encode(&in_reply_to.0), "text": text}})
+        }
+        Body::Edit { replaces, text } => json!({"edit": {"replaces": HEXLOWER.encode(&replaces.0), "text": text}}),
+        Body::Delete { replaces } => json!({"delete": {"replaces": HEXLOWER.encode(&replaces.0)}}),
         Body::Leave => json!({"leave": true}),
         Body::Acknowledge(notice) => json!({"acknowledges": notice.to_string()}),
         Body::Unknown { kind, content } => json!({"kind": kind, "base64": BASE64.encode(content)}),
@@ -264,7 +269,8 @@ impl Renderer {
              - {MAIL}/: every message as a mail (RFC 5322); its date is when the relay received it, in UTC; files are attached\n\
              - {FILES}/: every file that was handed over, under its SHA-256; its name is in records and mails\n\
              - sealed/, manifest.bin, closing.bin: what `chancery-escrow verify` checks all of this by\n\
-             \nTimes are in UTC. Expiring, edited and deleted messages are records of their own: nothing here was changed later.\n"
+             \nTimes are in UTC. Edits and deletions are messages of their own, behind what they edit or delete, which stands\n\
+             here as it was sent. They hold if they are of the account that has sent it. Nothing here was changed later.\n"
         ));
         text
     }

@@ -150,8 +150,8 @@ impl Index {
     pub(crate) fn add(&mut self, scope: &Scope, line: &RecordLine, record: &Record, name: &str) -> Result<(), String> {
         let RecordBody::Message { sender, envelope } = &record.body else { return Ok(()) };
         let text = match Envelope::from_bytes(envelope).map(|envelope| envelope.body) {
-            Ok(Body::Text(text)) => text,
             Ok(Body::File(file)) => file.name,
+            Ok(Body::Text(text) | Body::Reply { text, .. } | Body::Edit { text, .. }) => text,
             _ => return Ok(()),
         };
         let sender = match &sender.0.handle {

@@ -19,13 +19,19 @@ use crate::{
     mls::{Class, EscrowPolicy, GroupPicture},
     rows::RowWrite,
     time::Timestamp,
-    wire::{Blob, Frame, blobs::BlobRef, envelope::Body, file::File, registrar::Place, relay::Head},
+    wire::{Blob, Frame, blobs::BlobRef, envelope::Body, registrar::Place, relay::Head},
 };
 
 /// Key of a message in [`crate::rows::Space::Message`]: history of a group is a range of keys, in order of place.
 #[must_use]
 pub fn message_key(group: GroupId, seq: Seq) -> Vec<u8> {
     [group.as_bytes().as_slice(), &seq.0.to_be_bytes()].concat()
+}
+
+/// Key in [`crate::rows::Space::Replacement`]: a message of an account, whether it has come or not.
+#[must_use]
+pub fn replacement_key(group: GroupId, account: AccountId, message: MessageId) -> Vec<u8> {
+    [group.as_bytes().as_slice(), account.as_bytes(), message.as_bytes()].concat()
 }
 
 /// Key in [`crate::rows::Space::Again`]: a message of this device, by its place, that was sent once more for the archive.
@@ -134,12 +140,13 @@ pub enum Command {
         /// As typed.
         text: String,
     },
-    /// Hands a file over whose blob is at the relay. Done as `Send`.
-    SendFile {
+    /// Says something else than a text: a reply, an edit, a delete, or hands a file over whose blob is at the relay. Done as
+    /// `Send`.
+    Say {
         /// The group.
         group: GroupId,
-        /// As [`File::encrypt`] gave it.
-        file: Box<File>,
+        /// What.
+        body: Box<Body>,
     },
     /// Founds a group of the same class, name and members that names this one as its predecessor: for a group that
     /// cannot be healed. Done with `Group` when it stands; the members are invited as soon as it does.

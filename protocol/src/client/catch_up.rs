@@ -6,7 +6,7 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use crate::{
     client::{
-        api::{AlarmKind, Event, GroupStatus, Message, message_key},
+        api::{AlarmKind, Event, GroupStatus, Message, message_key, replacement_key},
         escrow::{is_alone, is_last_device},
         listen::{Halt, Outcome},
         machine::{ClientMachine, GAP_AGAIN, GroupSlot, Opening, RETRY_AFTER, Request, UNSERVED_AFTER},
@@ -388,6 +388,12 @@ impl ClientMachine {
         // mls.listen.2: whoever listens keeps its messages sealed, elsewhere.
         if self.listening.is_some() {
             return;
+        }
+        // mls.replace.1: it is found by the author's account, so that nobody replaces what another has said; mls.replace.2:
+        // entries are read in the order of the log, so that the last one stays.
+        if let Some(replaces) = message.body.replaces() {
+            let key = replacement_key(message.group, message.account, replaces);
+            self.write(RowWrite { space: Space::Replacement, key, value: Some(encode(&message.seq)) });
         }
         let key = message_key(message.group, message.seq);
         self.write(RowWrite { space: Space::Message, key, value: Some(encode(&message)) });

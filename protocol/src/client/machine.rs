@@ -36,6 +36,7 @@ use crate::{
     time::Timestamp,
     wire::{
         Blob, Frame, decode_exact, encode,
+        envelope::Body,
         relay::{Head, Mail, Open, TakenPackage},
     },
 };
@@ -472,8 +473,8 @@ impl ClientMachine {
             Command::Picture { group } => self.picture(group).map(|picture| Some(Reply::Picture(picture))),
             Command::Change { group, change } => self.change_state(id, group, change).map(|()| None),
             Command::RenewKeys { group } => self.renew_keys(id, group).map(|()| None),
-            Command::Send { group, text } => self.send_text(group, text, now).map(|id| Some(Reply::Message(id))),
-            Command::SendFile { group, file } => self.send_file(group, *file, now).map(|id| Some(Reply::Message(id))),
+            Command::Send { group, text } => self.say(group, Body::Text(text), now),
+            Command::Say { group, body } => self.say(group, *body, now),
             Command::FoundAnew { group, without } => self.found_anew(id, group, &without).map(|()| None),
             Command::Groups => Ok(Some(Reply::Groups(self.groups.iter().map(summary).collect()))),
             Command::Members { group } => self.members(group).map(|members| Some(Reply::Members(members))),

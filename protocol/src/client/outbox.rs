@@ -21,26 +21,22 @@ use crate::{
     wire::{
         Blob, Frame, encode,
         envelope::{Body, Envelope, envelope_hash, pad},
-        file::File,
         relay::{Append, Appended, Entry, EntryKind, Head, append_id},
     },
 };
 
 impl ClientMachine {
-    pub(super) fn send_text(&mut self, id: GroupId, text: String, now: Timestamp) -> Result<MessageId, ClientFault> {
-        if text.len() > TEXT_BYTES_MAX {
+    /// Puts what the user says into the outbox.
+    pub(super) fn say(&mut self, id: GroupId, body: Body, now: Timestamp) -> Result<Option<Reply>, ClientFault> {
+        if body.text().is_some_and(|text| text.len() > TEXT_BYTES_MAX) {
             return Err(ClientFault::TooLarge { what: "the text", max: TEXT_BYTES_MAX });
+        }
+        if matches!(body, Body::Leave | Body::Acknowledge(_) | Body::Unknown { .. }) {
+            return Err(ClientFault::Internal("this body has a command of its own, or none".to_owned()));
         }
         self.may_act(id)?;
         self.may_speak(id, now)?;
-        self.queue(id, Body::Text(text), now)
-    }
-
-    /// Hands a file over, whose blob is at the relay.
-    pub(super) fn send_file(&mut self, id: GroupId, file: File, now: Timestamp) -> Result<MessageId, ClientFault> {
-        self.may_act(id)?;
-        self.may_speak(id, now)?;
-        self.queue(id, Body::File(Box::new(file)), now)
+        self.queue(id, body, now).map(|message| Some(Reply::Message(message)))
     }
 
     /// Puts a body into the outbox.

@@ -42,6 +42,25 @@ pub enum Body {
     Acknowledge(NoticeHash),
     /// 4: a file, which is at the relay as a blob.
     File(Box<File>),
+    /// 5: text that answers a message.
+    Reply {
+        /// The message.
+        in_reply_to: MessageId,
+        /// UTF-8, as typed.
+        text: String,
+    },
+    /// 6: text in place of that of a message of the same account.
+    Edit {
+        /// The message.
+        replaces: MessageId,
+        /// UTF-8, as typed.
+        text: String,
+    },
+    /// 7: nothing in place of a message of the same account.
+    Delete {
+        /// The message.
+        replaces: MessageId,
+    },
     /// A kind that this version does not know, kept as it came.
     Unknown {
         /// Its number.
@@ -49,6 +68,26 @@ pub enum Body {
         /// Its bytes.
         content: Blob,
     },
+}
+
+impl Body {
+    /// The text that it brings.
+    #[must_use]
+    pub fn text(&self) -> Option<&str> {
+        match self {
+            Self::Text(text) | Self::Reply { text, .. } | Self::Edit { text, .. } => Some(text),
+            _ => None,
+        }
+    }
+
+    /// The message in whose place it stands.
+    #[must_use]
+    pub const fn replaces(&self) -> Option<MessageId> {
+        match self {
+            Self::Edit { replaces, .. } | Self::Delete { replaces } => Some(*replaces),
+            _ => None,
+        }
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -61,6 +100,9 @@ const TEXT: u16 = 1;
 const LEAVE: u16 = 2;
 const ACKNOWLEDGE: u16 = 3;
 const FILE: u16 = 4;
+const REPLY: u16 = 5;
+const EDIT: u16 = 6;
+const DELETE: u16 = 7;
 
 impl Serialize for Body {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -69,6 +111,9 @@ impl Serialize for Body {
             Self::Leave => RawBody { kind: LEAVE, content: Blob::default() },
             Self::Acknowledge(notice) => RawBody { kind: ACKNOWLEDGE, content: Blob(notice.0.to_vec()) },
             Self::File(file) => RawBody { kind: FILE, content: Blob(file.to_bytes()) },
+            Self::Reply { in_reply_to, text } => RawBody { kind: REPLY, content: Blob(encode(&(in_reply_to, text))) },
+            Self::Edit { replaces, text } => RawBody { kind: EDIT, content: Blob(encode(&(replaces, text))) },
+            Self::Delete { replaces } => RawBody { kind: DELETE, content: Blob(encode(replaces)) },
             Self::Unknown { kind, content } => RawBody { kind: *kind, content: content.clone() },
         };
         raw.serialize(serializer)
@@ -89,9 +134,20 @@ impl<'de> Deserialize<'de> for Body {
                 .map(Self::Acknowledge)
                 .ok_or_else(|| D::Error::custom("an acknowledgement is 32 bytes")),
             FILE => File::from_bytes(&raw.content).map(|file| Self::File(Box::new(file))).map_err(D::Error::custom),
+            REPLY => about(&raw.content).map(|(in_reply_to, text)| Self::Reply { in_reply_to, text }),
+            EDIT => about(&raw.content).map(|(replaces, text)| Self::Edit { replaces, text }),
+            DELETE => decode_exact("a delete", &raw.content)
+                .map(|replaces| Self::Delete { replaces })
+                .map_err(D::Error::custom),
             kind => Ok(Self::Unknown { kind, content: raw.content }),
         }
     }
+}
+
+/// A text that names a message.
+fn about<E: serde::de::Error>(content: &[u8]) -> Result<(MessageId, String), E> {
+    let (message, text): (MessageId, String) = decode_exact("a text about a message", content).map_err(E::custom)?;
+    if text.len() > TEXT_BYTES_MAX { Err(E::custom("text too long")) } else { Ok((message, text)) }
 }
 
 impl Envelope {

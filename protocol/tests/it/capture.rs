@@ -223,7 +223,9 @@ impl Archived {
         let key = Secret32::new(self.net.random.bytes());
         let (file, sealed) = File::encrypt("年报 📎.pdf", "application/pdf", bytes, key).unwrap();
         self.net.blobs.held.insert(file.blob.name, sealed);
-        let id = self.net.command(name, Command::SendFile { group: self.group, file: Box::new(file.clone()) });
+        let id = self
+            .net
+            .command(name, Command::Say { group: self.group, body: Box::new(Body::File(Box::new(file.clone()))) });
         self.net.run_for(2_000);
         let Some(Ok(Reply::Message(message))) = self.net.nodes[name].done.get(&id) else { panic!("not sent") };
         (*message, file)

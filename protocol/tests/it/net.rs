@@ -460,7 +460,7 @@ impl Net {
         let rows: Vec<_> = node
             .rows
             .iter()
-            .filter(|((space, _), _)| !matches!(space, Space::Message | Space::Event))
+            .filter(|((space, _), _)| !matches!(space, Space::Message | Space::Event | Space::Replacement))
             .map(|((space, key), value)| (*space, key.clone(), value.clone()))
             .collect();
         let key = DeviceKey::from_seed(Secret32::new(node.seed)).unwrap();

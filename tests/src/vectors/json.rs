@@ -271,6 +271,9 @@ pub fn envelope(envelope: &Envelope) -> Value {
             "name": file.name, "media_type": file.media_type, "size": file.size, "hash": hex(file.hash),
             "key": hex(file.key.expose()), "blob": blob_ref(file.blob),
         }}),
+        Body::Reply { in_reply_to, text } => json!({"reply": {"in_reply_to": hex(in_reply_to.0), "text": text}}),
+        Body::Edit { replaces, text } => json!({"edit": {"replaces": hex(replaces.0), "text": text}}),
+        Body::Delete { replaces } => json!({"delete": {"replaces": hex(replaces.0)}}),
         Body::Unknown { kind, content } => json!({"unknown": {"kind": kind, "content": hex(&**content)}}),
         other => json!({"unnamed": format!("{other:?}")}),
     };

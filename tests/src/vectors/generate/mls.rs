@@ -150,6 +150,14 @@ fn envelopes(set: &mut Set) {
     add("acknowledge", "the notice of escrow was read", &envelope(Body::Acknowledge(NoticeHash([0x0e; 32]))));
     let (file, _) = File::encrypt("年报.pdf", "application/pdf", b"hello", Secret32::new([0x0f; 32])).unwrap();
     add("file", "hands a file over", &envelope(Body::File(Box::new(file))));
+    let (about, hello) = (MessageId([0x0d; 16]), "hello".to_owned());
+    add("reply", "answers a message", &envelope(Body::Reply { in_reply_to: about, text: hello.clone() }));
+    add(
+        "edit",
+        "puts another text in the place of a message's",
+        &envelope(Body::Edit { replaces: about, text: hello }),
+    );
+    add("delete", "puts nothing in the place of a message", &envelope(Body::Delete { replaces: about }));
     add("unknown", "a body of a later version", &envelope(Body::Unknown { kind: 9, content: Blob(vec![1, 2, 3]) }));
     // With 252 bytes and a length of four the smallest bucket is full; with 253 the next one begins.
     let room = 252 - text("").to_bytes().len();
@@ -199,6 +207,16 @@ fn bad_envelopes(set: &mut Set) {
     add("text-not-utf8", "a text that is not UTF-8", "mls.body.1", with_body(1, &[0xff, 0xfe]), "envelope");
     add("acknowledge-short", "an acknowledgement of 31 bytes", "mls.body.1", with_body(3, &[0x0e; 31]), "envelope");
     add("leave-with-content", "a wish to leave that says something", "mls.body.1", with_body(2, &[0]), "envelope");
+    add("reply-without-text", "a reply that says nothing", "mls.body.1", with_body(5, &[0x0d; 16]), "envelope");
+    add(
+        "edit-not-utf8",
+        "an edit that is not UTF-8",
+        "mls.body.1",
+        with_body(6, &[[0x0d; 16].as_slice(), &[1, 0xff]].concat()),
+        "envelope",
+    );
+    add("edit-of-nothing", "an edit that names no message", "mls.body.1", with_body(6, &[0x0d; 15]), "envelope");
+    add("delete-with-more", "a delete that says something", "mls.body.1", with_body(7, &[0x0d; 17]), "envelope");
     let text = vec![b'x'; TEXT_BYTES_MAX + 1];
     assert!(chancery_protocol::wire::envelope::unpad(&with_body(1, &text)).is_ok());
 }

@@ -25,6 +25,7 @@ fn is_read(space: Space) -> bool {
         space,
         Space::Host
             | Space::Message
+            | Space::Replacement
             | Space::Event
             | Space::ArchiveEntry
             | Space::Record

@@ -162,7 +162,11 @@ async fn people_talk(deployment: &Deployment, node: &Node, signed: &str) -> Grou
     acknowledge(&bo, group).await;
     ana.send(group, "明天下午讨论预算").await.unwrap();
     within(bo.send_file(group, PLAN, "text/plain", &plan())).await.unwrap();
-    bo.send(group, "the budget is due").await.unwrap();
+    let due = bo.send(group, "the budget is due").await.unwrap();
+    bo.reply(group, due, "by Friday").await.unwrap();
+    bo.edit(group, due, "the budget is overdue").await.unwrap();
+    bo.delete(group, due).await.unwrap();
+    within(bo.flush()).await.unwrap();
     ana.send(group, "서울 회의 来週").await.unwrap();
     let said = texts_when(&bo, group, 3).await;
     assert_eq!(said.len(), 3);
@@ -174,7 +178,7 @@ async fn people_talk(deployment: &Deployment, node: &Node, signed: &str) -> Grou
 }
 
 // proves opening.dossier.1, opening.dossier.2, opening.dossier.3, opening.material.1, opening.combine.1
-// proves export.folder.1, export.folder.2, export.sealed.1
+// proves export.folder.1, export.folder.2, export.sealed.1, export.edits.1
 #[tokio::test(flavor = "multi_thread")]
 #[allow(clippy::too_many_lines, reason = "a story from its beginning to its end")]
 async fn three_of_five_officers_open_a_case_and_two_do_not() {
@@ -284,12 +288,14 @@ async fn three_of_five_officers_open_a_case_and_two_do_not() {
         let arguments = ["chancery-escrow", "case", "search", "--dir", text(&case), what, "--json"];
         serde_json::from_str(&ok(&arguments)).unwrap()
     };
-    for (what, sender) in [("预算", "ana"), ("论", "ana"), ("BUDGET", "bo"), ("회의", "ana"), ("来週", "ana")] {
+    for (what, sender) in [("预算", "ana"), ("论", "ana"), ("회의", "ana"), ("来週", "ana")] {
         let found = search(what);
         assert_eq!((&found["total"], found["hits"][0]["sender"].as_str()), (&Value::from(1), Some(sender)), "{what}");
     }
     assert_eq!(search("预算")["hits"][0]["after"], "bo: 计划.txt");
     assert_eq!(search("计划")["hits"][0]["sender"], "bo");
+    // What was edited, and what it was edited to.
+    assert_eq!((&search("BUDGET")["total"], &search("overdue")["total"]), (&Value::from(2), &Value::from(1)));
     assert_eq!(search("nobody")["total"], 0);
 
     // Exported, closed in the log, verified by anybody.
@@ -313,8 +319,23 @@ async fn three_of_five_officers_open_a_case_and_two_do_not() {
     let mails = fs::read_dir(export.join("mail")).unwrap().next().unwrap().unwrap().path();
     let mut mails: Vec<PathBuf> = fs::read_dir(mails).unwrap().map(|entry| entry.unwrap().path()).collect();
     mails.sort();
-    let budget = mails.iter().map(|path| fs::read_to_string(path).unwrap()).find(|mail| mail.contains("From: bo\r\n"));
+    let read: Vec<String> = mails.iter().map(|path| fs::read_to_string(path).unwrap()).collect();
+    let budget = read.iter().find(|mail| mail.contains("From: bo\r\n"));
     assert!(budget.unwrap().contains(" +0000\r\n"));
+    let mail_with = |text: &str| {
+        let parsed = read.iter().map(|mail| MessageParser::default().parse(mail).unwrap());
+        parsed.into_iter().find(|mail| mail.body_text(0).is_some_and(|body| body.contains(text))).unwrap()
+    };
+    // What was edited and deleted stands as it was sent; replies, edits and deletes answer it, each in words.
+    let first = mail_with("the budget is due");
+    let id = first.message_id().unwrap();
+    for text in ["by Friday", "which reads from here on:)\r\n\r\nthe budget is overdue", "(deletes message "] {
+        let mail = mail_with(text);
+        assert_eq!(mail.in_reply_to().as_text(), Some(id), "{text}");
+        assert!(mail.references().as_text_list().is_some_and(|list| list.iter().any(|one| one == id)), "{text}");
+    }
+    let edits: Vec<&Value> = lines.iter().map(|line| &line["content"]["envelope"]["body"]["edit"]).collect();
+    assert!(edits.iter().any(|edit| edit["text"] == "the budget is overdue"), "{records}");
     let files: Vec<PathBuf> = fs::read_dir(export.join("files")).unwrap().map(|entry| entry.unwrap().path()).collect();
     assert!(files.len() == 1 && fs::read(&files[0]).unwrap() == plan(), "{files:?}");
     let raw = mails.iter().map(|path| fs::read(path).unwrap()).find(|mail| mail.len() > plan().len()).unwrap();

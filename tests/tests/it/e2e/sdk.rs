@@ -1,6 +1,6 @@
 //! What an app developer relies on, through the public SDK alone.
 
-use chancery_client::{Class, Error, Event, EventId, GroupStatus, HostEvent};
+use chancery_client::{Body, Class, Client, Error, Event, EventId, GroupId, GroupStatus, HostEvent, MessageId, Since};
 
 use super::deployment::{Deployment, group_named, texts, texts_when, until, within};
 
@@ -131,4 +131,67 @@ async fn events_come_in_order_and_again_until_they_are_acknowledged() {
     assert_eq!(texts, [text("two"), text("three")]);
     // One folder, one client.
     assert_eq!(deployment.open("ana").await.unwrap_err().code(), "in_use");
+}
+
+/// What a client shows: of each message that is a text, a reply or a file its place and what it reads, or that it is deleted.
+async fn shown(client: &Client, group: GroupId) -> Vec<String> {
+    let shown = client.shown(group, None, 100).await.unwrap();
+    let line = |one: &chancery_client::Shown| match (&one.since, &one.message.body) {
+        (_, Body::Edit { .. } | Body::Delete { .. }) => None,
+        (Since::Edited { text, .. }, _) => Some(format!("{text} (edited)")),
+        (Since::Deleted { .. }, _) => Some("(deleted)".to_owned()),
+        (_, body) => body.text().map(ToOwned::to_owned),
+    };
+    shown.iter().filter_map(line).collect()
+}
+
+/// The id of a message with this text.
+async fn id_of(client: &Client, group: GroupId, text: &str) -> MessageId {
+    let history = client.history(group, None, 100).await.unwrap();
+    history.iter().find(|message| message.body.text() == Some(text)).unwrap().id
+}
+
+// proves mls.replace.1, mls.replace.2, mls.replace.3
+#[tokio::test(flavor = "multi_thread")]
+async fn edits_and_deletes_hold_for_messages_of_the_same_account_and_the_last_one_counts() {
+    let deployment = Deployment::start().await;
+    let (ana, bo) = (deployment.tenant("ana").await, deployment.tenant("bo").await);
+    let desk = within(ana.create_group(Class::Work, "desk")).await.unwrap();
+    within(ana.invite(desk, ana.resolve("bo").unwrap())).await.unwrap();
+    assert_eq!(group_named(&bo, "desk").await, desk);
+    let typo = ana.send(desk, "helo").await.unwrap();
+    let secret = ana.send(desk, "a password").await.unwrap();
+    assert_eq!(texts_when(&bo, desk, 2).await.len(), 2);
+    bo.reply(desk, typo, "hello what?").await.unwrap();
+    // Another's message is not hers to change, nor an edit to edit.
+    bo.edit(desk, typo, "not what she said").await.unwrap();
+    bo.delete(desk, secret).await.unwrap();
+    ana.edit(desk, typo, "hallo").await.unwrap();
+    ana.edit(desk, typo, "hello").await.unwrap();
+    ana.delete(desk, secret).await.unwrap();
+    within(ana.flush()).await.unwrap();
+    within(bo.flush()).await.unwrap();
+    // Who comes in later has edits of what it has never seen.
+    let cy = deployment.tenant("cy").await;
+    within(ana.invite(desk, ana.resolve("cy").unwrap())).await.unwrap();
+    group_named(&cy, "desk").await;
+    ana.edit(desk, typo, "hello!").await.unwrap();
+    ana.edit(desk, id_of(&ana, desk, "hallo").await, "an edit of an edit").await.unwrap();
+    let stays = ana.send(desk, "that is all").await.unwrap();
+    within(ana.flush()).await.unwrap();
+    let expected = ["hello! (edited)", "(deleted)", "hello what?", "that is all"];
+    for client in [&ana, &bo] {
+        assert_eq!(texts_when(client, desk, 3).await, ["helo", "a password", "that is all"]);
+        assert_eq!(shown(client, desk).await, expected);
+    }
+    assert_eq!(texts_when(&cy, desk, 1).await, ["that is all"]);
+    assert_eq!(shown(&cy, desk).await, ["that is all"]);
+    let history = bo.history(desk, None, 100).await.unwrap();
+    let answers = history.iter().any(|one| matches!(one.body, Body::Reply { in_reply_to, .. } if in_reply_to == typo));
+    assert!(answers && id_of(&bo, desk, "that is all").await == stays);
+
+    // It is so after a restart, too.
+    within(bo.shutdown()).await.unwrap();
+    let bo = deployment.open("bo").await.unwrap();
+    assert_eq!(shown(&bo, desk).await, expected);
 }

@@ -208,6 +208,32 @@ fn two_terminals_talk_through_a_relay_and_survive_its_death() {
     left.type_line("are you back?");
     right.wait_for("are you back?");
 
+    // A word is taken back, another put in its place; only its author does either.
+    let history = |state: &str| ok(&["chancery", "--state", state, "history", "desk"]);
+    drop((left, right));
+    let lines = history(&ana);
+    let place = |text: &str| {
+        let line = lines.lines().find(|line| line.contains(text)).unwrap_or_else(|| panic!("{lines}"));
+        line.trim_start_matches('#').split(' ').next().unwrap().to_owned()
+    };
+    let (own, other) = (place("are you back?"), place("hello from 李雷"));
+    ok(&["chancery", "--state", &ana, "reply", "desk", &other, "hello"]);
+    ok(&["chancery", "--state", &ana, "edit", "desk", &own, "are you there?"]);
+    ok(&["chancery", "--state", &li, "delete", "desk", &other]);
+    for refused in
+        [["delete", "desk", &other].as_slice(), &["edit", "desk", &other, "x"], &["reply", "desk", "999", "x"]]
+    {
+        let output = run(&[&["chancery", "--state", &ana], refused].concat());
+        assert_eq!(code(&output), 2, "{output:?}");
+    }
+    for state in [&ana, &li] {
+        let lines = history(state);
+        assert!(lines.contains("are you there? (edited)") && lines.contains("(deleted)"), "{lines}");
+        assert!(!lines.contains("hello from 李雷"), "{lines}");
+    }
+    let mut left = Terminal::start(&["chancery", "--state", &ana, "chat", "desk"]);
+    let mut right = Terminal::start(&["chancery", "--state", &li, "chat", "desk"]);
+
     // The relay dies and comes back; both go on by themselves.
     relay.kill();
     left.type_line("while it was down");
