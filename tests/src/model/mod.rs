@@ -13,14 +13,58 @@
 
 mod check;
 mod explore;
+pub mod openings;
 mod relay;
 mod state;
 
+use std::hash::DefaultHasher;
+
 pub use self::{
     check::PROPERTIES,
-    explore::{Report, Violation, explore},
+    explore::{Report, Violation},
     state::Bounds,
 };
+
+impl explore::Model for state::State {
+    type Bounds = Bounds;
+    type Bug = Bug;
+    type Step = state::Step;
+    const RETURN: &'static str = "members_come_back";
+
+    fn initial(_: Bounds) -> Self {
+        Self::initial()
+    }
+
+    fn essence(&self, hasher: &mut DefaultHasher) {
+        self.essence(hasher);
+    }
+
+    fn steps(&self, bounds: Bounds, bug: Option<Bug>) -> Vec<state::Step> {
+        self.steps(bounds, bug)
+    }
+
+    fn after(&self, step: state::Step, bounds: Bounds, bug: Option<Bug>) -> Self {
+        self.after(step, bounds, bug)
+    }
+
+    fn broken(&self) -> Option<&'static str> {
+        check::broken(self)
+    }
+
+    fn goals(&self) -> Vec<bool> {
+        state::HONEST.map(|who| self.may_append(who)).into()
+    }
+
+    fn recovers(step: state::Step) -> bool {
+        step.recovers()
+    }
+}
+
+/// Searches all states of the model of a group within the bounds, or up to the first property that does not hold.
+#[must_use]
+pub fn explore(bounds: Bounds, bug: Option<Bug>) -> Report {
+    explore::explore::<state::State>(bounds, bug)
+}
 
 /// A fault that is put into a transition on purpose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
