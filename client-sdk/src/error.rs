@@ -50,6 +50,9 @@ pub enum Error {
     /// No connection to the relay or registrar.
     #[error("the relay cannot be reached: {0}; check the network and try again")]
     Offline(String),
+    /// A web server did not give what was asked of it, or may not be trusted.
+    #[error("{0}")]
+    NotFetched(String),
     /// The client was shut down.
     #[error("the client was shut down: open it again")]
     Stopped,
@@ -80,6 +83,7 @@ impl Error {
             Self::NotAllowed(_) => "not_allowed",
             Self::Refused(_) => "refused",
             Self::Offline(_) => "offline",
+            Self::NotFetched(_) => "not_fetched",
             Self::Stopped => "stopped",
             Self::Internal(_) => "internal",
         }
@@ -140,6 +144,7 @@ mod tests {
             Error::NotAllowed(text()),
             Error::Refused(Refusal::TicketRefused),
             Error::Offline(text()),
+            Error::NotFetched(text()),
             Error::Stopped,
             Error::Internal(text()),
         ]

@@ -45,6 +45,7 @@ pub mod machine;
 mod net;
 mod renewal;
 mod store;
+mod web;
 
 pub use chancery_protocol::{
     client::{
@@ -78,4 +79,5 @@ pub use crate::{
     identity::Identity,
     keys::{FileKey, KeyProvider, KeyUnavailable},
     net::{ConnectionState, OfflineReason},
+    web::fetch_organisation,
 };

@@ -2,7 +2,12 @@
 //!
 //! This module does not do the work; it says what was done, or what to do next.
 
-use std::{ffi::OsString, net::SocketAddr, num::NonZeroU32, path::PathBuf};
+use std::{
+    ffi::OsString,
+    net::SocketAddr,
+    num::NonZeroU32,
+    path::{Path, PathBuf},
+};
 
 use chancery_protocol::{
     identity::{Domain, Handle, Organisation, Role, Ticket},
@@ -11,6 +16,7 @@ use chancery_protocol::{
     mls::SignedPolicy,
     time::Timestamp,
 };
+use chancery_quic::https;
 use clap::{Args, Parser, Subcommand};
 use serde_json::{Value, json};
 
@@ -167,8 +173,8 @@ enum Device {
 enum Partner {
     /// Let devices of an organisation in, and show them this one's directory; or change their number
     Add {
-        /// What https://DOMAIN/.well-known/chancery of the partner serves, as a file; - for standard input
-        file: PathBuf,
+        /// https://DOMAIN of the partner; or its /.well-known/chancery as a file, - for standard input
+        source: String,
         /// How many connections its devices may hold together
         #[arg(long, default_value = "100")]
         connections: NonZeroU32,
@@ -450,8 +456,11 @@ fn run_device(command: Device) -> Result<(), Ended> {
 
 fn run_partner(command: Partner) -> Result<(), Ended> {
     match command {
-        Partner::Add { file, connections, common } => {
-            let organisation = Organisation::from_json(&read(&file, ORGANISATION_BYTES_MAX)?)?;
+        Partner::Add { source, connections, common } => {
+            let organisation = match https::domain_of(&source) {
+                Some(domain) => https::fetch(&domain?)?,
+                None => Organisation::from_json(&read(Path::new(&source), ORGANISATION_BYTES_MAX)?)?,
+            };
             open(&common)?.add_partner(&organisation, connections.get())?;
             let (domain, root) = (&organisation.domain, organisation.root);
             if common.json {

@@ -9,6 +9,7 @@ mod committer;
 pub(crate) mod connection;
 mod directory;
 pub(crate) mod enrolment;
+pub(crate) mod naming;
 pub(crate) mod orders;
 mod writer;
 

@@ -34,6 +34,7 @@ use crate::{
         AdmissionWatch, Committer, DirectoryWatch, Driver, FRAMES_WAITING_KIB, FRAMES_WAITING_MAX, Notice,
         connection::{self, ToMachine},
         enrolment::{self, Desk, RelayLine},
+        naming::name_partners,
         orders::OrdersDesk,
     },
     keys::{self, KeyFileError},
@@ -103,7 +104,7 @@ pub struct Server {
     /// The registrar's database.
     registrar_failed: watch::Receiver<Option<String>>,
     expiring: Option<Task<()>>,
-    line: Option<Task<()>>,
+    background: Background,
     metrics: Option<Task<()>>,
     /// Each connection's task holds the other end's sender; it closes with the last one.
     alive: mpsc::Receiver<()>,
@@ -184,12 +185,12 @@ impl Server {
             _ => None,
         };
         let (failure, registrar_failed) = Failure::new();
-        let (desk, line) = match authority {
+        let (desk, background) = match authority {
             Some(authority) => {
-                let (desk, line) = open_desk(&config, authority, &key, &listener, (notices, &failure), &clock)?;
-                (Some(desk), line)
+                let (desk, background) = open_desk(&config, authority, &key, &listener, (notices, &failure), &clock)?;
+                (Some(desk), background)
             }
-            None => (None, None),
+            None => (None, Background::default()),
         };
         let (metrics_addr, metrics) = match config.metrics {
             Some(address) => {
@@ -220,7 +221,7 @@ impl Server {
             relay,
             expiring,
             registrar_failed,
-            line,
+            background,
             metrics,
             alive,
         })
@@ -283,7 +284,10 @@ impl Server {
             relay.stop().await;
         }
         let _ = tokio::time::timeout(STOP_PATIENCE, self.alive.recv()).await;
-        if let Some(line) = &mut self.line {
+        if let Some(naming) = &self.background.naming {
+            naming.abort();
+        }
+        if let Some(line) = &mut self.background.line {
             let _ = tokio::time::timeout(STOP_PATIENCE, line).await;
         }
         self.listener.close(CloseCode::ShuttingDown, STOP_PATIENCE).await;
@@ -301,6 +305,9 @@ impl Drop for Server {
             expiring.abort();
         }
         self.listener.abort(CloseCode::ShuttingDown);
+        if let Some(naming) = &self.background.naming {
+            naming.abort();
+        }
         if let Some(relay) = &self.relay {
             // After a shutdown nobody listens any more.
             let _ = relay.notices.send(Notice::Stop);
@@ -320,6 +327,14 @@ fn read_authority(config: &Config) -> Result<CertificateAuthority, StartError> {
     Ok(CertificateAuthority::of_key(Box::new(key), keys::read_pem(&config.issuing_chain())?)?)
 }
 
+/// What runs beside a registrar's desk.
+#[derive(Debug, Default)]
+struct Background {
+    /// To a relay of another process.
+    line: Option<Task<()>>,
+    naming: Option<Task<()>>,
+}
+
 /// The registrar's half of a node. It tells the relay who is let in: within the process, or by its line.
 fn open_desk(
     config: &Config,
@@ -328,11 +343,15 @@ fn open_desk(
     listener: &Listener,
     (notices, failure): (Option<&mpsc::UnboundedSender<Notice>>, &Failure),
     clock: &Clock,
-) -> Result<(Desk, Option<Task<()>>), StartError> {
+) -> Result<(Desk, Background), StartError> {
     let open = || RegistrarStore::open(&config.registrar_database()).map(|store| store.failing_at(failure));
     let tenant = authority.root();
     let relay = config.registrar.relay.as_ref().filter(|_| !config.role.is_relay()).map(RelayPlace::place);
     let (directory, watch) = open_directory(config, &authority, (notices, failure), clock)?.unzip();
+    let naming = match &directory {
+        Some(_) => Some(tokio::spawn(name_partners(open()?, clock.clone()))),
+        None => None,
+    };
     let (line, task) = match (notices, &relay) {
         (Some(notices), _) => (RelayLine::Here(AdmissionWatch::start(open()?, tenant, notices.clone())?), None),
         (None, Some(relay)) => {
@@ -348,7 +367,8 @@ fn open_desk(
         Policy { devices_max: config.registrar.devices_max, personal_max: config.registrar.personal_max, relay };
     let registrar = Registrar::new(open()?, authority, listener.pin(), policy).with_directory(directory);
     let registrar = Arc::new(registrar);
-    Ok((Desk { registrar, line, directory: watch, clock: clock.clone() }, task))
+    let desk = Desk { registrar, line, directory: watch, clock: clock.clone() };
+    Ok((desk, Background { line: task, naming }))
 }
 
 /// The directory that the issuing certificate names a key for; none if it names none.

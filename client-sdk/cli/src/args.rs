@@ -41,9 +41,9 @@ pub(crate) enum Verb {
     Enroll {
         /// The ticket, or - to read it from standard input
         ticket: String,
-        /// Be in groups at another organisation's relay; FILE is its /.well-known/chancery
-        #[arg(long, value_name = "FILE")]
-        at: Option<PathBuf>,
+        /// Be in groups at another organisation's relay: https://DOMAIN, or its /.well-known/chancery as a file
+        #[arg(long, value_name = "SOURCE")]
+        at: Option<String>,
     },
     /// Print who this device is, and the address that others invite
     #[command(after_help = exit::HELP)]
@@ -193,8 +193,8 @@ pub(crate) enum PartnerVerb {
     /// Pin an organisation: its people can be invited as NAME@DOMAIN
     #[command(after_help = exit::HELP)]
     Add {
-        /// What https://DOMAIN/.well-known/chancery serves, as a file; - for standard input
-        file: PathBuf,
+        /// https://DOMAIN of the organisation; or its /.well-known/chancery as a file, - for standard input
+        source: String,
     },
     /// List pinned organisations
     #[command(after_help = exit::HELP)]

@@ -20,7 +20,7 @@ mod read;
 mod session;
 mod show;
 
-use std::{ffi::OsString, path::Path};
+use std::ffi::OsString;
 
 use chancery_client::FileKey;
 use clap::Parser;
@@ -83,8 +83,11 @@ async fn obey(args: Args) -> Result<(), Failure> {
     result
 }
 
-async fn enroll(args: &Args, output: &Output, ticket: &str, at: Option<&Path>) -> Result<(), Failure> {
-    let host = at.map(partner::read).transpose()?;
+async fn enroll(args: &Args, output: &Output, ticket: &str, at: Option<&str>) -> Result<(), Failure> {
+    let host = match at {
+        Some(source) => Some(partner::read(source).await?),
+        None => None,
+    };
     let ticket = if ticket == "-" { session::standard_input()? } else { ticket.to_owned() };
     let key = FileKey::create_or_open(args.key_path()?).map_err(chancery_client::Error::from)?;
     let client = chancery_client::Client::open(args.config()?, key).await?;

@@ -1,11 +1,10 @@
 //! `partner`: other organisations that this device has pinned.
 //!
-//! This module does not fetch their files: a browser or `curl` does, over HTTPS, and checks whose domain it is.
+//! This module does not decide whom an organisation's web server can fool; the library checks whose domain it is.
 
 use std::{
     fs::File,
     io::{self, Read as _},
-    path::Path,
 };
 
 use crate::{args::PartnerVerb, exit::Failure, session::Session, show::Output};
@@ -17,7 +16,7 @@ const READ_MAX: u64 = 64 * 1024;
 pub(crate) async fn obey(session: &Session, output: &Output, verb: &PartnerVerb) -> Result<(), Failure> {
     let client = &session.client;
     match verb {
-        PartnerVerb::Add { file } => output.pinned(&client.add_partner(&read(file)?).await?),
+        PartnerVerb::Add { source } => output.pinned(&client.add_partner(&read(source).await?).await?),
         PartnerVerb::List => {
             session.glance().await;
             client.partners().await?.iter().try_for_each(|partner| output.partner(partner))
@@ -34,14 +33,18 @@ pub(crate) async fn obey(session: &Session, output: &Output, verb: &PartnerVerb)
     }
 }
 
-/// A file, or standard input.
-pub(crate) fn read(file: &Path) -> Result<Vec<u8>, Failure> {
+/// What a web server, a file, or standard input says.
+pub(crate) async fn read(source: &str) -> Result<Vec<u8>, Failure> {
+    if let Some(fetched) = chancery_client::fetch_organisation(source).await {
+        return Ok(fetched?);
+    }
     let mut bytes = Vec::new();
-    if file == Path::new("-") {
+    if source == "-" {
         io::stdin().lock().take(READ_MAX).read_to_end(&mut bytes)?;
     } else {
-        let opened = File::open(file);
-        let opened = opened.map_err(|error| Failure::failed(format!("{} cannot be read: {error}", file.display())))?;
+        let opened = File::open(source).map_err(|error| {
+            Failure::failed(format!("{source} cannot be read: {error}; a domain is named as https://DOMAIN"))
+        })?;
         opened.take(READ_MAX).read_to_end(&mut bytes)?;
     }
     Ok(bytes)

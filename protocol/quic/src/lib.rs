@@ -12,6 +12,7 @@ mod congestion;
 mod connect;
 mod connection;
 mod frames;
+pub mod https;
 mod listen;
 mod tls;
 mod transport;

@@ -61,6 +61,19 @@ pub(super) fn tell(connection: &Connection, event: DirectoryEvent, now: Timestam
         .map(|_| ())
 }
 
+/// What is told, and when, in the order of the log.
+pub(super) fn entries(connection: &Connection) -> rusqlite::Result<Vec<(DirectoryEvent, Timestamp)>> {
+    let mut statement = connection.prepare_cached("SELECT entry FROM directory ORDER BY seq")?;
+    let mut entries = Vec::new();
+    for entry in statement.query_map([], |row| row.get::<_, Vec<u8>>(0))? {
+        // What does not decode is of no kind that this release writes.
+        if let Ok(entry) = DirectoryEntry::from_bytes(&entry?) {
+            entries.push((entry.event, entry.at));
+        }
+    }
+    Ok(entries)
+}
+
 /// What is told of a certificate that was just issued.
 pub(super) fn issued(device: &DeviceIdentity) -> DirectoryEvent {
     DirectoryEvent::CertificateIssued(Issued {

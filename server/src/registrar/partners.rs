@@ -1,6 +1,8 @@
 //! Other organisations that this one works with: their devices may use the relay, and are shown the directory.
 //!
-//! This module does not fetch what they say of themselves; an administrator does. `spec/identity.md#organisations`.
+//! This module does not fetch what they say of themselves. `spec/identity.md#organisations`.
+
+use std::collections::BTreeSet;
 
 use chancery_protocol::{
     identity::{Domain, Organisation, directory::DirectoryEvent},
@@ -8,7 +10,7 @@ use chancery_protocol::{
     time::Timestamp,
     wire::registrar::Order,
 };
-use rusqlite::{OptionalExtension as _, TransactionBehavior, params};
+use rusqlite::{Connection, OptionalExtension as _, TransactionBehavior, params};
 
 use super::{directory, orders, store::RegistrarStore};
 use crate::store::{int, uint};
@@ -34,6 +36,19 @@ pub enum Added {
     Done,
     /// Its domain or its root is pinned together with another one. Nothing has changed. (identity.partner.1)
     Changed(PartnerRow),
+}
+
+/// Whom the directory names.
+fn named(connection: &Connection) -> rusqlite::Result<BTreeSet<RootHash>> {
+    let mut named = BTreeSet::new();
+    for (entry, _) in directory::entries(connection)? {
+        match entry {
+            DirectoryEvent::PartnerAdmitted(organisation) => drop(named.insert(organisation.root)),
+            DirectoryEvent::PartnerEnded { root } => drop(named.remove(&root)),
+            _ => {}
+        }
+    }
+    Ok(named)
 }
 
 impl RegistrarStore {
@@ -78,6 +93,36 @@ impl RegistrarStore {
         }
         tx.commit()?;
         Ok(removed)
+    }
+
+    /// Partners that the directory does not name: a release pinned them whose directories named nobody.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn partners_unnamed(&self) -> rusqlite::Result<Vec<PartnerRow>> {
+        let named = named(&self.connection)?;
+        Ok(self.partners()?.into_iter().filter(|partner| !named.contains(&partner.root)).collect())
+    }
+
+    /// Names a partner in the directory that is pinned and not named; false if it is none.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn name_partner(&mut self, organisation: &Organisation, now: Timestamp) -> rusqlite::Result<bool> {
+        let tx = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let is_pinned = tx
+            .query_row(
+                "SELECT 1 FROM partners WHERE root = ?1 AND domain = ?2",
+                params![organisation.root.as_bytes(), organisation.domain.as_str()],
+                |_| Ok(()),
+            )
+            .optional()?;
+        if is_pinned.is_none() || named(&tx)?.contains(&organisation.root) {
+            return Ok(false);
+        }
+        directory::tell(&tx, DirectoryEvent::PartnerAdmitted(organisation.clone()), now)?;
+        tx.commit()?;
+        Ok(true)
     }
 
     /// All partners, by domain.

@@ -3,7 +3,7 @@
 //! This module does not write policies, and keeps no text of them: the groups have it. `spec/directory.md#policies`.
 
 use chancery_protocol::{
-    identity::directory::{DirectoryEntry, DirectoryEvent, PublishedKey, PublishedPolicy},
+    identity::directory::{DirectoryEvent, PublishedKey, PublishedPolicy},
     mls::SignedPolicy,
     time::Timestamp,
 };
@@ -37,13 +37,10 @@ pub enum Published {
 
 /// All that the directory says of policies and archive keys, in the order of the log.
 fn listed(connection: &Connection) -> rusqlite::Result<(Vec<PolicyRow>, Vec<PublishedKey>)> {
-    let mut statement = connection.prepare_cached("SELECT entry FROM directory ORDER BY seq")?;
     let (mut policies, mut keys) = (Vec::new(), Vec::new());
-    for entry in statement.query_map([], |row| row.get::<_, Vec<u8>>(0))? {
-        // What does not decode is of no kind that this release writes.
-        let Ok(entry) = DirectoryEntry::from_bytes(&entry?) else { continue };
-        match entry.event {
-            DirectoryEvent::PolicyPublished(policy) => policies.push(PolicyRow { policy, published_at: entry.at }),
+    for (event, published_at) in directory::entries(connection)? {
+        match event {
+            DirectoryEvent::PolicyPublished(policy) => policies.push(PolicyRow { policy, published_at }),
             DirectoryEvent::ArchiveKeyMade(key) => keys.push(key),
             _ => {}
         }

@@ -18,3 +18,4 @@ mod revocation;
 mod sdk;
 mod terminals;
 mod unlinked;
+mod web;

@@ -28,6 +28,11 @@ fn node() {
     std::process::exit(i32::from(code));
 }
 
+/// With variables of the environment.
+pub fn run_with(arguments: &[&str], variables: &[(&str, String)]) -> Output {
+    command(arguments).envs(variables.iter().map(|(name, value)| (name, value))).output().unwrap()
+}
+
 fn command(arguments: &[&str]) -> Command {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command
@@ -86,7 +91,12 @@ pub struct Terminal {
 
 impl Terminal {
     pub fn start(arguments: &[&str]) -> Self {
-        let mut child = command(arguments).spawn().unwrap();
+        Self::start_with(arguments, &[])
+    }
+
+    pub fn start_with(arguments: &[&str], variables: &[(&str, String)]) -> Self {
+        let mut command = command(arguments);
+        let mut child = command.envs(variables.iter().map(|(name, value)| (name, value))).spawn().unwrap();
         let stdout = child.stdout.take().unwrap();
         let (sender, lines) = mpsc::channel();
         std::thread::spawn(move || {
