@@ -33,7 +33,7 @@ impl Output {
 impl Output {
     /// How far a group is archived.
     pub(crate) fn archive(&self, group: GroupId, summary: &ArchiveSummary) -> Result<(), Failure> {
-        let ArchiveSummary { archived, behind_since, lateness, missing, .. } = *summary;
+        let ArchiveSummary { archived, behind_since, lateness, missing, differs_since, .. } = *summary;
         let late = match lateness {
             Freshness::Fresh => "",
             Freshness::Aging => ": WARNING: for an hour",
@@ -48,7 +48,11 @@ impl Output {
                 let behind = behind_since.map(|since| format!("; not what was read {} ago{late}", ago(since)));
                 let missing =
                     missing.map(|(first, last)| format!("; entries {first} to {last} are not in the archive"));
-                format!("{known}{}{}", missing.unwrap_or_default(), behind.unwrap_or_default())
+                let differs = differs_since.map(|since| {
+                    format!("; ALARM: {} ago it stated another history than this device has read", ago(since))
+                });
+                let parts = [missing, behind, differs].map(Option::unwrap_or_default);
+                format!("{known}{}", parts.concat())
             },
             || {
                 let mut object = progress(summary);
@@ -109,7 +113,7 @@ fn ago(since: Timestamp) -> String {
 
 /// How far a group is archived, for programs.
 pub(crate) fn progress(summary: &ArchiveSummary) -> Value {
-    let ArchiveSummary { archived, compared_at, behind_since, lateness, missing } = *summary;
+    let ArchiveSummary { archived, compared_at, behind_since, lateness, missing, differs_since } = *summary;
     let late = match lateness {
         Freshness::Fresh => "no",
         Freshness::Aging => "hour",
@@ -119,6 +123,7 @@ pub(crate) fn progress(summary: &ArchiveSummary) -> Value {
         "archived": archived.map(|seq| seq.0), "compared_at_ms": compared_at.map(|at| at.0),
         "behind_since_ms": behind_since.map(|since| since.0), "late": late,
         "missing": missing.map(|(first, last)| json!({ "first": first.0, "last": last.0 })),
+        "differs_since_ms": differs_since.map(|since| since.0),
     })
 }
 

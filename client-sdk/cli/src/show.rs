@@ -258,7 +258,9 @@ impl Output {
                 };
                 let (class, people) = (group.class.word(), group.accounts);
                 let notice = if group.notice_due { "  (notice to acknowledge)" } else { "" };
+                let differs = group.archive.is_some_and(|archive| archive.differs_since.is_some());
                 let late = match group.archive.map_or(Freshness::Fresh, |archive| archive.lateness) {
+                    _ if differs => "  (ARCHIVE HAS ANOTHER HISTORY)",
                     Freshness::Fresh => "",
                     Freshness::Aging => "  (not archived for an hour)",
                     Freshness::Stale => "  (NOT ARCHIVED for a day)",
@@ -471,6 +473,7 @@ fn group_of_event(event: &Event) -> Option<GroupId> {
         | Event::ArchiveBehind { group, .. }
         | Event::ArchiveFollowed { group }
         | Event::NotArchived { group, .. }
+        | Event::ArchiveAgrees { group }
         | Event::MemberAdded { group, .. }
         | Event::DeviceAdded { group, .. }
         | Event::MemberRemoved { group, .. }
@@ -522,6 +525,7 @@ fn sentence(event: &Event, client: &Client, people: &People) -> String {
         Event::NotArchived { first, last, .. } => {
             format!("WARNING: entries {first} to {last} are not in the archive; what was sent again since is")
         }
+        Event::ArchiveAgrees { .. } => "the archive of this group has the same history again".to_owned(),
         Event::MemberAdded { account, .. } => format!("{} was added", who(account)),
         Event::DeviceAdded { account, device, .. } => {
             format!("{} has another device in the group: {}", who(account), short(&device.to_string()))
@@ -632,6 +636,7 @@ fn event_object(number: u64, event: &Event, client: &Client) -> Value {
         }
         Event::ArchiveFollowed { .. } => ("archive_followed", json!({})),
         Event::NotArchived { first, last, .. } => ("not_archived", json!({ "first": first.0, "last": last.0 })),
+        Event::ArchiveAgrees { .. } => ("archive_agrees", json!({})),
         Event::MemberAdded { account, handle, by, .. } => (
             "member_added",
             json!({ "member": who(handle, account), "account": account.to_string(), "by": by.to_string() }),

@@ -349,7 +349,6 @@ impl EscrowMachine {
         let index = sealed.index();
         let line = RecordLine { index, seq: record.seq, head: record.head, sealed: sealed.hash(header) };
         segment.lines.push((line, proves));
-        let row = segment.record.clone();
         let policy = segment.segment.header().scope().policy;
         let segments = &mut archive.day(tenant, group, day).segments;
         match segments.last_mut().filter(|last| last.header == header) {
@@ -357,7 +356,6 @@ impl EscrowMachine {
             None => segments.push(SegmentOfDay { header, policy, records }),
         }
         self.rows.push(RowWrite { space: Space::Record, key: record_key(id, index), value: Some(sealed.to_bytes()) });
-        self.write_segment(id, &row);
         if self.unnamed.last() != Some(&group) {
             self.unnamed.push(group);
         }
@@ -369,7 +367,7 @@ impl EscrowMachine {
         let Some(archive) = self.groups.get_mut(&group) else { return };
         let Place { lookup, head, epoch, .. } = archive.place;
         let Some(segment) = archive.segment.as_mut() else { return };
-        let (id, header) = (segment.id(), segment.segment.hash());
+        let (id, header, row) = (segment.id(), segment.segment.hash(), segment.record.clone());
         let sealed = core::mem::take(&mut segment.lines);
         let lines: Vec<RecordLine> = sealed.iter().map(|(line, _)| *line).collect();
         let (Some(first), Some(root)) = (lines.first().map(|line| line.index), lines_root(&lines)) else { return };
@@ -386,6 +384,7 @@ impl EscrowMachine {
         });
         let captured = Captured { header, first, count: lines.len() as u64, root, head, epoch };
         self.append(ArchiveEvent::Captured(captured), now);
+        self.write_segment(id, &row);
     }
 
     /// archive.segment.1: a fresh key, that is stored nowhere; the first records say who is in the group.

@@ -263,6 +263,8 @@ pub struct ArchiveSummary {
     pub lateness: Freshness,
     /// The newest entries, first and last, that the escrow member says are not in the archive.
     pub missing: Option<(Seq, Seq)>,
+    /// Since when the escrow member states another history than this device has read, and nothing is sent.
+    pub differs_since: Option<Timestamp>,
 }
 
 /// Why a group does not count as archived.
@@ -473,8 +475,11 @@ pub struct Message {
 pub enum AlarmKind {
     /// The relay has lost or changed entries that this device has verified.
     RelayRolledBack,
-    /// The relay's entries and the heads that it tells do not belong together; or the escrow member has archived other ones.
+    /// The relay's entries and the heads that it tells do not belong together.
     Fork,
+    /// The escrow member has archived other entries than this device has read. Nothing is sent until it states the same; the
+    /// group is read on.
+    ArchiveDiffers,
     /// An entry is of an epoch ahead of this device's. Unlike the others it stops nothing: any member can make such one.
     Diverged,
     /// A member's envelope names another head than this device has verified: the relay shows different entries to
@@ -501,7 +506,10 @@ impl AlarmKind {
     /// Whether the group is neither read nor sent to any more.
     #[must_use]
     pub const fn stops(self) -> bool {
-        !matches!(self, Self::Diverged | Self::HeadsDiffer | Self::OwnLeafReplay | Self::Unserved)
+        !matches!(
+            self,
+            Self::ArchiveDiffers | Self::Diverged | Self::HeadsDiffer | Self::OwnLeafReplay | Self::Unserved
+        )
     }
 
     /// A word that never changes its meaning.
@@ -510,6 +518,7 @@ impl AlarmKind {
         match self {
             Self::RelayRolledBack => "relay_rolled_back",
             Self::Fork => "fork",
+            Self::ArchiveDiffers => "archive_differs",
             Self::Diverged => "diverged",
             Self::HeadsDiffer => "heads_differ",
             Self::OwnLeafReplay => "own_leaf_replay",
@@ -588,6 +597,11 @@ pub enum Event {
         first: Seq,
         /// The last of them.
         last: Seq,
+    },
+    /// The escrow member, which had stated another history, states what this device has read.
+    ArchiveAgrees {
+        /// The group.
+        group: GroupId,
     },
     /// An account was added.
     MemberAdded {

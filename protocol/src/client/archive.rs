@@ -80,6 +80,8 @@ pub(super) struct ArchiveRecord {
     leaf_again: bool,
     /// The first place at which the present escrow member was in the group, as far as this device knows.
     member_since: Seq,
+    /// Since when the node states another history than this device has read.
+    differs_since: Option<Timestamp>,
 }
 
 /// An entry that this device has read, as long as it is not stated as archived.
@@ -186,8 +188,8 @@ impl ArchiveWatch {
     }
 
     fn summary(&self) -> ArchiveSummary {
-        let ArchiveRecord { archived, compared_at, behind_since, told, missing, .. } = self.record;
-        ArchiveSummary { archived, compared_at, behind_since, lateness: told, missing }
+        let ArchiveRecord { archived, compared_at, behind_since, told, missing, differs_since, .. } = self.record;
+        ArchiveSummary { archived, compared_at, behind_since, lateness: told, missing, differs_since }
     }
 }
 
@@ -203,6 +205,11 @@ impl GroupSlot {
         let record = &self.archive.as_ref()?.record;
         let stops = record.told == Freshness::Stale && policy.policy().mode == PolicyMode::Required;
         record.behind_since.filter(|_| stops)
+    }
+
+    /// evidence.compare.2: since when sending has stopped because the archive has another history.
+    pub(super) fn archive_differs(&self) -> Option<Timestamp> {
+        self.archive.as_ref()?.record.differs_since
     }
 
     /// Whether its node may be asked now or later.
@@ -242,6 +249,7 @@ impl ClientMachine {
             leaf_since: (seq, now),
             leaf_again: false,
             member_since: seq,
+            differs_since: None,
         };
         let first = now.plus(ASK_AFTER_OWN).plus(spread);
         let watch = slot.archive.get_or_insert_with(|| ArchiveWatch::new(fresh, first));
@@ -542,8 +550,14 @@ impl ClientMachine {
                 "the escrow member has archived another history up to entry {stated} than this device has read: the relay shows \
                  different entries to different members, or the escrow member does not tell the truth"
             );
-            return self.alarm(id, AlarmKind::Fork, &reason);
+            let first = watch.record.differs_since.replace(watch.record.differs_since.unwrap_or(now)).is_none();
+            self.write_archive(id);
+            if first {
+                self.tell(&Event::Alarm { group: id, kind: AlarmKind::ArchiveDiffers, reason });
+            }
+            return;
         }
+        let agrees_again = watch.record.differs_since.take().is_some();
         watch.record.archived = Some(stated);
         watch.record.compared_at = Some(now);
         let later = watch.read.split_off(&stated);
@@ -554,6 +568,9 @@ impl ClientMachine {
             self.write(RowWrite { space: Space::Archived, key: entry_key(id, seq), value: None });
         }
         self.write_archive(id);
+        if agrees_again {
+            self.tell(&Event::ArchiveAgrees { group: id });
+        }
     }
 
     /// evidence.missing.1: what is not in the archive is told, once, to whom it was in the group.
@@ -578,6 +595,9 @@ impl ClientMachine {
                 let at_once = statement.state == CaptureState::Lost && !watch.record.leaf_again;
                 let has_read = statement.head.seq >= added;
                 (statement.head.seq, age >= READD_UNREAD_AFTER || (has_read && (at_once || age >= READD_AFTER)))
+            }
+            Answer::Stated(_) if watch.record.differs_since.is_some_and(|since| now.since(since) >= READD_AFTER) => {
+                (added, age >= READD_UNREAD_AFTER)
             }
             Answer::Unknown => (added, age >= READD_UNREAD_AFTER),
             _ => return,

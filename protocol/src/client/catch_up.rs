@@ -302,6 +302,7 @@ impl ClientMachine {
                 // mls.commit.2: another commit stands in the place of the pending one, which falls.
                 slot.record.pending = None;
                 slot.commit_sent = false;
+                self.heard_from(id, merged.committer.identity.account());
                 self.merged(id, &merged);
                 self.escrow_added(id, &merged, now);
                 Ok(())
@@ -321,6 +322,7 @@ impl ClientMachine {
         let bytes = unpad(plaintext).map_err(void)?;
         let envelope = Envelope::from_bytes(bytes).map_err(void)?;
         let device = sender.identity.device();
+        self.heard_from(id, sender.identity.account());
         // mls.envelope.3: what was received before is dropped; a gap is shown with the message.
         let last = self.chains.get(&(id, device));
         let follow = ChainRecord::follow(last, &envelope, envelope_hash(bytes));

@@ -133,6 +133,7 @@ impl ClientMachine {
             stuck_members: Vec::new(),
             spoiled: None,
             renewed_at: None,
+            heard: Vec::new(),
             acknowledged: None,
             pending,
         };
@@ -701,7 +702,7 @@ impl ClientMachine {
         let mut rows = Vec::new();
         if let Some(mut group) = slot.group.take() {
             group.erase();
-            group.take_delta(&mut rows);
+            group.take_delta(&self.core, &mut rows);
         }
         let outbox = core::mem::take(&mut slot.outbox);
         let intents = core::mem::take(&mut slot.intents);

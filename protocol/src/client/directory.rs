@@ -306,6 +306,11 @@ impl ClientMachine {
         {
             return Err(ClientFault::ArchiveBehind { since });
         }
+        if self.online
+            && let Some(since) = self.groups.get(&id).and_then(GroupSlot::archive_differs)
+        {
+            return Err(ClientFault::ArchiveDiffers { since });
+        }
         self.may_speak_to_partners(id, now)
     }
 
@@ -314,7 +319,8 @@ impl ClientMachine {
     pub(super) fn holds_back(&self, id: GroupId, now: Timestamp) -> bool {
         let looked = self.directory.as_ref().is_none_or(|following| following.looked);
         let of_tenant = self.groups.get(&id).is_some_and(|slot| self.is_of_tenant(slot));
-        let stops = self.groups.get(&id).is_some_and(|slot| slot.archive_stops().is_some());
+        let stops = |slot: &GroupSlot| slot.archive_stops().or_else(|| slot.archive_differs()).is_some();
+        let stops = self.groups.get(&id).is_some_and(stops);
         if (of_tenant && !looked) || self.is_stale(id, now) || self.escrow_is_out(id) || stops {
             return true;
         }

@@ -52,6 +52,15 @@ pub enum ClientFault {
         /// When this device read the oldest entry that is not archived.
         since: Timestamp,
     },
+    /// The escrow member states another history.
+    #[error(
+        "the escrow member has archived another history of this group than this device has read: nothing is sent until both are \
+         the same. Tell who runs it; found the group anew if it stays so; leaving is possible at any time"
+    )]
+    ArchiveDiffers {
+        /// When this device noticed.
+        since: Timestamp,
+    },
     /// What the escrow node gave is no proof.
     #[error(
         "what the escrow node gave proves nothing: {0}; ask again, and tell who answers for the archive if it stays so"

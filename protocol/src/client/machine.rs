@@ -19,6 +19,7 @@ use crate::{
         blobs::{Reading, Stored},
         directory::{Following, Seen},
         listen::Listening,
+        packages::UntimelyWelcome,
         partners::Pinned,
         record::{
             ChainRecord, DeviceRecord, EpochRecord, GroupRecord, Intent, OutboxItem, chain_row, group_row, ordered_row,
@@ -175,6 +176,8 @@ pub struct ClientMachine {
     pub(super) device_dirty: bool,
     pub(super) groups: BTreeMap<GroupId, GroupSlot>,
     pub(super) chains: BTreeMap<(GroupId, DeviceId), ChainRecord>,
+    /// Those that are not written yet: of many messages in one input, once.
+    chains_dirty: BTreeSet<(GroupId, DeviceId)>,
     pub(super) online: bool,
     pub(super) packages_left: u32,
     pub(super) publishing: bool,
@@ -187,6 +190,8 @@ pub struct ClientMachine {
     /// Welcomes that wait until the groups are read up to date: one of them may lead back into a group whose removal of
     /// this device, with all before it, is still to be read.
     held: Vec<Mail>,
+    /// Welcomes that wait until their groups have been read. (mls.joining.2)
+    pub(super) untimely: Vec<UntimelyWelcome>,
     /// When they are looked at whatever there is to read.
     held_until: Option<Timestamp>,
     /// What the first of them names.
@@ -354,6 +359,7 @@ impl ClientMachine {
             device_dirty: false,
             groups,
             chains,
+            chains_dirty: BTreeSet::new(),
             online: false,
             packages_left: 0,
             publishing: false,
@@ -361,6 +367,7 @@ impl ClientMachine {
             welcomes_due: 0,
             welcomes_early: 0,
             held: Vec::new(),
+            untimely: Vec::new(),
             held_until: None,
             reading: None,
             blob_effects: Vec::new(),
@@ -529,6 +536,7 @@ impl ClientMachine {
         self.welcomes_early = 0;
         // They come again.
         self.held.clear();
+        self.untimely.clear();
         self.held_until = None;
         self.requests.clear();
         for slot in self.groups.values_mut() {
@@ -698,8 +706,8 @@ impl ClientMachine {
     }
 
     pub(super) fn write_chain(&mut self, group: GroupId, device: DeviceId, record: ChainRecord) {
-        self.rows.push(chain_row(group, device, &record));
         self.chains.insert((group, device), record);
+        self.chains_dirty.insert((group, device));
     }
 
     /// After each input: decide what can be sent, then put everything out in the order of the contract: what was encrypted
@@ -719,10 +727,14 @@ impl ClientMachine {
         self.answer_flushes();
         // What was written on the way comes first: the end of one membership deletes rows that the next one writes.
         let mut delta = core::mem::take(&mut self.rows);
+        for by in core::mem::take(&mut self.chains_dirty) {
+            // What was forgotten meanwhile has its deletion among those rows.
+            delta.extend(self.chains.get(&by).map(|record| chain_row(by.0, by.1, record)));
+        }
         self.packages.take_delta(&[1], &mut delta);
         for (id, slot) in &mut self.groups {
             if let Some(group) = &mut slot.group {
-                group.take_delta(&mut delta);
+                group.take_delta(&self.core, &mut delta);
             }
             if core::mem::take(&mut slot.dirty) {
                 delta.push(group_row(*id, Some(&slot.record)));
@@ -753,7 +765,12 @@ impl ClientMachine {
     /// One membership after the other: what a Welcome leads into is read before the next Welcome, which may be for the
     /// same group, is looked at.
     fn read_held(&mut self, now: Timestamp) {
-        while !self.held.is_empty() {
+        loop {
+            let due = self.take_due_welcomes();
+            self.held.splice(0..0, due);
+            if self.held.is_empty() {
+                return;
+            }
             let behind = self.groups.values().any(|slot| slot.is_followed() && !slot.synced && !slot.is_unserved());
             if behind && self.held_until.is_some_and(|until| until > now) {
                 return;

@@ -13,8 +13,8 @@ use crate::{
         record::GroupRecord,
     },
     identity::{Chain, certificate::At, verify_chain},
-    ids::{EnvelopeHash, GroupId, Seq},
-    mls::{Group, JoinError, key_package, welcome::complete},
+    ids::{AccountId, EnvelopeHash, Epoch, GroupId, Seq},
+    mls::{Group, key_package, welcome::complete},
     time::Timestamp,
     wire::{
         Frame,
@@ -28,6 +28,20 @@ const LOW: u32 = 8;
 const FULL: u32 = 24;
 /// How many Welcomes are known again when they come again.
 const WELCOMES_REMEMBERED: usize = 64;
+/// How many that came too soon are kept in memory; others come again with the next connection.
+const WELCOMES_UNTIMELY: usize = 16;
+
+/// Of so many other accounts something must have been read before a membership is not left for an invitation: one alone may
+/// have made it up.
+const ACCOUNTS_HEARD: usize = 2;
+
+/// A Welcome into a later epoch of a group that this device reads.
+#[derive(Debug)]
+pub(super) struct UntimelyWelcome {
+    group: GroupId,
+    epoch: Epoch,
+    mail: Mail,
+}
 
 impl ClientMachine {
     /// Publishes KeyPackages when few are left. Their private parts are durable before they leave.
@@ -76,45 +90,82 @@ impl ClientMachine {
 
     /// Looks at a Welcome, with what it names if it is not whole; the group that it led into, if it did.
     pub(super) fn mail(&mut self, mail: Mail, group_info: Option<Result<Vec<u8>, String>>) -> Option<GroupId> {
-        self.request(Request::AckMail, Frame::AckMail(AckMail { ids: vec![mail.id] }));
-        if self.knows(&mail) {
+        let ack = Frame::AckMail(AckMail { ids: vec![mail.id] });
+        let known = self.knows(&mail);
+        let digest = digest(&mail);
+        let joined = if known { None } else { self.look_into(mail, group_info)? };
+        self.request(Request::AckMail, ack);
+        if known {
             return None;
         }
-        let digest = digest(&mail);
         let surplus = (self.device.welcomes.len() + 1).saturating_sub(WELCOMES_REMEMBERED);
         self.device.welcomes.drain(..surplus);
         self.device.welcomes.push(digest);
         self.device_dirty = true;
+        joined
+    }
+
+    /// None if the Welcome comes too soon: it is kept for later, and at the relay.
+    fn look_into(&mut self, mail: Mail, group_info: Option<Result<Vec<u8>, String>>) -> Option<Option<GroupId>> {
         let body = match group_info {
-            None => mail.body.0,
+            None => mail.body.0.clone(),
             Some(Ok(info)) => complete(&mail.body, &info).unwrap_or_default(),
             Some(Err(reason)) => {
                 self.tell(&Event::InvitationRefused { reason });
-                return None;
+                return Some(None);
             }
         };
-        match Group::join(&self.core, &self.packages, self.key.device(), &body) {
-            Ok(group) => return self.joined(group),
-            Err(JoinError::UnknownPackage) => {
-                let reason = JoinError::UnknownPackage.to_string();
-                self.tell(&Event::InvitationRefused { reason });
-            }
+        let group = match Group::join(&self.core, &self.packages, self.key.device(), &body) {
+            Ok(group) => group,
             Err(error) => {
                 self.packages.roll_back();
                 self.tell(&Event::InvitationRefused { reason: error.to_string() });
+                return Some(None);
             }
-        }
-        None
-    }
-
-    fn joined(&mut self, group: Group) -> Option<GroupId> {
-        self.packages_left = self.packages_left.saturating_sub(1);
-        let (id, view) = (group.id(), group.view().clone());
+        };
+        let followed = self.groups.get(&group.id()).filter(|slot| slot.is_followed());
+        let epoch = followed.and_then(GroupSlot::epoch_read);
         // An invitation that this device has already followed, or is past, comes again after a crash of the relay.
-        let known = self.groups.get(&id).filter(|slot| slot.is_followed()).and_then(|slot| slot.group.as_ref());
-        if known.is_some_and(|known| known.epoch() >= group.epoch()) {
+        if epoch.is_some_and(|epoch| epoch >= group.epoch()) {
+            self.packages_left = self.packages_left.saturating_sub(1);
+            return Some(None);
+        }
+        // mls.joining.2: who reads a group learns from its log whether it was removed there.
+        if followed.is_some_and(|slot| slot.record.heard.len() >= ACCOUNTS_HEARD) {
+            self.packages.roll_back();
+            if self.untimely.len() < WELCOMES_UNTIMELY {
+                self.untimely.push(UntimelyWelcome { group: group.id(), epoch: group.epoch(), mail });
+            }
             return None;
         }
+        Some(Some(self.joined(group)))
+    }
+
+    /// The Welcomes whose group is no longer followed, or has come to their epoch without them.
+    pub(super) fn take_due_welcomes(&mut self) -> Vec<Mail> {
+        let is_due = |untimely: &UntimelyWelcome| {
+            let followed = self.groups.get(&untimely.group).filter(|slot| slot.is_followed());
+            followed.and_then(GroupSlot::epoch_read).is_none_or(|epoch| epoch >= untimely.epoch)
+        };
+        let (due, untimely) = core::mem::take(&mut self.untimely).into_iter().partition(is_due);
+        self.untimely = untimely;
+        Vec::into_iter(due).map(|untimely: UntimelyWelcome| untimely.mail).collect()
+    }
+
+    /// Something valid of an account was read in a group.
+    pub(super) fn heard_from(&mut self, id: GroupId, account: AccountId) {
+        let own = self.identity.account();
+        let Some(slot) = self.groups.get_mut(&id).filter(|_| account != own) else { return };
+        let heard = &mut slot.record.heard;
+        if heard.len() < ACCOUNTS_HEARD && !heard.contains(&account) {
+            heard.push(account);
+            slot.dirty = true;
+        }
+    }
+
+    fn joined(&mut self, group: Group) -> GroupId {
+        self.packages_left = self.packages_left.saturating_sub(1);
+        let (id, view) = (group.id(), group.view().clone());
         self.forget_requests(id);
         let unsent = self.take_unsent(id);
         if self.groups.contains_key(&id) {
@@ -139,6 +190,7 @@ impl ClientMachine {
             stuck_members: Vec::new(),
             spoiled: None,
             renewed_at: None,
+            heard: Vec::new(),
             // Whoever is added again to heal has read the notice before.
             acknowledged: self.groups.get(&id).and_then(|slot| slot.record.acknowledged),
             pending: None,
@@ -154,7 +206,13 @@ impl ClientMachine {
         self.groups.insert(id, slot);
         self.tell(&Event::Joined { group: id, name: view.state.name, class: view.charter.class });
         self.tell_policy(id, None);
-        Some(id)
+        id
+    }
+}
+
+impl GroupSlot {
+    fn epoch_read(&self) -> Option<Epoch> {
+        self.group.as_ref().map(Group::epoch)
     }
 }
 

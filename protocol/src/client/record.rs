@@ -66,6 +66,8 @@ pub(super) struct GroupRecord {
     pub spoiled: Option<Seq>,
     /// When this device last renewed its keys because of a replay.
     pub renewed_at: Option<Timestamp>,
+    /// Two other accounts at most of which it has read something valid in this membership. (mls.joining.2)
+    pub heard: Vec<AccountId>,
     /// The notice of escrow that the user has acknowledged last.
     pub acknowledged: Option<NoticeHash>,
     /// The own commit that waits for its place.

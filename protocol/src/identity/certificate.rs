@@ -14,7 +14,10 @@ use x509_cert::{
 };
 
 use crate::{
-    identity::name::{Authority, DeviceName, Handle, Role, device_id},
+    identity::{
+        key::is_sound,
+        name::{Authority, DeviceName, Handle, Role, device_id},
+    },
     ids::{AccountId, CertificateHash, DeviceId, RootHash},
     limits::{CHAIN_BYTES_MAX, CHAIN_CERTIFICATES_MAX},
     time::Timestamp,
@@ -192,7 +195,7 @@ pub fn verify_chain(chain: &Chain, at: At) -> Result<DeviceIdentity, IdentityErr
         .as_bytes()
         .and_then(|key| key.try_into().ok())
         .ok_or(IdentityError::WrongKey)?;
-    if device_id(&public_key) != name.device {
+    if device_id(&public_key) != name.device || !is_sound(&public_key) {
         return Err(IdentityError::WrongKey);
     }
     let log_key = issuing.map_or(Ok(None), named_log_key)?;

@@ -5,6 +5,7 @@
 use core::fmt;
 
 use aws_lc_rs::signature::{self, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
+use curve25519_dalek::edwards::{CompressedEdwardsY, EdwardsPoint};
 use zeroize::Zeroizing;
 
 use crate::{identity::name::device_id, ids::DeviceId, secret::Secret32, wire::vector::push_vector};
@@ -139,5 +140,16 @@ impl fmt::Debug for DeviceKey {
 /// Whether `key` signed `message` for `purpose`.
 #[must_use]
 pub fn verify_signature(key: &[u8; 32], purpose: Purpose, message: &[u8], signature: &[u8]) -> bool {
-    UnparsedPublicKey::new(&signature::ED25519, key).verify(&purpose.content(message), signature).is_ok()
+    is_signature(key, &purpose.content(message), signature)
+}
+
+/// identity.signature.2: the one place where a signature of a device is verified.
+pub(crate) fn is_signature(key: &[u8], content: &[u8], signature: &[u8]) -> bool {
+    UnparsedPublicKey::new(&signature::ED25519, key).verify(content, signature).is_ok()
+}
+
+/// identity.verify.1: whether signatures by a key say who made them. By a point of small order anybody can make some.
+pub(crate) fn is_sound(key: &[u8; 32]) -> bool {
+    let canonical = |point: &EdwardsPoint| point.compress().0 == *key;
+    CompressedEdwardsY(*key).decompress().is_some_and(|point| canonical(&point) && !point.is_small_order())
 }

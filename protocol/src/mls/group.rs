@@ -5,7 +5,10 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use openmls::{
-    group::{GroupId as MlsGroupId, MlsGroup, ProcessMessageError, StageCommitError, StagedCommit, StagedWelcome},
+    group::{
+        GroupId as MlsGroupId, MlsGroup, PastEpochDeletion, ProcessMessageError, StageCommitError, StagedCommit,
+        StagedWelcome,
+    },
     prelude::{ApplyUpdatePathError, LeafNodeIndex, MlsMessageBodyIn, MlsMessageIn, ProcessedMessageContent, Sender},
 };
 use tls_codec::Deserialize;
@@ -364,7 +367,8 @@ impl Group {
             return Err(ProcessError::Ahead(epoch));
         }
         core.crypto().take_sender();
-        let processed = self.mls.process_message(&core.with(&self.storage), message).map_err(|error| {
+        let (mls, storage) = (&mut self.mls, &self.storage);
+        let processed = storage.deferring(|| mls.process_message(&core.with(storage), message)).map_err(|error| {
             // mls.notice.8: the path comes after the signature, so whom the sender data name has signed a commit whose
             // path fails.
             let leaf = core.crypto().take_sender().and_then(|index| device_at(&self.mls, LeafNodeIndex::new(index)));
@@ -517,7 +521,12 @@ impl Group {
     }
 
     /// Takes what has changed since the last call.
-    pub fn take_delta(&mut self, out: &mut Vec<RowWrite>) {
+    pub fn take_delta(&mut self, core: &Core, out: &mut Vec<RowWrite>) {
+        if self.storage.has_unwritten() {
+            // There are no past epochs: of all that OpenMLS offers this writes the secrets and changes nothing. If it fails,
+            // which no working storage does, a crash lets a message be opened again, and it is known then.
+            let _ = self.mls.delete_past_epoch_secrets(&core.with(&self.storage), PastEpochDeletion::delete_all());
+        }
         self.storage.take_delta(&[[0].as_slice(), self.id.as_bytes()].concat(), out);
     }
 

@@ -75,7 +75,7 @@ fn a_group_loads_from_its_deltas_alone_with_its_pending_commit() {
     let (ana, mut desk, bo, mut joined) = pair();
     let prepared = desk.commit(&ana.core, &ana.key, &Change::default()).unwrap();
     let mut rows = Vec::new();
-    desk.take_delta(&mut rows);
+    desk.take_delta(&ana.core, &mut rows);
     let rows = rows.into_iter().filter_map(|row| Some((row.key[33..].to_vec(), row.value.clone()?)));
     let mut again = Group::load(desk.id(), ana.key.device(), rows).unwrap();
     assert!(again.has_pending());

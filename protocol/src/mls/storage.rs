@@ -25,6 +25,10 @@ struct Rows {
     map: BTreeMap<Vec<u8>, Value>,
     /// The value before the first change since the last delta.
     before: BTreeMap<Vec<u8>, Option<Value>>,
+    /// Whether the secrets of messages are written later.
+    defers: bool,
+    /// Whether they have changed since they were written.
+    unwritten: bool,
 }
 
 /// Rows of one group, or of the device (KeyPackages).
@@ -68,7 +72,7 @@ impl Storage {
     #[must_use]
     pub fn from_rows(rows: impl IntoIterator<Item = (Vec<u8>, Vec<u8>)>) -> Self {
         let map = rows.into_iter().map(|(key, value)| (key, Zeroizing::new(value))).collect();
-        Self(Mutex::new(Rows { map, before: BTreeMap::new() }))
+        Self(Mutex::new(Rows { map, ..Rows::default() }))
     }
 
     fn rows(&self) -> Result<MutexGuard<'_, Rows>, StorageError> {
@@ -95,6 +99,7 @@ impl Storage {
     /// Undoes every change since the last delta.
     pub fn roll_back(&self) {
         let Ok(mut rows) = self.rows() else { return };
+        rows.unwritten = false;
         for (key, before) in core::mem::take(&mut rows.before) {
             match before {
                 Some(value) => rows.map.insert(key, value),
@@ -103,8 +108,25 @@ impl Storage {
         }
     }
 
+    /// Runs something that writes the secrets of messages, and does not write them: they are as long as the group is large,
+    /// and the next message of the same batch would write them again.
+    pub fn deferring<T>(&self, run: impl FnOnce() -> T) -> T {
+        let set = |defers: bool| drop(self.rows().map(|mut rows| rows.defers = defers));
+        set(true);
+        let result = run();
+        set(false);
+        result
+    }
+
+    /// Whether there are secrets of messages that were not written.
+    #[must_use]
+    pub fn has_unwritten(&self) -> bool {
+        self.rows().is_ok_and(|rows| rows.unwritten)
+    }
+
     /// Deletes every row.
     pub fn clear(&self) {
+        drop(self.rows().map(|mut rows| rows.unwritten = false));
         let keys: Vec<Vec<u8>> = self.rows().map(|rows| rows.map.keys().cloned().collect()).unwrap_or_default();
         for key in keys {
             let _ = self.remove(key);
@@ -144,6 +166,13 @@ impl Storage {
     }
 
     fn write<V: Serialize>(&self, key: Vec<u8>, value: &V) -> Result<(), StorageError> {
+        if key == [Row::MessageSecrets as u8] {
+            let mut rows = self.rows()?;
+            rows.unwritten = rows.defers;
+            if rows.defers {
+                return Ok(());
+            }
+        }
         self.put(key, postcard::to_allocvec(value).map_err(|_| StorageError("encoded"))?)
     }
 

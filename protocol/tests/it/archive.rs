@@ -184,20 +184,36 @@ fn a_node_that_answers_nobody_counts_as_behind_and_best_effort_goes_on() {
     assert_eq!(checked(&mut archived, "ana").archived, Some(newest));
 }
 
-// proves evidence.compare.1
+// proves evidence.compare.1, evidence.compare.2
 #[test]
-fn another_history_than_the_own_one_stops_the_group() {
+fn another_history_than_the_own_one_stops_sending_until_it_is_the_same_again() {
     let lies: [fn(&mut CaptureStatement); 3] =
         [|told| told.head.hash = HeadHash([9; 32]), |told| told.epoch = Epoch(9), |told| told.authenticator = [9; 32]];
     for (number, lie) in lies.into_iter().enumerate() {
-        let mut archived = Archived::new(210 + number as u64);
+        // In both modes.
+        let mut archived = Archived::with(210 + number as u64, |policy| policy.mode = PolicyMode::BestEffort);
         let group = archived.group;
         archived.net.send("ana", group, "one");
         archived.net.archive_lies = Some(lie);
         archived.net.run_for(20 * MINUTE);
         for name in NAMES {
-            assert_eq!(alarms(&mut archived.net, name), [AlarmKind::Fork], "{name}");
+            assert_eq!(alarms(&mut archived.net, name), [AlarmKind::ArchiveDiffers], "{name}");
         }
+        let refused = archived.net.refused("bo", Command::Send { group, text: "two".to_owned() });
+        assert!(matches!(refused, ClientFault::ArchiveDiffers { .. }), "{refused}");
+        archived.net.run_for(20 * MINUTE);
+        assert_eq!(alarms(&mut archived.net, "bo"), [], "it is told once");
+        // It is read on, and a member that leaves is removed.
+        archived.net.command("li", Command::Leave { group });
+        archived.net.run_for(MINUTE);
+        assert_eq!(archived.net.summary("bo", group).accounts, 3);
+        archived.net.archive_lies = None;
+        archived.net.run_for(20 * MINUTE);
+        let agrees = |event: &Event| matches!(event, Event::ArchiveAgrees { .. });
+        assert_eq!(archived.net.events("bo").iter().filter(|event| agrees(event)).count(), 1);
+        archived.net.send("bo", group, "three");
+        archived.net.run_for(1_000);
+        assert!(archived.net.texts("ana", group).contains(&"three".to_owned()));
     }
 }
 

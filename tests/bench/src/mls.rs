@@ -110,8 +110,8 @@ impl Desk {
 
     fn deltas(&mut self) -> Vec<chancery_protocol::rows::RowWrite> {
         let mut rows = Vec::new();
-        self.at_ana.take_delta(&mut rows);
-        self.at_li.take_delta(&mut rows);
+        self.at_ana.take_delta(&self.ana.core, &mut rows);
+        self.at_li.take_delta(&self.li.core, &mut rows);
         rows
     }
 
@@ -122,7 +122,7 @@ impl Desk {
             let packages = Storage::from_rows(self.package.clone());
             let began = Instant::now();
             let mut joined = Group::join(&self.li.core, &packages, self.li.key.device(), &self.welcome)?;
-            joined.take_delta(&mut Vec::new());
+            joined.take_delta(&self.li.core, &mut Vec::new());
             times.push(micros(began));
         }
         Ok(median(times))
@@ -151,7 +151,7 @@ fn messages(desk: &mut Desk, rows: &mut Rows, size: u32, batches: u32, report: &
         for _ in 0..BATCH {
             bodies.push(desk.at_ana.encrypt(&desk.ana.core, &desk.ana.key, &PLAINTEXT)?);
         }
-        desk.at_ana.take_delta(&mut delta);
+        desk.at_ana.take_delta(&desk.ana.core, &mut delta);
         create.push(share(micros(began)));
         bytes = rows.write(&delta)?;
         created.push(share(micros(began)));
@@ -163,7 +163,7 @@ fn messages(desk: &mut Desk, rows: &mut Rows, size: u32, batches: u32, report: &
                 return Err("a message was taken for something else".into());
             };
         }
-        desk.at_li.take_delta(&mut delta);
+        desk.at_li.take_delta(&desk.li.core, &mut delta);
         process.push(share(micros(began)));
         rows.write(&delta)?;
         processed.push(share(micros(began)));
@@ -232,12 +232,12 @@ fn commits(desk: &mut Desk, rows: &mut Rows, size: u32, repetitions: u32, report
         let mut delta = Vec::new();
         let began = Instant::now();
         let prepared = desk.at_ana.commit(&desk.ana.core, &desk.ana.key, &Change::default())?;
-        desk.at_ana.take_delta(&mut delta);
+        desk.at_ana.take_delta(&desk.ana.core, &mut delta);
         create.push(micros(began));
         rows.write(&delta)?;
         let began = Instant::now();
         desk.at_ana.merge_pending(&desk.ana.core)?;
-        desk.at_ana.take_delta(&mut delta);
+        desk.at_ana.take_delta(&desk.ana.core, &mut delta);
         merge.push(micros(began));
 
         delta.clear();
@@ -246,7 +246,7 @@ fn commits(desk: &mut Desk, rows: &mut Rows, size: u32, repetitions: u32, report
             return Err("a commit was taken for something else".into());
         };
         desk.at_li.merge(&desk.li.core, *change)?;
-        desk.at_li.take_delta(&mut delta);
+        desk.at_li.take_delta(&desk.li.core, &mut delta);
         process.push(micros(began));
         bytes = rows.write(&delta)?;
         durable.push(micros(began));

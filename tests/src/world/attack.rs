@@ -4,7 +4,7 @@
 //! This module does not carry out attacks; the world does.
 
 use chancery_protocol::{
-    client::{Command, Reply},
+    client::{Command, GroupSummary, Reply},
     ids::GroupId,
     secret::Random,
 };
@@ -112,7 +112,7 @@ impl Attack {
             }
             Self::SpoilPath | Self::StateStuck => notice == "MemberStuck",
             Self::StateAhead => notice == "ArchiveBehind: ahead" || notice.starts_with("Alarm: "),
-            Self::StateOther => notice == "Alarm: fork",
+            Self::StateOther => notice == "Alarm: archive_differs",
             Self::Drop | Self::Withhold | Self::Duplicate | Self::Reorder | Self::Replace => {
                 !notice.starts_with("Skipped")
             }
@@ -221,11 +221,12 @@ impl World {
         if texts < honest.len() { Err(format!("{texts} of {} texts are sealed", honest.len())) } else { Ok(()) }
     }
 
-    /// Whether an alarm has stopped a group for somebody.
+    /// Whether an alarm has stopped a group for somebody, or keeps it from sending.
     fn is_stopped(&mut self, people: &[usize], group: GroupId) -> bool {
         people.iter().any(|who| {
             let seen = self.summaries(*who).unwrap_or_default();
-            seen.iter().any(|one| one.group == group && one.alarm.is_some())
+            let differs = |one: &GroupSummary| one.archive.is_some_and(|archive| archive.differs_since.is_some());
+            seen.iter().any(|one| one.group == group && (one.alarm.is_some() || differs(one)))
         })
     }
 

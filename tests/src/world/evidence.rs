@@ -240,7 +240,7 @@ impl Evidence {
         };
         if !self.is_provoked(who, event, author) {
             self.violate("no_false_alarm", alarm);
-        } else if let Event::Alarm { group, kind: AlarmKind::Fork, .. } = event {
+        } else if let Event::Alarm { group, kind: AlarmKind::ArchiveDiffers, .. } = event {
             self.stopped.insert((who, *group));
         } else if let Event::Alarm { group, kind: AlarmKind::Ended | AlarmKind::AccessLost, .. } = event {
             self.forsaken.insert((who, *group));
@@ -268,7 +268,7 @@ impl Evidence {
             Event::Alarm { group, kind, .. } => match kind {
                 AlarmKind::Diverged => !self.insiders.is_empty(),
                 // An insider has added the escrow member again, to a branch of its own.
-                AlarmKind::Fork => author.is_some_and(|author| self.insiders.contains(&author)),
+                AlarmKind::ArchiveDiffers => author.is_some_and(|author| self.insiders.contains(&author)),
                 AlarmKind::Stuck => self.sabotaged.contains(&(who, *group)),
                 // Whoever an insider has brought in stands on that commit alone.
                 AlarmKind::Ended | AlarmKind::AccessLost => {

@@ -97,6 +97,16 @@ impl Device {
         self.events.iter().filter(|event| matches!(event, Event::Received { .. })).count()
     }
 
+    fn joined(&self) -> usize {
+        self.events.iter().filter(|event| matches!(event, Event::Joined { .. })).count()
+    }
+
+    /// Whether a Welcome was acknowledged; what was said is dropped.
+    fn has_acknowledged(&mut self, mail: u64) -> bool {
+        let acknowledges = |frame: &Frame| matches!(frame, Frame::AckMail(ack) if ack.ids.contains(&MailId(mail)));
+        self.said.drain(..).any(|(_, frame)| acknowledges(&frame))
+    }
+
     fn alarms(&self) -> usize {
         self.events.iter().filter(|event| matches!(event, Event::Alarm { .. })).count()
     }
@@ -149,13 +159,42 @@ fn founded(device: &mut Device) -> Log {
     log
 }
 
-fn publish(device: &mut Device) -> Blob {
+fn publish(device: &mut Device) -> Vec<Blob> {
     let (correlation, packages) = device.next(|frame| match frame {
         Frame::PublishKeyPackages(publish) => Some(publish.packages.clone()),
         _ => None,
     });
     device.hear(correlation, Frame::Published(Published { available: 24 }));
-    packages[0].clone()
+    packages
+}
+
+/// Somebody invites another, and has the commit back; it, and the Welcome.
+fn invited(by: &mut Device, log: &mut Log, whom: &Device, package: Blob) -> (Entry, Blob) {
+    let package = TakenPackage { device: whom.machine.identity().device(), body: package };
+    by.command(Command::Invite { group: log.group, account: whom.machine.identity().account() });
+    let (correlation, ()) = by.next(|frame| matches!(frame, Frame::TakeKeyPackages(_)).then_some(()));
+    by.hear(correlation, Frame::KeyPackages(KeyPackages { packages: vec![package] }));
+    let (entry, commit) = appended(by, log);
+    (entry, commit.bundle.unwrap().welcomes[0].body.clone())
+}
+
+/// What a device appends gets its place, and it hears so.
+fn appended(by: &mut Device, log: &mut Log) -> (Entry, Append) {
+    let (correlation, append) = by.append();
+    let entry = log.place(&append);
+    by.hear(correlation, log.appended());
+    by.hear(0, log.entries(&entry));
+    if append.kind == EntryKind::Commit {
+        log.open(by);
+    }
+    (entry, append)
+}
+
+fn joins(device: &mut Device, log: &Log, welcome: Blob) {
+    device.hear(0, Frame::Mail(Mail { id: MailId(1), body: welcome }));
+    let (correlation, ()) = device.next(|frame| matches!(frame, Frame::AckMail(_)).then_some(()));
+    device.hear(correlation, Frame::MailAcked(MailAcked));
+    log.open(device);
 }
 
 /// Ana's group with Li in it, both caught up.
@@ -163,22 +202,45 @@ fn pair() -> (Device, Device, Log) {
     let (mut ana, mut li) = (Device::new("ana", 11, Role::Human), Device::new("li", 12, Role::Human));
     let mut log = founded(&mut ana);
     li.connect();
-    let package = TakenPackage { device: li.machine.identity().device(), body: publish(&mut li) };
-    ana.command(Command::Invite { group: log.group, account: li.machine.identity().account() });
-    let (correlation, ()) = ana.next(|frame| matches!(frame, Frame::TakeKeyPackages(_)).then_some(()));
-    ana.hear(correlation, Frame::KeyPackages(KeyPackages { packages: vec![package] }));
-    let (correlation, commit) = ana.append();
-    let entry = log.place(&commit);
-    ana.hear(correlation, log.appended());
-    ana.hear(0, log.entries(&entry));
-    log.open(&mut ana);
-    let welcome = commit.bundle.unwrap().welcomes[0].body.clone();
-    li.hear(0, Frame::Mail(Mail { id: MailId(1), body: welcome }));
-    let (correlation, ()) = li.next(|frame| matches!(frame, Frame::AckMail(_)).then_some(()));
-    li.hear(correlation, Frame::MailAcked(MailAcked));
-    log.open(&mut li);
+    let package = publish(&mut li).remove(0);
+    let (_, welcome) = invited(&mut ana, &mut log, &li, package);
+    joins(&mut li, &log, welcome);
     assert_eq!(ana.alarms() + li.alarms(), 0);
     (ana, li, log)
+}
+
+/// Ana's group with Li and Bo, who both have spoken; and an invitation for Li by which Ana alone leads back into it, behind a removal
+/// that she alone has made.
+fn lured() -> ([Device; 3], Log, Append) {
+    let (mut ana, mut li) = (Device::new("ana", 11, Role::Human), Device::new("li", 12, Role::Human));
+    let mut bo = Device::new("bo", 13, Role::Human);
+    let mut log = founded(&mut ana);
+    li.connect();
+    bo.connect();
+    let (mut of_li, of_bo) = (publish(&mut li), publish(&mut bo));
+    let (_, welcome) = invited(&mut ana, &mut log, &li, of_li.remove(0));
+    joins(&mut li, &log, welcome);
+    let (entry, welcome) = invited(&mut ana, &mut log, &bo, of_bo[0].clone());
+    li.hear(0, log.entries(&entry));
+    log.open(&mut li);
+    joins(&mut bo, &log, welcome);
+    bo.command(Command::Send { group: log.group, text: "here".to_owned() });
+    let (entry, _) = appended(&mut bo, &mut log);
+    li.hear(0, log.entries(&entry));
+    ana.hear(0, log.entries(&entry));
+    let mut branch = Log { group: log.group, head: log.head, newest_commit: log.newest_commit };
+    ana.command(Command::Remove { group: log.group, account: li.machine.identity().account() });
+    let (_, removal) = appended(&mut ana, &mut branch);
+    let (_, welcome) = invited(&mut ana, &mut branch, &li, of_li.remove(0));
+    li.said.clear();
+    li.events.clear();
+    li.hear(0, Frame::Mail(Mail { id: MailId(9), body: welcome }));
+    // What the others say is read as before.
+    bo.command(Command::Send { group: log.group, text: "still here".to_owned() });
+    let (entry, _) = appended(&mut bo, &mut log);
+    li.hear(0, log.entries(&entry));
+    assert_eq!((li.received(), li.joined(), li.has_acknowledged(9)), (1, 0, false));
+    ([ana, li, bo], log, removal)
 }
 
 // proves mls.founding.1
@@ -299,13 +361,35 @@ fn a_welcome_that_is_none_or_for_another_is_refused_and_acknowledged() {
     }
 }
 
+// proves mls.joining.2
+#[test]
+fn an_invitation_into_a_group_that_is_read_waits_for_the_removal_in_its_log() {
+    let ([_, mut li, _], mut log, removal) = lured();
+    let entry = log.place(&removal);
+    li.hear(0, log.entries(&entry));
+    assert_eq!((li.joined(), li.has_acknowledged(9)), (1, true));
+}
+
+// proves mls.joining.2
+#[test]
+fn an_invitation_into_a_branch_of_an_insiders_own_is_dropped_when_the_group_has_gone_on_without_it() {
+    let ([ana, mut li, bo], mut log, _) = lured();
+    li.command(Command::Remove { group: log.group, account: ana.machine.identity().account() });
+    appended(&mut li, &mut log);
+    assert!(!li.has_acknowledged(9));
+    li.command(Command::Remove { group: log.group, account: bo.machine.identity().account() });
+    appended(&mut li, &mut log);
+    assert_eq!((li.joined(), li.has_acknowledged(9)), (0, true));
+    assert_eq!(li.alarms(), 0);
+}
+
 // proves mls.packages.1
 #[test]
 fn a_key_package_of_another_account_or_none_at_all_is_not_added() {
     let (mut ana, mut eve) = (Device::new("ana", 11, Role::Human), Device::new("eve", 14, Role::Human));
     let log = founded(&mut ana);
     eve.connect();
-    let package = publish(&mut eve);
+    let package = publish(&mut eve).remove(0);
     let li = Device::new("li", 12, Role::Human);
     let of =
         |device: &Device, body: &Blob| TakenPackage { device: device.machine.identity().device(), body: body.clone() };

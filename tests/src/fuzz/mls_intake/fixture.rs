@@ -59,9 +59,9 @@ fn kept(delta: Vec<RowWrite>, scope: usize) -> Rows {
     delta.into_iter().filter_map(|row| Some((row.key[scope..].to_vec(), row.value.clone()?))).collect()
 }
 
-fn rows(group: &mut Group) -> Rows {
+fn rows(core: &Core, group: &mut Group) -> Rows {
     let mut delta = Vec::new();
-    group.take_delta(&mut delta);
+    group.take_delta(core, &mut delta);
     // A zero and the group id stand in front of each key.
     kept(delta, 33)
 }
@@ -109,7 +109,7 @@ fn make() -> Fixture {
     let mut delta = Vec::new();
     store.take_delta(&[], &mut delta);
     let newcomer = Newcomer { chain, rows: kept(delta, 0) };
-    let rows = [rows(&mut desk), rows(&mut joined[0]), rows(&mut joined[1])];
+    let rows = [rows(&founder, &mut desk), rows(&founder, &mut joined[0]), rows(&founder, &mut joined[1])];
     let mut fixture = Fixture {
         group: charter.group(),
         rows,

@@ -222,7 +222,7 @@ fn receive(fixture: &Fixture, member: usize, body: &[u8]) -> Outcome {
         Err(error) => error,
     };
     let mut delta = Vec::new();
-    group.take_delta(&mut delta);
+    group.take_delta(&core, &mut delta);
     assert!(delta.is_empty(), "{error} has changed {} rows", delta.len());
     assert_eq!(before, (group.epoch(), group.epoch_authenticator(), group.view().clone()), "{error}");
     // Memory, too, is as before: the true entry with the same key is still read.

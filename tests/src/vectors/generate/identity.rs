@@ -186,6 +186,15 @@ fn bad_chains(set: &mut Set) {
     let wrong = DeviceName::tenant(issuing.root(), "ana".parse().unwrap(), DeviceId([0; 32]), Role::Human);
     let wrong = issuing.certify_name(&wrong, device.public(), NOW, DAY).unwrap();
     add_chain(set, "bad-key", "a name with the id of another key", &wrong, now(), "key");
+    // The neutral point, one of order 8, and one of order 4 in an encoding that is not canonical.
+    let (mut neutral, mut other_neutral) = ([0; 32], [0xff; 32]);
+    (neutral[0], other_neutral[0], other_neutral[31]) = (1, 0xed, 0x7f);
+    let of_order_8 = array_of("26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05");
+    for (path, weak) in [("neutral", neutral), ("order-8", of_order_8), ("not-canonical", other_neutral)] {
+        let chain = issuing.certify(&"ana".parse().unwrap(), &weak, Role::Human, NOW).unwrap();
+        let title = "a key by which anybody can make signatures";
+        add_chain(set, &format!("bad-key-{path}"), title, &chain, now(), "key");
+    }
 }
 
 fn forged_chains(set: &mut Set) {
@@ -217,6 +226,23 @@ fn forged_chains(set: &mut Set) {
     add("bad-device-authority", "a device that is an authority", vec![uri(&name)], client(), true, "path");
 }
 
+fn array_of(hexadecimal: &str) -> [u8; 32] {
+    data_encoding::HEXLOWER.decode(hexadecimal.as_bytes()).unwrap().try_into().unwrap()
+}
+
+/// The same signature with `S + L` for `S`: both are little-endian, and the sum stays below 2^253.
+fn with_order_added(signature: &[u8]) -> Vec<u8> {
+    let order = array_of("edd3f55c1a631258d69cf7a2def9de1400000000000000000000000000000010");
+    let (point, scalar) = signature.split_at(32);
+    let mut carry = 0;
+    let sum = scalar.iter().zip(order).map(|(a, b)| {
+        let digits = u16::from(*a) + u16::from(b) + carry;
+        carry = digits >> 8;
+        digits.to_le_bytes()[0]
+    });
+    point.iter().copied().chain(sum).collect()
+}
+
 fn signatures(set: &mut Set) {
     let device = key(3);
     let message = Ticket::proof_message(&seed(0x44), SpkiPin([0x55; 32]));
@@ -224,17 +250,18 @@ fn signatures(set: &mut Set) {
         let input = json!({
             "public_key": hex(device.public()), "label": label, "message": hex(&message), "signature": hex(signature),
         });
-        let proves = ["identity.signature.1", "identity.ticket.3"];
+        let proves = ["identity.signature.1", "identity.signature.2", "identity.ticket.3"];
         set.add(&format!("identity/signature-{name}"), "signature", title, &proves, input, expect);
     };
     let enrol = device.sign(Purpose::Enrol, &message);
-    let mut flipped = enrol.clone();
+    let (mut flipped, enrolled) = (enrol.clone(), enrol.clone());
     flipped[10] ^= 1;
     add("enrol", "a request for a certificate", "Chancery 1.0 Enrol", enrol.clone(), "ok");
     add("admit", "a request for admission", "Chancery 1.0 Admit", device.sign(Purpose::Admit, &message), "ok");
     add("collect", "a request for a deposit", "Chancery 1.0 Collect", device.sign(Purpose::Collect, &message), "ok");
     add("bad-label", "a signature for another purpose", "Chancery 1.0 Admit", enrol, "signature");
     add("bad-bit", "one bit is wrong", "Chancery 1.0 Enrol", flipped, "signature");
+    add("bad-s", "the group's order is added to S", "Chancery 1.0 Enrol", with_order_added(&enrolled), "signature");
     add("bad-short", "no signature", "Chancery 1.0 Enrol", Vec::new(), "signature");
 }
 

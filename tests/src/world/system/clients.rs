@@ -287,7 +287,7 @@ impl World {
         let author = match event {
             Event::Skipped { group, seq, .. } => self.disk.placed.get(&(*group, *seq)).map(|placed| placed.author),
             // What the escrow member states of an insider's branch is another history.
-            Event::Alarm { group, kind: AlarmKind::Fork, .. } => {
+            Event::Alarm { group, kind: AlarmKind::ArchiveDiffers, .. } => {
                 let node = self.archive.as_ref().map(|archive| self.nodes[archive.node].device);
                 node.and_then(|node| self.disk.adder(*group, node))
             }

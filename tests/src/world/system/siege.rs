@@ -185,7 +185,9 @@ impl World {
         let device = self.nodes[node].device;
         let (of, what) = match event {
             Event::ArchiveBehind { group, trouble, .. } => (group, format!("ArchiveBehind: {}", trouble.word())),
-            Event::Alarm { group, kind: kind @ AlarmKind::Fork, .. } => (group, format!("Alarm: {}", kind.word())),
+            Event::Alarm { group, kind: kind @ AlarmKind::ArchiveDiffers, .. } => {
+                (group, format!("Alarm: {}", kind.word()))
+            }
             Event::MemberStuck { group, device: of, .. } if *of == device => (group, "MemberStuck".to_owned()),
             Event::Skipped { group, reason, .. } => (group, format!("Skipped: {reason}")),
             _ => return,
