@@ -11,14 +11,9 @@ fn json(printed: &str) -> Value {
 }
 
 /// The policy as its authors write it, for a node that prints this when it enrols.
-fn write_policy(dir: &Path, node: &Value, endpoint: &str) -> String {
+pub fn write_policy(dir: &Path, node: &Value, endpoint: &str, archive_key: &str) -> String {
     let [account, escrow_key, pin, log_key] =
         ["account", "key", "pin", "log_key"].map(|field| node[field].as_str().unwrap());
-    let archive_key = {
-        use chancery_protocol::{escrow::threshold::deal, secret::Random};
-        let (key, _) = deal(1, 2, 3, &mut Random::new([5; 32])).unwrap();
-        data_encoding::HEXLOWER.encode(&key.public().to_bytes())
-    };
     let seats: String = (1..4)
         .map(|n| {
             format!("[[seat]]\nname = \"Seat {n}\"\nclass = \"legal\"\nkey = \"{}\"\n", format!("{n:02x}").repeat(32))
@@ -85,7 +80,13 @@ fn a_node_is_enrolled_named_by_a_policy_serves_says_how_it_stands_and_stops() {
     let mut serving = Terminal::start(&["chancery-escrow", "serve", "--json", "--listen", listen, "--dir", &node]);
     let first = json(&serving.wait_for("listening"));
     assert_eq!(first["pin"], enrolled["policy"]["pin"]);
-    let file = write_policy(folder.0.path(), &enrolled["policy"], first["listening"].as_str().unwrap());
+    let archive_key = {
+        use chancery_protocol::{escrow::threshold::deal, secret::Random};
+        let (key, _) = deal(1, 2, 3, &mut Random::new([5; 32])).unwrap();
+        data_encoding::HEXLOWER.encode(&key.public().to_bytes())
+    };
+    let endpoint = first["listening"].as_str().unwrap();
+    let file = write_policy(folder.0.path(), &enrolled["policy"], endpoint, &archive_key);
     let (offline, signed) = (format!("{relay_dir}/offline"), folder.path("desk.policy"));
     let (key, certificate) = (format!("{offline}/policy.key"), format!("{offline}/policy.cert"));
     ok(&["chancery-escrow", "policy", "sign", &file, "--key", &key, "--certificate", &certificate, "--out", &signed]);

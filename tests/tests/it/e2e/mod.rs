@@ -10,6 +10,7 @@ mod damage;
 mod deployment;
 mod devices;
 mod escrow_cli;
+mod expiry;
 mod officers;
 mod partners;
 mod refusals;

@@ -9,6 +9,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use super::expiry::set_clock;
+
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Not a test by itself: with this variable set, this process is `chancery`, `chancery-relay` or `chancery-escrow` with these
@@ -41,6 +43,7 @@ fn command(arguments: &[&str]) -> Command {
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
+    set_clock(&mut command);
     command
 }
 
