@@ -18,12 +18,13 @@ use chancery_protocol::{
     capture::{EscrowMachine, office::Accepted},
     escrow::{
         dossier::{Catalogue, Dossier},
-        opening::Request,
+        opening::{Answer, Request},
         submission::Submission,
     },
     identity::Authority,
     ids::{HeaderHash, RootHash},
     limits::{DOSSIER_BYTES_MAX, OPENING_BYTES_MAX},
+    merkle::with_cosignatures,
     time::Timestamp,
     wire::{Blob, decode_exact, encode},
 };
@@ -161,11 +162,15 @@ impl Intake {
             Some(Submission::Certificate(_)) => {
                 Err(format!("the node's operator puts certificates into {FOLDER}/{CERTIFICATES}"))
             }
-            Some(submission) => self.submit(&submission, requesters).await?,
+            Some(ref submission) => self.submit(submission, requesters).await?,
         };
-        let said = match said {
-            Ok(accepted) => self.hand_out(&name, accepted).await.map(Ok)?,
-            Err(refused) => Err(refused),
+        let said = match (said, submission) {
+            (Ok(accepted), Some(Submission::Answer(answer))) => {
+                let kept = self.keep_cosigned(&answer)?;
+                self.hand_out(&name, accepted).await.map(|said| Ok(said + kept))?
+            }
+            (Ok(accepted), _) => self.hand_out(&name, accepted).await.map(Ok)?,
+            (Err(refused), _) => Err(refused),
         };
         let (end, text) = match said {
             Ok(text) => ("done", text),
@@ -178,6 +183,21 @@ impl Intake {
 
     fn out(&self, name: &str, end: &str) -> PathBuf {
         self.dir.join(OUT).join(format!("{name}.{end}"))
+    }
+
+    /// The checkpoint that an answer cosigns is kept with that cosignature; later dossiers show it. (opening.cosigned.1)
+    fn keep_cosigned(&self, answer: &[u8]) -> Result<&'static str, String> {
+        let cosigned = Answer::cosigned_of(answer).unwrap_or_default();
+        let size = core::str::from_utf8(&cosigned).ok().and_then(|note| note.lines().nth(1)?.parse::<u64>().ok());
+        let Some(size) = size else { return Ok("") };
+        let path = self.dir.join(SHOWN).join(size.to_string());
+        if !path.exists() {
+            return Ok("; its checkpoint is none that a dossier had");
+        }
+        match with_cosignatures(&read(&path, 1 << 20)?, &cosigned) {
+            Some(note) => replace(&path, &note).map(|()| "; its checkpoint is cosigned"),
+            None => Ok("; but the seat has cosigned another log of that size: find out what it was shown"),
+        }
     }
 
     /// What an officer gets for it, and a line that says so.

@@ -14,7 +14,7 @@ use chancery_protocol::{
         KeyShare,
         ceremony::Certificate,
         dossier::{Dossier, Examined},
-        opening::{Answer, Asked, Request, SeatView},
+        opening::{Answer, Asked, Request, SeatView, cosigners},
         submission::Submission,
     },
     ids::ArchiveKeyHash,
@@ -25,8 +25,9 @@ use data_encoding::HEXLOWER;
 
 use super::{
     files::{at, read, write},
+    material::CaseLog,
     vault::Vault,
-    words::{day, moment, short},
+    words::{cosigned_words, day, moment, short},
 };
 use crate::policy::seats::{Class, Seats};
 
@@ -38,6 +39,9 @@ struct Checked {
     examined: Examined,
     certificate: Certificate,
     share: KeyShare,
+    log: CaseLog,
+    /// Size of the newest checkpoint before that seats have cosigned, and which.
+    before: Option<(u64, Vec<u8>)>,
 }
 
 fn open_dossier(path: &Path) -> Result<Dossier, String> {
@@ -63,7 +67,14 @@ fn check(vault: &Vault, path: &Path) -> Result<Checked, String> {
         now: crate::now(),
     };
     let examined = dossier.examine(&view, &officer.seen).map_err(at(path))?;
-    Ok(Checked { examined, certificate, share })
+    let (opening, checkpoints) = (examined.reviewed.opening(), examined.checkpoints.clone());
+    let seats = || certificate.plan().seats.iter().map(|seat| seat.signing);
+    // The first of the checkpoints is the dossier's own.
+    let earlier = dossier.earlier.iter().zip(checkpoints.iter().skip(1));
+    let cosigned = earlier.map(|(earlier, (size, _))| (*size, cosigners(&earlier.checkpoint, seats())));
+    let before = cosigned.filter(|(_, seats)| !seats.is_empty()).max();
+    let log = CaseLog { opening, log_key, checkpoints, checkpoint: dossier.checkpoint };
+    Ok(Checked { examined, certificate, share, log, before })
 }
 
 fn share_of(vault: &Vault, key: ArchiveKeyHash) -> Result<(Certificate, KeyShare), String> {
@@ -135,7 +146,7 @@ pub fn show(vault: &mut Vault, path: &Path) -> Result<String, String> {
 }
 
 fn told(vault: &Vault, checked: &Checked) -> String {
-    let Checked { examined, certificate, share } = checked;
+    let Checked { examined, certificate, share, before, .. } = checked;
     let request = examined.reviewed.request();
     let mut text = asked_words(request);
     let mut by_day: BTreeMap<(String, u32), (u64, u64)> = BTreeMap::new();
@@ -161,6 +172,10 @@ fn told(vault: &Vault, checked: &Checked) -> String {
         checkpoint.size(),
         moment(checkpoint.at())
     ));
+    if let Some((size, seats)) = before {
+        let words = cosigned_words(seats, certificate.plan().seats.len());
+        text.push_str(&format!("\nthe log's first {size} entries: {words}"));
+    }
     let key = share.key();
     text.push_str(&format!(
         "\nanswered by: {} of {} seats; this is seat {}",
@@ -225,14 +240,11 @@ pub fn asked_words(request: &Request) -> String {
 
 /// Whether those who have approved before, and this seat, keep the rules that this seat has taken from its policy: who is
 /// not of a class that is still asked for waits until those have approved. (opening.rules.1)
-fn keeps_rules(rules: &Seats, checked: &Checked, after: &[PathBuf]) -> Result<(), String> {
+fn keeps_rules(rules: &Seats, checked: &Checked, after: &[Answer]) -> Result<(), String> {
     let plan = checked.certificate.plan();
-    let opening = checked.examined.reviewed.opening();
     let key_of = |seat: u8| plan.seats.get(usize::from(seat).checked_sub(1)?).map(|seat| seat.signing);
     let mut approving = vec![checked.share.seat()];
-    for path in after {
-        let bytes = read_answer(path)?;
-        let answer = Answer::open(&bytes, opening, key_of).map_err(at(path))?;
+    for answer in after {
         if answer.sealed.is_some() && !approving.contains(&answer.seat) {
             approving.push(answer.seat);
         }
@@ -248,6 +260,18 @@ fn keeps_rules(rules: &Seats, checked: &Checked, after: &[PathBuf]) -> Result<()
     let words: Vec<String> =
         rules.rules.iter().map(|rule| format!("at least {} of {}", rule.at_least, rule.of.word())).collect();
     Err(format!("the rules ask for {}: wait for their approval and name it with --after FILE", words.join(", ")))
+}
+
+/// The answers of others to the same request, if they were given on the log that this seat is shown. (opening.fork.1)
+fn others(checked: &Checked, paths: &[PathBuf]) -> Result<Vec<Answer>, String> {
+    let plan = checked.certificate.plan();
+    let key_of = |seat: u8| plan.seats.get(usize::from(seat).checked_sub(1)?).map(|seat| seat.signing);
+    let open = |path: &PathBuf| {
+        let answer = Answer::open(&read_answer(path)?, checked.log.opening, key_of).map_err(at(path))?;
+        checked.log.has(plan.tenant, &answer).map_err(at(path))?;
+        Ok(answer)
+    };
+    paths.iter().map(open).collect()
 }
 
 /// Whether those who are asked for, and have not approved, still find a place within the quorum.
@@ -277,8 +301,9 @@ pub(crate) fn read_answer(path: &Path) -> Result<Vec<u8>, String> {
 /// Why the share is not used.
 pub fn approve(vault: &mut Vault, path: &Path, out: &Path, reason: &str, after: &[PathBuf]) -> Result<String, String> {
     let checked = check(vault, path)?;
+    let others = others(&checked, after)?;
     if let Some(rules) = &vault.officer.rules {
-        keeps_rules(rules, &checked, after)?;
+        keeps_rules(rules, &checked, &others)?;
     }
     remember(vault, &checked.examined)?;
     let key = vault.signing()?;

@@ -11,15 +11,16 @@ use std::{
 
 use chancery_protocol::{
     escrow::{
-        ArchiveKey, Opening, RecordBody, Scope,
+        ArchiveKey, RecordBody, Scope,
         ceremony::Certificate,
         dossier::{Catalogue, CatalogueSegment, Dossier},
         hpke::HpkeKey,
-        opening::{Asked, Request, SeatView},
+        opening::{Asked, Request, SeatView, cosigners},
         submission::{OrderBody, Submission},
     },
     ids::{AccountId, OpeningHash, RootHash},
     limits::{CEREMONY_BYTES_MAX, DOSSIER_BYTES_MAX, OPENING_BYTES_MAX},
+    merkle::with_cosignatures,
     time::Timestamp,
     wire::{Blob, decode_exact, encode},
 };
@@ -29,11 +30,11 @@ use super::{
     answer::{asked_words, read_answer},
     export::{self, CLOSING, Exported},
     files::{at, private_dir, read, replace, write},
-    material::{Opened, Piece, answers},
+    material::{CaseLog, Opened, Piece, answers},
     orders::{self, order},
     search::{INDEX, Index},
     vault::Vault,
-    words::{day, moment, parse_day, short},
+    words::{cosigned_words, day, moment, parse_day, short},
 };
 
 const REQUEST: &str = "request";
@@ -217,8 +218,8 @@ impl Case {
         self.certificate.plan().seats.iter().map(|seat| seat.signing).collect()
     }
 
-    /// Where the request stands in the log, as the dossier proves it. (opening.combine.1)
-    fn opening(&self, vault: &Vault, dir: &Path) -> Result<Opening, String> {
+    /// Where the request stands in the log, as the dossier proves it, and what that shows of the log. (opening.combine.1)
+    fn log(&self, vault: &Vault, dir: &Path) -> Result<CaseLog, String> {
         let path = dir.join(DOSSIER);
         let dossier = Dossier::from_bytes(&read(&path, DOSSIER_BYTES_MAX as u64)?).map_err(at(&path))?;
         if dossier.request != self.signed {
@@ -236,7 +237,8 @@ impl Case {
             now: self.request.made_at,
         };
         let examined = dossier.examine(&view, &[]).map_err(at(&path))?;
-        Ok(examined.reviewed.opening())
+        let (opening, checkpoints) = (examined.reviewed.opening(), examined.checkpoints);
+        Ok(CaseLog { opening, log_key, checkpoints, checkpoint: dossier.checkpoint })
     }
 
     fn answers(dir: &Path) -> Result<Vec<(String, Vec<u8>)>, String> {
@@ -264,9 +266,9 @@ fn with_answers<T>(
     if workstation.public() != case.request.workstation {
         return Err("this case was opened by another officer: use that officer's folder".to_owned());
     }
-    let opening = case.opening(vault, dir)?;
+    let log = case.log(vault, dir)?;
     let given = Case::answers(dir)?;
-    let (opened, refusals) = answers(&case.request, opening, &case.key, &case.seats(), &workstation, &given);
+    let (opened, refusals) = answers(&case.request, &log, &case.key, &case.seats(), &workstation, &given)?;
     let quorum = usize::from(case.key.quorum());
     if opened.parts.len() < quorum {
         let mut text = format!("{} of {quorum} seats have approved: nothing can be opened", opened.parts.len());
@@ -419,19 +421,24 @@ pub(crate) fn status(vault: &Vault, dir: &Path, report: bool) -> Result<String, 
     let plan = case.certificate.plan();
     let mut text = if report { format!("REPORT ON CASE {}\n\n", case.request.case) } else { String::new() };
     text.push_str(&asked_words(&case.request));
-    let opening = if dir.join(DOSSIER).exists() { Some(case.opening(vault, dir)?) } else { None };
-    match opening {
-        Some(opening) => text.push_str(&format!("\nlogged: entry {} of the archive's log", opening.log_index)),
+    let log = if dir.join(DOSSIER).exists() { Some(case.log(vault, dir)?) } else { None };
+    match &log {
+        Some(log) => text.push_str(&format!("\nlogged: entry {} of the archive's log", log.opening.log_index)),
         None => text.push_str("\nlogged: the node's dossier is not here yet"),
     }
     let quorum = plan.quorum;
     let mut approvals = 0;
-    if let Some(opening) = opening {
-        let seats = case.seats();
+    if let Some(log) = log {
+        let (seats, opening) = (case.seats(), log.opening);
+        let mut note = log.checkpoint.0.clone();
         let key_of = |seat: u8| seats.get(usize::from(seat).checked_sub(1)?).copied();
         for (name, bytes) in Case::answers(dir)? {
             let line = match chancery_protocol::escrow::opening::Answer::open(&bytes, opening, key_of) {
                 Ok(answer) => {
+                    if let Err(error) = log.has(case.request.tenant, &answer) {
+                        text.push_str(&format!("\n{error}"));
+                    }
+                    note = with_cosignatures(&note, &answer.cosigned).unwrap_or(note);
                     let who = plan.seats.get(usize::from(answer.seat).saturating_sub(1)).map(|seat| seat.name.clone());
                     let word = if answer.sealed.is_some() { "approves" } else { "refuses" };
                     approvals += u8::from(answer.sealed.is_some());
@@ -443,6 +450,8 @@ pub(crate) fn status(vault: &Vault, dir: &Path, report: bool) -> Result<String, 
             };
             text.push_str(&format!("\n{line}"));
         }
+        let signed = cosigners(&note, seats.iter().copied());
+        text.push_str(&format!("\nthe log that the dossier shows is {}", cosigned_words(&signed, seats.len())));
     }
     text.push_str(&format!("\napprovals: {approvals} of {quorum}"));
     text.push_str(if dir.join(MATERIAL).exists() { "\nmaterial: here" } else { "\nmaterial: not here" });

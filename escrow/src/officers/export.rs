@@ -20,6 +20,7 @@ use chancery_protocol::{
     },
     ids::{DocumentHash, RootHash},
     limits::MANIFEST_BYTES_MAX,
+    merkle::with_cosignatures,
     wire::{Blob, decode_exact},
 };
 use sha2::{Digest, Sha256};
@@ -101,6 +102,9 @@ pub(crate) fn export(
         Ok(())
     })?;
     let (requested, checkpoint) = begin.ok_or("the material is empty")?;
+    // export.cosigned.1
+    let with_all = |note: Vec<u8>, cosigned: &Blob| with_cosignatures(&note, cosigned).unwrap_or(note);
+    let checkpoint = Blob(case.cosigned.iter().fold(checkpoint.0, with_all));
     let log_size = core::str::from_utf8(&checkpoint).ok().and_then(|note| note.lines().nth(1)?.parse().ok());
     let log_size = log_size.ok_or("the material's checkpoint does not decode")?;
     let (files, _) = renderer.finish(case.request, records)?;

@@ -19,6 +19,7 @@ use chancery_protocol::{
         seal::RecordSecret,
         threshold::combine,
     },
+    ids::{MerkleHash, RootHash},
     limits::MATERIAL_ITEM_BYTES_MAX,
     wire::Blob,
 };
@@ -34,19 +35,54 @@ pub(crate) struct Opened<'a> {
     pub parts: Vec<(u8, Vec<Partial>)>,
     /// Answers that are not used, and why.
     pub unused: Vec<String>,
+    /// The checkpoints that seats have cosigned, those of refusals too.
+    pub cosigned: Vec<Blob>,
+}
+
+/// The log of a case, as its dossier has shown it.
+pub(crate) struct CaseLog {
+    pub opening: Opening,
+    pub log_key: [u8; 32],
+    /// Size and root of each checkpoint that is of it.
+    pub checkpoints: Vec<(u64, MerkleHash)>,
+    /// The dossier's.
+    pub checkpoint: Blob,
+}
+
+impl CaseLog {
+    /// Answers on another log are where a node is found out that shows different ones. (opening.fork.1)
+    ///
+    /// # Errors
+    /// Names the seat.
+    pub(crate) fn has(&self, tenant: RootHash, answer: &Answer) -> Result<(), String> {
+        if answer.is_on(tenant, &self.log_key, &self.checkpoints) {
+            return Ok(());
+        }
+        Err(format!(
+            "seat {} has answered on another log than the one that this dossier shows, or on a later state of it: take the \
+             newest dossier of the request; if that does not help, the node shows different logs: do not go on, and keep \
+             all files",
+            answer.seat
+        ))
+    }
 }
 
 /// The answers of seats to a request, as far as they are good; what is not is named.
+///
+/// # Errors
+/// If a seat has answered on another log.
 pub(crate) fn answers<'a>(
     request: &'a Request,
-    opening: Opening,
+    log: &CaseLog,
     key: &'a ArchiveKey,
     seats: &[[u8; 32]],
     workstation: &HpkeKey,
     given: &[(String, Vec<u8>)],
-) -> (Opened<'a>, Vec<String>) {
+) -> Result<(Opened<'a>, Vec<String>), String> {
     let key_of = |seat: u8| seats.get(usize::from(seat).checked_sub(1)?).copied();
-    let mut opened = Opened { request, opening, key, parts: Vec::new(), unused: Vec::new() };
+    let opening = log.opening;
+    let (parts, unused, cosigned) = (Vec::new(), Vec::new(), Vec::new());
+    let mut opened = Opened { request, opening, key, parts, unused, cosigned };
     let mut refusals = Vec::new();
     for (name, bytes) in given {
         let answer = match Answer::open(bytes, opening, key_of) {
@@ -56,6 +92,8 @@ pub(crate) fn answers<'a>(
                 continue;
             }
         };
+        log.has(request.tenant, &answer)?;
+        opened.cosigned.push(answer.cosigned.clone());
         if answer.sealed.is_none() {
             refusals.push(format!("seat {} refuses: {}", answer.seat, answer.reason));
             continue;
@@ -69,7 +107,7 @@ pub(crate) fn answers<'a>(
             Err(error) => opened.unused.push(format!("{name}: seat {}: {error}", answer.seat)),
         }
     }
-    (opened, refusals)
+    Ok((opened, refusals))
 }
 
 /// What is met on the way through.

@@ -20,7 +20,11 @@ mod words;
 
 use std::path::{Path, PathBuf};
 
-use chancery_protocol::{ids::RootHash, mls::EscrowPolicy};
+use chancery_protocol::{
+    escrow::{export::Verified, opening::cosigners},
+    ids::RootHash,
+    mls::EscrowPolicy,
+};
 use clap::{Args, Subcommand};
 use serde_json::json;
 
@@ -368,6 +372,9 @@ pub(crate) struct Verify {
     /// The key that signs the archive's log
     #[arg(long, value_name = "KEY")]
     log_key: String,
+    /// The certificate of the ceremony: then it says which seats have cosigned the log
+    #[arg(long, value_name = "FILE")]
+    certificate: Option<PathBuf>,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -584,6 +591,10 @@ pub(crate) fn drill(command: &Drill) -> Result<(), String> {
 /// # Errors
 /// What does not hold, in words.
 pub(crate) fn verify(command: &Verify) -> Result<(), String> {
+    let seats = command.certificate.as_deref().map(read_certificate).transpose()?;
+    let seats =
+        seats.map(|(certificate, _)| certificate.plan().seats.iter().map(|seat| seat.signing).collect::<Vec<_>>());
+    let cosigned = |verified: &Verified| Some(cosigners(&verified.checkpoint, seats.clone()?));
     let mut shown = export::progress("verified");
     let verified = verify_folder(&command.dir, command.tenant, &key(&command.log_key)?, &mut shown);
     if command.json {
@@ -596,14 +607,21 @@ pub(crate) fn verify(command: &Verify) -> Result<(), String> {
             "verified": holds, "faults": faults, "case": told.map(|(_, request)| request.case.clone()),
             "records": told.map(|(verified, _)| verified.records), "released": told.map(|(verified, _)| verified.released),
             "gaps": told.map(|(verified, _)| verified.gaps.len()),
+            "cosigned_by": told.and_then(|(verified, _)| cosigned(verified)),
         })
         .to_string());
         return if holds { Ok(()) } else { Err("the export does not hold".to_owned()) };
     }
     let (verified, request) =
         verified.map_err(|faults| format!("the export does not hold\n  {}", faults.join("\n  ")))?;
+    let seats = match (cosigned(&verified), &seats) {
+        (Some(by), Some(seats)) => {
+            format!("\nthe log on which it rests is {}", words::cosigned_words(&by, seats.len()))
+        }
+        _ => String::new(),
+    };
     say(&format!(
-        "the export of case {} holds: {} of {} records, {} gaps, closed in the archive's log on {}",
+        "the export of case {} holds: {} of {} records, {} gaps, closed in the archive's log on {}{seats}",
         request.case,
         verified.released,
         verified.records,

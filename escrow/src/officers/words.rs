@@ -43,6 +43,14 @@ pub(crate) fn parse_month(text: &str) -> Result<u32, String> {
         .map_err(|_| format!("{text} is no month: write it as 2027-01"))
 }
 
+/// How many seats have cosigned, and which.
+#[must_use]
+pub(crate) fn cosigned_words(seats: &[u8], of: usize) -> String {
+    let which: Vec<String> = seats.iter().map(u8::to_string).collect();
+    let which = if which.is_empty() { String::new() } else { format!(": {}", which.join(", ")) };
+    format!("cosigned by {} of {of} seats{which}", seats.len())
+}
+
 /// The first digits of an id, for people.
 #[must_use]
 pub(crate) fn short(id: &str) -> String {

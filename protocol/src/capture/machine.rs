@@ -42,7 +42,7 @@ pub struct EscrowMachine {
     next_command: u64,
     /// When some group is to be looked at, at the latest.
     due: Option<Timestamp>,
-    origin: Origin,
+    pub(super) origin: Origin,
     /// Groups with records that no entry of the log names yet.
     pub(super) unnamed: Vec<GroupId>,
     truncate: bool,

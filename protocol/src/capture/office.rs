@@ -30,6 +30,7 @@ use crate::{
         Seq,
     },
     limits::{OPENING_BYTES_MAX, SUBJECT_NOTICE_DAYS},
+    merkle::Checkpoint,
     time::Timestamp,
     wire::{Blob, decode_exact, encode, relay::Head},
 };
@@ -214,6 +215,9 @@ pub enum SubmitError {
     /// The answer is none.
     #[error(transparent)]
     Answer(#[from] AnswerError),
+    /// The seat has answered on another log.
+    #[error("the seat has cosigned a checkpoint that is none of this archive's log: ask it what it was shown")]
+    OtherLog,
     /// There is no such request.
     #[error("no request with this hash was handed in here")]
     NoCase,
@@ -447,6 +451,11 @@ impl EscrowMachine {
         let opening = Opening { request: named, log_index: case.log_index };
         let key_of = |seat: u8| plan.seats.get(usize::from(seat).checked_sub(1)?).map(|seat| seat.signing);
         let answer = Answer::open(signed, opening, key_of)?;
+        // opening.cosigned.1
+        let checkpoint = Checkpoint::open(&answer.cosigned, &self.origin, self.log.public());
+        if !checkpoint.is_ok_and(|checkpoint| checkpoint.size() <= self.log.size()) {
+            return Err(SubmitError::OtherLog);
+        }
         let (hash, seat, approved) = (answer_hash(signed), answer.seat, answer.sealed.is_some());
         let known = case.answers.iter().any(|logged| logged.answer == hash);
         if !known {

@@ -265,6 +265,8 @@ pub enum ExportFault {
 pub struct Verified {
     /// Hash of the request.
     pub request: OpeningHash,
+    /// The checkpoint on which the export rests, with the cosignatures that stand under it.
+    pub checkpoint: Blob,
     /// When the log was signed that closed it.
     pub closed_at: Timestamp,
     /// How many records the segments have.
@@ -300,8 +302,9 @@ pub fn verify(
     let mut check = Check { faults: Vec::new(), records: 0, released: 0, gaps: Vec::new() };
     let closed = check.all(manifest, closing, tenant, log_key, source);
     match closed {
-        Some((request, closed_at)) if check.faults.is_empty() => {
-            Ok(Verified { request, closed_at, records: check.records, released: check.released, gaps: check.gaps })
+        Some((request, checkpoint, closed_at)) if check.faults.is_empty() => {
+            let Check { records, released, gaps, .. } = check;
+            Ok(Verified { request, checkpoint, closed_at, records, released, gaps })
         }
         _ => Err(check.faults),
     }
@@ -328,7 +331,7 @@ impl Check {
         tenant: RootHash,
         log_key: &[u8; 32],
         source: &mut impl Source,
-    ) -> Option<(OpeningHash, Timestamp)> {
+    ) -> Option<(OpeningHash, Blob, Timestamp)> {
         let Some(manifest) = Manifest::from_bytes(bytes) else {
             self.fault(ExportFault::Manifest);
             return None;
@@ -370,7 +373,7 @@ impl Check {
         if closing.logged.event(&closed) != Some(expected) {
             self.fault(ExportFault::Closing);
         }
-        Some((hash, closed.at()))
+        Some((hash, manifest.checkpoint, closed.at()))
     }
 
     fn segments(&mut self, manifest: &Manifest, request: &Request, log: &Checkpoint, source: &mut impl Source) {

@@ -19,7 +19,10 @@ use crate::{
     identity::{DeviceKey, Handle, Purpose, verify_signature},
     ids::{AccountId, ArchiveKeyHash, DocumentHash, HeaderHash, MerkleHash, OpeningHash, RootHash},
     limits::{OPENING_BYTES_MAX, OPENING_PEOPLE_MAX, OPENING_SEGMENTS_MAX, OPENING_TEXT_BYTES_MAX},
-    merkle::{Checkpoint, CheckpointError, Consistency, leaf_hash, verify_consistency, verify_inclusion},
+    merkle::{
+        Checkpoint, CheckpointError, Consistency, LogKey, Origin, cosigned_at, leaf_hash, verify_consistency,
+        verify_inclusion,
+    },
     secret::Random,
     time::Timestamp,
     wire::{Blob, decode_exact, encode},
@@ -249,6 +252,20 @@ pub struct Reviewed {
     opening: Opening,
     headers: Vec<ScopeHeader>,
     checkpoint: Checkpoint,
+    at: Timestamp,
+}
+
+/// The name under which a seat cosigns checkpoints, by its key of the ceremony. (opening.answer.3)
+#[must_use]
+pub fn seat_name(key: &[u8; 32]) -> Origin {
+    Origin::with_hash("chancery/seat/", key)
+}
+
+/// The numbers of the seats that have cosigned a note, of all seats in their order.
+#[must_use]
+pub fn cosigners(note: &[u8], seats: impl IntoIterator<Item = [u8; 32]>) -> Vec<u8> {
+    let has = |(_, key): &(u8, [u8; 32])| cosigned_at(note, &seat_name(key), key).is_some();
+    (1..=u8::MAX).zip(seats).filter(has).map(|(seat, _)| seat).collect()
 }
 
 /// Verifies a request with its place in the log and the headers that it names, in the order of the request.
@@ -287,7 +304,7 @@ pub fn review(
         read.push(header);
     }
     let opening = Opening { request: request.hash(), log_index: proof.index };
-    Ok(Reviewed { request, opening, headers: read, checkpoint })
+    Ok(Reviewed { request, opening, headers: read, checkpoint, at: view.now })
 }
 
 /// The checkpoint in which the request is logged, consistent with what the seat has seen.
@@ -326,6 +343,8 @@ pub struct Answer {
     pub sealed: Option<Blob>,
     /// Why, in words.
     pub reason: String,
+    /// The checkpoint of its dossier, cosigned by the seat.
+    pub cosigned: Blob,
 }
 
 /// Why an answer is not used.
@@ -344,6 +363,9 @@ pub enum AnswerError {
     /// The parts do not open with this workstation's key, or are not as many as the segments.
     #[error("the answer's parts do not open here, or are not one for each segment")]
     Parts,
+    /// It has no checkpoint that the seat has cosigned.
+    #[error("the answer has no checkpoint of the archive's log that its seat has cosigned")]
+    Cosignature,
     /// The reason is too long.
     #[error("the reason is too long")]
     Reason,
@@ -417,7 +439,10 @@ impl Reviewed {
             return Err(AnswerError::Reason);
         }
         let Opening { request, log_index } = self.opening;
-        let answer = Answer { version: VERSION, request, log_index, seat, sealed, reason: reason.to_owned() };
+        // opening.answer.3
+        let witness = LogKey::from_seed(key.seed()).map_err(|_| AnswerError::Cosignature)?;
+        let cosigned = Blob(self.checkpoint.cosign(&seat_name(key.public()), &witness, self.at).into_bytes());
+        let answer = Answer { version: VERSION, request, log_index, seat, sealed, reason: reason.to_owned(), cosigned };
         Ok(signed(encode(&answer), Purpose::OpeningAnswer, key))
     }
 }
@@ -434,7 +459,7 @@ impl Answer {
     /// Reads an answer to an opening, signed by the seat's key of the ceremony's plan. (opening.answer.2)
     ///
     /// # Errors
-    /// `Encoding`, `Other`, `Signature`.
+    /// `Encoding`, `Other`, `Signature`, `Cosignature`.
     pub fn open(bytes: &[u8], opening: Opening, key_of: impl Fn(u8) -> Option<[u8; 32]>) -> Result<Self, AnswerError> {
         let (content, signature) = unsigned(bytes).ok_or(AnswerError::Encoding)?;
         let answer: Self = decode_exact("an answer", &content).map_err(|_| AnswerError::Encoding)?;
@@ -444,9 +469,28 @@ impl Answer {
         if (answer.request, answer.log_index) != (opening.request, opening.log_index) {
             return Err(AnswerError::Other);
         }
-        let signs =
-            key_of(answer.seat).is_some_and(|key| verify_signature(&key, Purpose::OpeningAnswer, &content, &signature));
-        if signs { Ok(answer) } else { Err(AnswerError::Signature) }
+        let signs = |key: &[u8; 32]| verify_signature(key, Purpose::OpeningAnswer, &content, &signature);
+        let key = key_of(answer.seat).filter(signs).ok_or(AnswerError::Signature)?;
+        if cosigned_at(&answer.cosigned, &seat_name(&key), &key).is_none() {
+            return Err(AnswerError::Cosignature);
+        }
+        Ok(answer)
+    }
+
+    /// The checkpoint that an answer cosigns, for whoever has opened it before.
+    #[must_use]
+    pub fn cosigned_of(bytes: &[u8]) -> Option<Blob> {
+        let (content, _) = unsigned(bytes)?;
+        let answer: Self = decode_exact("an answer", &content).ok()?;
+        Some(answer.cosigned)
+    }
+
+    /// Whether the seat has answered on a log: `known` are sizes and roots of checkpoints that are shown to be of that one.
+    /// Else the node shows different logs, or the dossier is older than the answer. (opening.fork.1)
+    #[must_use]
+    pub fn is_on(&self, tenant: RootHash, log_key: &[u8; 32], known: &[(u64, MerkleHash)]) -> bool {
+        let checkpoint = Checkpoint::open(&self.cosigned, &origin(tenant), log_key);
+        checkpoint.is_ok_and(|checkpoint| known.contains(&(checkpoint.size(), checkpoint.root())))
     }
 
     /// The parts of an approval, one for each segment. What they are good for, combining says.

@@ -1,7 +1,9 @@
 use super::{
     evidence::{ArchiveEntry, ArchiveEvent, origin},
     hpke::HpkeKey,
-    opening::{Answer, AnswerError, Asked, LogProof, Request, RequestError, ReviewError, Reviewed, SeatView, review},
+    opening::{
+        Answer, AnswerError, Asked, LogProof, Request, RequestError, ReviewError, Reviewed, SeatView, cosigners, review,
+    },
     scope::{Day, Scope},
     seal::{ScopeHeader, SealedRecord, Segment},
     threshold::{ArchiveKey, CombineError, KeyShare, combine, deal},
@@ -9,7 +11,7 @@ use super::{
 use crate::{
     identity::DeviceKey,
     ids::{AccountId, GroupId, MerkleHash, OpeningHash, PolicyHash, RootHash, SegmentId},
-    merkle::{LogKey, MemoryLog, consistency_proof, inclusion_proof, leaf_hash, root_of},
+    merkle::{Checkpoint, LogKey, MemoryLog, consistency_proof, inclusion_proof, leaf_hash, root_of},
     secret::{Random, Secret32},
     time::Timestamp,
     wire::Blob,
@@ -145,6 +147,54 @@ impl Stage {
         };
         review(&request.sign(&self.requester).unwrap(), proof, headers, &view)
     }
+}
+
+/// A node that shows two seats two logs of its own signature.
+// proves opening.fork.1, opening.answer.3, merkle.cosignature.1
+#[test]
+fn two_histories_are_noticed_where_answers_meet() {
+    let stage = Stage::new();
+    let request = stage.request(&[&stage.headers[0]]);
+    let honest = stage.review(&request, |_, _| ()).unwrap();
+    // The other one has another entry behind the request, and what the seat has seen before in both.
+    let forked = stage.review(&request, |proof, _| {
+        let (mut log, _) = stage.log(request.hash());
+        log.append(leaf_hash(b"another entry"));
+        proof.inclusion = inclusion_proof(5, 10, &mut log).unwrap();
+        proof.consistency = consistency_proof(3, 10, &mut log).unwrap();
+        let checkpoint = stage.log_key.sign(&origin(TENANT), 10, log.root(), NOW);
+        proof.checkpoint = Blob(checkpoint.note().as_bytes().to_vec());
+    });
+    let forked = forked.unwrap();
+    let keys: Vec<[u8; 32]> = stage.signers.iter().map(|key| *key.public()).collect();
+    let key_of = |seat: u8| keys.get(usize::from(seat).checked_sub(1)?).copied();
+    let answer = |reviewed: &Reviewed, seat: u8| {
+        let key = &stage.signers[usize::from(seat) - 1];
+        let bytes = reviewed.refuse(seat, key, "no").unwrap();
+        Answer::open(&bytes, reviewed.opening(), key_of).unwrap()
+    };
+    let (one, two) = (answer(&honest, 1), answer(&forked, 2));
+    let log_key = stage.log_key.public();
+    let known = |reviewed: &Reviewed| vec![(reviewed.checkpoint().size(), reviewed.checkpoint().root())];
+    assert!(one.is_on(TENANT, log_key, &known(&honest)) && two.is_on(TENANT, log_key, &known(&forked)));
+    assert!(!one.is_on(TENANT, log_key, &known(&forked)) && !two.is_on(TENANT, log_key, &known(&honest)));
+    assert!(!one.is_on(TENANT, &keys[0], &known(&honest)));
+    // A seat that has seen the later state of the same log is on both.
+    let both = [known(&honest), known(&forked)].concat();
+    assert!(one.is_on(TENANT, log_key, &both) && two.is_on(TENANT, log_key, &both));
+
+    // Cosignatures are gathered under one text, each once, and each says whose it is.
+    let more = answer(&honest, 3);
+    let merged = crate::merkle::with_cosignatures(&one.cosigned, &more.cosigned).unwrap();
+    assert_eq!(cosigners(&merged, keys.iter().copied()), [1, 3]);
+    assert_eq!(crate::merkle::with_cosignatures(&merged, &one.cosigned).unwrap(), merged);
+    assert_eq!(crate::merkle::with_cosignatures(&merged, &two.cosigned), None);
+    let checkpoint = Checkpoint::open(&merged, &origin(TENANT), log_key).unwrap();
+    assert_eq!(checkpoint.note(), honest.checkpoint().note());
+    let mut changed = merged.clone();
+    let last = changed.len() - 10;
+    changed[last] = if changed[last] == b'A' { b'B' } else { b'A' };
+    assert_eq!(cosigners(&changed, keys.iter().copied()), [1]);
 }
 
 // proves opening.review.1, opening.answer.1, opening.answer.2

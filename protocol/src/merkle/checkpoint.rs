@@ -61,7 +61,7 @@ fn is_name(text: &str) -> bool {
     !text.is_empty() && text.len() <= LOG_NAME_BYTES_MAX && text.chars().all(allowed)
 }
 
-/// A log's Ed25519 key. It signs checkpoints and nothing else; `Debug` shows the public key.
+/// An Ed25519 key that signs checkpoints: a log's, which signs nothing else, or a witness's; `Debug` shows the public key.
 pub struct LogKey {
     pair: Ed25519KeyPair,
     public: [u8; 32],
@@ -94,11 +94,15 @@ impl LogKey {
     pub fn sign(&self, origin: &Origin, size: u64, root: MerkleHash, at: Timestamp) -> Checkpoint {
         let text = format!("{origin}\n{size}\n{}\n", BASE64.encode(root.as_bytes()));
         let seconds = at.as_secs().min(SECONDS_MAX);
-        let mut line = key_id(&origin.0, &self.public).to_vec();
-        line.extend_from_slice(&seconds.to_be_bytes());
-        line.extend_from_slice(self.pair.sign(&signed_message(seconds, &text)).as_ref());
-        let note = format!("{text}\n{DASH}{origin} {}\n", BASE64.encode(&line));
+        let note = format!("{text}\n{}", self.line(origin, &text, seconds));
         Checkpoint { note, size, root, at: Timestamp::from_secs(seconds) }
+    }
+
+    fn line(&self, name: &Origin, text: &str, seconds: u64) -> String {
+        let mut line = key_id(&name.0, &self.public).to_vec();
+        line.extend_from_slice(&seconds.to_be_bytes());
+        line.extend_from_slice(self.pair.sign(&signed_message(seconds, text)).as_ref());
+        format!("{DASH}{name} {}\n", BASE64.encode(&line))
     }
 }
 
@@ -164,6 +168,14 @@ impl Checkpoint {
         &self.note
     }
 
+    /// The signed note with the cosignature of a witness behind the log's signature, at a time, in whole seconds.
+    /// (merkle.cosignature.1)
+    #[must_use]
+    pub fn cosign(&self, name: &Origin, witness: &LogKey, at: Timestamp) -> String {
+        let text = text_of(&self.note).unwrap_or_default();
+        format!("{}{}", self.note, witness.line(name, text, at.as_secs().min(SECONDS_MAX)))
+    }
+
     /// How many entries the log had.
     #[must_use]
     pub fn size(&self) -> u64 {
@@ -183,6 +195,43 @@ impl Checkpoint {
     }
 }
 
+/// When a witness cosigned a note; none if it has not, or more than once. (merkle.cosignature.1)
+#[must_use]
+pub fn cosigned_at(note: &[u8], name: &Origin, witness: &[u8; 32]) -> Option<Timestamp> {
+    let note = core::str::from_utf8(note).ok().filter(|note| note.len() <= CHECKPOINT_BYTES_MAX)?;
+    let (text, _, _, lines) = parse(note)?;
+    let id = key_id(&name.0, witness);
+    let mut own = lines.iter().filter(|(of, bytes)| *of == name.0 && bytes.starts_with(&id));
+    let (Some((_, bytes)), None) = (own.next(), own.next()) else { return None };
+    verify(text, bytes, witness).map(Timestamp::from_secs)
+}
+
+/// A note with the lines of another note of the same text that it does not have, as many as a note may have. None if they
+/// are of different texts, or no notes.
+#[must_use]
+pub fn with_cosignatures(note: &[u8], other: &[u8]) -> Option<Vec<u8>> {
+    let (one, two) = (core::str::from_utf8(note).ok()?, core::str::from_utf8(other).ok()?);
+    let ((text, ..), (other_text, ..)) = (parse(one)?, parse(two)?);
+    if text != other_text {
+        return None;
+    }
+    let mut all = one.to_owned();
+    for line in two.get(text.len() + 1..)?.lines() {
+        let lines = all.get(text.len() + 1..)?.lines();
+        if !lines.clone().any(|known| known == line) && lines.count() < CHECKPOINT_SIGNATURES_MAX {
+            all.push_str(line);
+            all.push('\n');
+        }
+    }
+    Some(all.into_bytes())
+}
+
+/// What of a note is signed.
+fn text_of(note: &str) -> Option<&str> {
+    let (text, _) = note.rsplit_once("\n\n")?;
+    note.get(..text.len() + 1)
+}
+
 type SignatureLine<'a> = (&'a str, Vec<u8>);
 
 /// Text, size, root, and the signature lines by name.
@@ -190,8 +239,8 @@ fn parse(note: &str) -> Option<(&str, u64, MerkleHash, Vec<SignatureLine<'_>>)> 
     if note.chars().any(|c| c < ' ' && c != '\n') {
         return None;
     }
-    let (text, signatures) = note.rsplit_once("\n\n")?;
-    let text = note.get(..text.len() + 1)?;
+    let text = text_of(note)?;
+    let signatures = note.get(text.len() + 1..)?;
     let mut lines = text.strip_suffix('\n')?.split('\n');
     let (origin, size, root) = (lines.next()?, lines.next()?, lines.next()?);
     // Extension lines would be signed, and nobody could say what they mean.

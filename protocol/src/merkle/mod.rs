@@ -10,7 +10,7 @@ pub mod served;
 pub mod tile;
 pub mod tree;
 
-pub use checkpoint::{Checkpoint, CheckpointError, LogKey, Origin};
+pub use checkpoint::{Checkpoint, CheckpointError, LogKey, Origin, cosigned_at, with_cosignatures};
 pub use proof::{Consistency, consistency_proof, inclusion_proof, verify_consistency, verify_inclusion};
 pub use served::ServedLog;
 pub use tile::{Resource, Tile, TileCache};

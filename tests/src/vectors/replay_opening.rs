@@ -131,12 +131,14 @@ pub(super) fn answer(input: &Value) -> Result<Outcome, String> {
     });
     Ok(match opened {
         Ok((answer, parts)) => Outcome::ok(json!({
-            "seat": answer.seat, "reason": answer.reason, "hash": hex(answer_hash(&bytes).0),
+            "seat": answer.seat, "reason": answer.reason, "cosigned": String::from_utf8_lossy(&answer.cosigned),
+            "hash": hex(answer_hash(&bytes).0),
             "parts": parts.map(|parts| parts.iter().map(|part| hex(part.to_bytes())).collect::<Vec<_>>()),
         })),
         Err(AnswerError::Encoding) => Outcome::refused("encoding"),
         Err(AnswerError::Other) => Outcome::refused("other"),
         Err(AnswerError::Signature) => Outcome::refused("signature"),
+        Err(AnswerError::Cosignature) => Outcome::refused("cosignature"),
         Err(_) => Outcome::refused("parts"),
     })
 }

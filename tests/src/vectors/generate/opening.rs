@@ -6,16 +6,16 @@ use chancery_protocol::{
         ceremony::{Certificate, Plan, Seat, begin},
         evidence::{ArchiveEntry, ArchiveEvent, origin},
         hpke::{self, HpkeKey},
-        opening::{Asked, LogProof, Request, SeatView, review},
+        opening::{Answer, Asked, LogProof, Request, SeatView, review},
         scope::Day,
         threshold::deal,
     },
-    identity::DeviceKey,
+    identity::{DeviceKey, Purpose},
     ids::{AccountId, GroupId, MerkleHash, OpeningHash, PolicyHash, RootHash, SegmentId},
     merkle::{LogKey, MemoryLog, consistency_proof, inclusion_proof, leaf_hash, root_of},
     secret::{Random, Secret32},
     time::Timestamp,
-    wire::{Blob, encode},
+    wire::{Blob, decode_exact, encode},
 };
 use serde_json::{Value, json};
 
@@ -281,7 +281,7 @@ fn answers(set: &mut Set, stage: &Stage) {
             "request": hex(opening.request.0), "log_index": log_index, "seat_key": hex(seat.public()),
             "workstation": hex([0x64; 32]), "segments": segments, "bytes": hex(bytes),
         });
-        let proves = ["opening.answer.1", "opening.answer.2"];
+        let proves = ["opening.answer.1", "opening.answer.2", "opening.answer.3", "merkle.cosignature.1"];
         set.add(&format!("opening/answer-{name}"), "opening_answer", title, &proves, input, expect);
     };
     add("approval", "seat 2 approves", 5, 2, &approval, "ok");
@@ -292,5 +292,17 @@ fn answers(set: &mut Set, stage: &Stage) {
     add("bad-segments", "a part too many", 5, 1, &approval, "parts");
     let mut changed = approval.clone();
     *changed.last_mut().unwrap() ^= 1;
+    // The seat's signature holds, and its cosignature is another seat's.
+    let borrowed = {
+        let read = |bytes: &[u8]| decode_exact::<(Blob, Blob)>("an answer", bytes).unwrap().0;
+        let other = reviewed.refuse(2, &device(0x63), "no").unwrap();
+        let (own, other) = (Answer::cosigned_of(&refusal).unwrap(), Answer::cosigned_of(&other).unwrap());
+        let content = read(&refusal).0;
+        let at = content.len() - own.len();
+        let content = [&content[..at], &other].concat();
+        let signature = Blob(seat.sign(Purpose::OpeningAnswer, &content));
+        encode(&(Blob(content), signature))
+    };
+    add("bad-cosignature", "the cosignature of another seat", 5, 2, &borrowed, "cosignature");
     add("bad-signature", "a changed signature", 5, 2, &changed, "signature");
 }

@@ -178,7 +178,8 @@ async fn people_talk(deployment: &Deployment, node: &Node, signed: &str) -> Grou
 }
 
 // proves opening.dossier.1, opening.dossier.2, opening.dossier.3, opening.material.1, opening.combine.1
-// proves export.folder.1, export.folder.2, export.sealed.1, export.edits.1
+// proves export.folder.1, export.folder.2, export.sealed.1, export.edits.1, export.cosigned.1
+// proves opening.cosigned.1
 #[tokio::test(flavor = "multi_thread")]
 #[allow(clippy::too_many_lines, reason = "a story from its beginning to its end")]
 async fn three_of_five_officers_open_a_case_and_two_do_not() {
@@ -343,7 +344,13 @@ async fn three_of_five_officers_open_a_case_and_two_do_not() {
     let attachment = mail.attachment(0).unwrap();
     assert!((attachment.attachment_name(), attachment.contents()) == (Some(PLAN), plan().as_slice()));
     let report = court.run("li", &["case", "status", "--dir", text(&case), "--report"]);
-    for part in ["REPORT ON CASE case-1", "approvals: 3 of 3", "refuses: too wide", "closed: the archive's log names"] {
+    let cosigned = "cosigned by 4 of 5 seats: 1, 3, 4, 5";
+    let with_seats = ["verify", text(&export), "--tenant", &root, "--log-key", &log_key, "--certificate"];
+    let said = ok(&[&["chancery-escrow"], &with_seats[..], &[text(&certificate)]].concat());
+    assert!(said.contains(&format!("the log on which it rests is {cosigned}")), "{said}");
+    for part in
+        ["REPORT ON CASE case-1", "approvals: 3 of 3", "refuses: too wide", cosigned, "closed: the archive's log names"]
+    {
         assert!(report.contains(part), "{part}: {report}");
     }
 
@@ -381,6 +388,7 @@ async fn three_of_five_officers_open_a_case_and_two_do_not() {
     let (second, again) = court.open_case("case-2", &catalogue, &["--person", "bo"]);
     let dossier = court.out(&format!("{again}.dossier"));
     let shown = court.run("kim", &["seat", "show", text(&dossier)]);
+    assert!(shown.contains(cosigned), "{shown}");
     assert!(shown.contains("whose words: bo") && shown.contains("case case-1 by li"), "{shown}");
     for seat in ["kim", "wu", "chen"] {
         court.approve(seat, &second, &again);
