@@ -186,6 +186,11 @@ pub const CHECKPOINT_SIGNATURES_MAX: usize = 16;
 /// Longest origin of a log or name of a key that signs checkpoints, in bytes of UTF-8.
 pub const LOG_NAME_BYTES_MAX: usize = 255;
 
+/// Longest body of an answer of an escrow node, in bytes: 256 entries of the archive's log, and some.
+pub const CAPTURE_ANSWER_BYTES_MAX: usize = 320 * 1024;
+/// Longest body of a question to it, in bytes.
+pub const CAPTURE_QUESTION_BYTES_MAX: usize = 1024;
+
 /// Longest blob, in bytes.
 pub const BLOB_BYTES_MAX: u64 = 256 * 1024 * 1024;
 /// Bytes of each part of a blob but the last.

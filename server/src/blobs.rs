@@ -85,6 +85,7 @@ impl BlobDesk {
         clock: Clock,
     ) -> io::Result<Self> {
         std::fs::create_dir_all(folder)?;
+        sweep(folder)?;
         // blobs.put.3: what is acknowledged is on the disk.
         let store = LocalFileSystem::new_with_prefix(folder).map_err(io::Error::other)?.with_fsync(true);
         let mut tag_key = Sha256::new();
@@ -286,6 +287,32 @@ impl Inner {
     }
 }
 
+/// Deletes what a process left half written when it ended: the store writes into files of names that it does not list,
+/// before it gives them their own, so that nothing else would ever find them. (blobs.expiry.2)
+fn sweep(folder: &Folder) -> io::Result<()> {
+    for kind in ["whole", "parts"] {
+        for shelf in entries(&folder.join(kind))? {
+            for file in entries(&shelf)? {
+                let name = file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+                // A staged file has the name of its object, "#" and a number.
+                let staged = name.rsplit_once('#').is_some_and(|(_, number)| number.parse::<u64>().is_ok());
+                if staged {
+                    std::fs::remove_file(&file)?;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What is in a folder, if there is one.
+fn entries(folder: &Folder) -> io::Result<Vec<std::path::PathBuf>> {
+    match std::fs::read_dir(folder) {
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(Vec::new()),
+        found => found?.map(|entry| entry.map(|entry| entry.path())).collect(),
+    }
+}
+
 /// Where a blob stands that is whole: 256 shelves.
 fn whole(name: BlobName) -> Path {
     let name = name.to_string();
@@ -334,6 +361,32 @@ mod tests {
             }
         }
         found
+    }
+
+    fn files(folder: &Folder) -> usize {
+        let below = entries(folder).unwrap();
+        below.iter().map(|path| if path.is_dir() { files(path) } else { 1 }).sum()
+    }
+
+    // proves blobs.expiry.2
+    #[tokio::test]
+    async fn what_was_half_written_when_the_process_ended_is_gone_at_the_next_start() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = desk(folder.path());
+        let whole_one = BlobRef::to(&[7; 10]);
+        let put = PutBlob { blob: whole_one, offset: 0, bytes: Blob(vec![7; 10]) };
+        first.0.put(AccountId([1; 32]), put).await.unwrap();
+        for path in [whole(BlobName([9; 32])), Path::from("parts/tag/000000000000")] {
+            let mut upload = first.0.store.put_multipart(&path).await.unwrap();
+            upload.put_part(PutPayload::from(vec![1; 100])).await.unwrap();
+            // The process ends here: nobody cleans up.
+            core::mem::forget(upload);
+        }
+        drop(first);
+        assert_eq!(files(folder.path()), 3);
+        let again = desk(folder.path());
+        assert_eq!(files(folder.path()), 1);
+        assert_eq!(again.0.get(GetBlob { blob: whole_one, offset: 0 }).await, Ok(vec![7; 10]));
     }
 
     // proves blobs.quota.1

@@ -7,7 +7,6 @@ use std::{sync::Arc, time::Duration};
 use bytes::{Bytes, BytesMut};
 use chancery_protocol::{
     error::Malformed,
-    limits::FRAME_BYTES_MAX,
     wire::{
         Direction, FrameHeader,
         frame::{TakenFrame, take_frame},
@@ -17,8 +16,6 @@ use quinn::{RecvStream, SendStream};
 
 use crate::connection::{Lost, StreamError};
 
-/// The most that a reader holds: one frame of the largest size.
-const BUFFER_MAX: usize = FrameHeader::LEN + FRAME_BYTES_MAX;
 /// A drained buffer larger than this is given back.
 const BUFFER_KEPT: usize = 64 * 1024;
 /// Frames from this size on are handed to the transport as they are; smaller ones are copied together, because the
@@ -70,7 +67,9 @@ impl FrameReader {
                 return Ok(Some(frame));
             }
             self.compact();
-            let room = BUFFER_MAX.saturating_sub(self.buffer.len()).max(1);
+            // The most that a reader holds is one frame of the largest size.
+            let most = FrameHeader::LEN + self.direction.body_bytes_max();
+            let room = most.saturating_sub(self.buffer.len()).max(1);
             match self.stream.read_chunk(room, true).await {
                 Ok(Some(chunk)) => {
                     self.buffer.extend_from_slice(&chunk.bytes);

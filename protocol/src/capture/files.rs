@@ -68,6 +68,10 @@ impl EscrowMachine {
             heard_at: now,
         };
         let Some(archive) = self.groups.get_mut(&group) else { return };
+        if archive.place.files.iter().any(|waits| waits.message == id) {
+            // Sent once more for an escrow member that was added again, which had not read the file before.
+            return;
+        }
         if archive.place.files.len() < ATTACHMENTS_WAITING_MAX {
             archive.place.files.push(awaited);
         } else {
@@ -83,7 +87,8 @@ impl EscrowMachine {
         self.files_again = None;
         // Whose turn was last waits for the others.
         let waits = |(group, archive): (&GroupId, &super::group::GroupArchive)| {
-            archive.place.files.first().map(|awaited| (*group, awaited.file.blob))
+            // What is lost has no policy by which it could be sealed before the group begins again.
+            archive.place.files.first().filter(|_| !archive.is_lost()).map(|awaited| (*group, awaited.file.blob))
         };
         let after = self.last_file.unwrap_or(GroupId([0; 32]));
         let behind = (core::ops::Bound::Excluded(after), core::ops::Bound::Unbounded);

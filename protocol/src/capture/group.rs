@@ -203,7 +203,12 @@ impl GroupArchive {
     /// There is something to state, soon.
     pub fn has_news(&mut self, now: Timestamp) {
         let soon = now.plus(STATE_AFTER);
-        self.state_at = Some(self.state_at.filter(|at| *at > now).map_or(soon, |at| at.min(soon)));
+        self.state_at = Some(self.state_at.map_or(soon, |at| at.min(soon)));
+    }
+
+    /// Whether the state of the group is lost, until its leaf is added again.
+    pub fn is_lost(&self) -> bool {
+        self.place.stopped.is_some_and(|stopped| stopped.reason == GapReason::StateLost)
     }
 
     /// When something is to be done for the group.

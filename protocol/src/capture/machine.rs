@@ -21,6 +21,8 @@ use crate::{
     wire::{decode_exact, encode},
 };
 
+/// Key of the row of an archive that has gone on from a backup.
+const RESTORED: &[u8] = b"restored";
 /// Numbers of commands of this machine: no host draws from here.
 const OWN_COMMANDS: u64 = 1 << 63;
 
@@ -46,6 +48,10 @@ pub struct EscrowMachine {
     /// Groups with records that no entry of the log names yet.
     pub(super) unnamed: Vec<GroupId>,
     truncate: bool,
+    /// Whether some group is lost and not stated so yet: the relay has no KeyPackage of this device that is of use.
+    waits_to_state: bool,
+    /// Whether the archive has ever gone on from a backup: a group that it does not know may have been in it before.
+    pub(super) restored: bool,
     /// The file that is being read from the relay.
     pub(super) reading: Option<(GroupId, BlobName)>,
     /// The group whose file was asked for last.
@@ -149,6 +155,8 @@ impl EscrowMachine {
             origin,
             unnamed: Vec::new(),
             truncate: false,
+            waits_to_state: false,
+            restored: archive.iter().any(|(key, _)| key == RESTORED),
             reading: None,
             last_file: None,
             files_again: None,
@@ -176,6 +184,8 @@ impl EscrowMachine {
         if self.log.size() == 0 {
             return;
         }
+        self.restored = true;
+        self.rows.push(RowWrite { space: Space::Archive, key: RESTORED.to_vec(), value: Some(Vec::new()) });
         let note = archive.iter().find(|(key, _)| key == CHECKPOINT);
         let shown = note.and_then(|(_, note)| Checkpoint::open(note, &self.origin, self.log.public()).ok());
         let since = shown.map_or(Timestamp(0), |shown| shown.at());
@@ -250,6 +260,13 @@ impl EscrowMachine {
     pub(super) fn settle(&mut self, now: Timestamp) {
         self.close_left_open(now);
         self.take_heard(now);
+        if self.waits_to_state && self.client.can_be_added() {
+            self.waits_to_state = false;
+            for archive in self.groups.values_mut().filter(|archive| archive.state_at.is_none()) {
+                archive.state_at = Some(now);
+            }
+            self.due = Some(now);
+        }
         if self.due.is_some_and(|at| at <= now) {
             self.close_due(now);
             self.renew_due(now);
@@ -414,7 +431,8 @@ impl EscrowMachine {
             };
             if state == CaptureState::Lost && !can_be_added {
                 // escrow.restore.3: members would add it with a KeyPackage that it has lost.
-                archive.has_news(now);
+                archive.state_at = None;
+                self.waits_to_state = true;
                 continue;
             }
             archive.state_at = Some(now.plus(STATE_EVERY));

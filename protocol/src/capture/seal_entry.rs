@@ -141,6 +141,10 @@ impl EscrowMachine {
         let why = match &before {
             // Nothing that was read has ended it: what has was not served.
             Some(before) => before.stopped.unwrap_or(Stopped::by(GapReason::Withheld)),
+            // Under the first policy the node was in the group from its first commit on.
+            None if self.restored || view.policy.as_ref().is_some_and(|policy| policy.policy().version == 1) => {
+                Stopped::by(GapReason::StateLost)
+            }
             None => Stopped::by(GapReason::BeforeJoining),
         };
         let gaps = if last_read < last { why.gaps(last_read.next(), last) } else { Vec::new() };
@@ -214,7 +218,7 @@ impl EscrowMachine {
     /// What is not archived must not look archived.
     pub(super) fn cannot_seal(&mut self, group: GroupId, now: Timestamp) {
         let Some(archive) = self.groups.get_mut(&group) else { return };
-        archive.place.stopped = Some(Stopped::by(GapReason::Stuck));
+        archive.place.stopped.get_or_insert(Stopped::by(GapReason::Stuck));
         archive.state_at = Some(now);
         let head = archive.place.head;
         self.close(group, CloseReason::Stopped, now);

@@ -534,10 +534,11 @@ impl ClientMachine {
         self.look_at_partners();
         self.welcomes_due = 0;
         self.welcomes_early = 0;
-        // They come again.
+        // They come again, if the relay has them still.
         self.held.clear();
         self.untimely.clear();
         self.held_until = None;
+        self.reading = None;
         self.requests.clear();
         for slot in self.groups.values_mut() {
             slot.opening = Opening::Closed;

@@ -32,6 +32,31 @@ pub(super) struct Copies {
     pub(super) group_info: Option<Vec<u8>>,
 }
 
+#[cfg(not(feature = "seeded-bugs"))]
+const fn inline_max() -> usize {
+    GROUP_INFO_INLINE_BYTES_MAX
+}
+
+#[cfg(feature = "seeded-bugs")]
+fn inline_max() -> usize {
+    INLINE_MAX.get()
+}
+
+#[cfg(feature = "seeded-bugs")]
+std::thread_local! {
+    static INLINE_MAX: core::cell::Cell<usize> = const { core::cell::Cell::new(GROUP_INFO_INLINE_BYTES_MAX) };
+}
+
+/// Meanwhile, on this thread, what is longer than this is named instead of enclosed: the simulator's groups are small. No
+/// shipped program is built with this feature.
+#[cfg(feature = "seeded-bugs")]
+pub fn with_group_info_inline<T>(bytes_max: usize, run: impl FnOnce() -> T) -> T {
+    let before = INLINE_MAX.replace(bytes_max);
+    let result = run();
+    INLINE_MAX.set(before);
+    result
+}
+
 pub(super) fn split(core: &Core, welcome: &Welcome, added: &[OfferedPackage]) -> Result<Copies, GroupError> {
     let whole = welcome.tls_serialize_detached().map_err(GroupError::of)?;
     let mut secrets = Vec::new();
@@ -44,7 +69,7 @@ pub(super) fn split(core: &Core, welcome: &Welcome, added: &[OfferedPackage]) ->
     let suite = take::<2>(&mut rest).ok_or_else(broken)?;
     take_vector(&mut rest).ok_or_else(broken)?;
     let info = take_vector(&mut rest).ok_or_else(broken)?;
-    let elsewhere = (info.len() > GROUP_INFO_INLINE_BYTES_MAX).then(|| BlobRef::to(info));
+    let elsewhere = (info.len() > inline_max()).then(|| BlobRef::to(info));
 
     let mut copies = Vec::new();
     for package in added {

@@ -4,7 +4,7 @@
 
 use crate::{
     error::{Malformed, Refusal},
-    limits::FRAME_BYTES_MAX,
+    limits::{CAPTURE_ANSWER_BYTES_MAX, CAPTURE_QUESTION_BYTES_MAX, FRAME_BYTES_MAX},
     wire::{blobs, capture, decode_exact, directory, registrar, relay},
 };
 
@@ -35,6 +35,19 @@ pub enum Direction {
     FromEscrow,
 }
 
+impl Direction {
+    /// The longest body that is read of it, in bytes. (wire.frame.1)
+    #[must_use]
+    pub const fn body_bytes_max(self) -> usize {
+        match self {
+            // Of a node that a policy names, and of anybody.
+            Self::FromEscrow => CAPTURE_ANSWER_BYTES_MAX,
+            Self::ToEscrow => CAPTURE_QUESTION_BYTES_MAX,
+            _ => FRAME_BYTES_MAX,
+        }
+    }
+}
+
 /// Ten bytes before each body: length of the body (u32), type (u16), correlation (u32), all big-endian.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FrameHeader {
@@ -59,11 +72,11 @@ impl FrameHeader {
         [a, b, c, d, e, f, g, h, i, j]
     }
 
-    /// Reads a header and refuses a body that is longer than any frame.
+    /// Reads a header and refuses a body that is longer than any of its direction.
     ///
     /// # Errors
     /// `TooLong`; the stream cannot be read on after it.
-    pub fn from_bytes(bytes: [u8; Self::LEN]) -> Result<Self, Malformed> {
+    pub fn from_bytes(direction: Direction, bytes: [u8; Self::LEN]) -> Result<Self, Malformed> {
         let [a, b, c, d, e, f, g, h, i, j] = bytes;
         let header = Self {
             body_len: u32::from_be_bytes([a, b, c, d]),
@@ -71,12 +84,13 @@ impl FrameHeader {
             correlation: u32::from_be_bytes([g, h, i, j]),
         };
         // wire.frame.1: the length is checked before the body is read.
+        let max = direction.body_bytes_max();
         match usize::try_from(header.body_len) {
-            Ok(len) if len <= FRAME_BYTES_MAX => Ok(header),
+            Ok(len) if len <= max => Ok(header),
             _ => Err(Malformed::TooLong {
                 what: "a frame",
                 len: usize::try_from(header.body_len).unwrap_or(usize::MAX),
-                max: FRAME_BYTES_MAX,
+                max,
             }),
         }
     }
@@ -232,7 +246,7 @@ pub fn take_frame(direction: Direction, bytes: &[u8]) -> Result<Option<(TakenFra
     let Some((header, rest)) = bytes.split_first_chunk::<{ FrameHeader::LEN }>() else {
         return Ok(None);
     };
-    let header = FrameHeader::from_bytes(*header)?;
+    let header = FrameHeader::from_bytes(direction, *header)?;
     let body_len = usize::try_from(header.body_len).unwrap_or(usize::MAX);
     let Some(body) = rest.get(..body_len) else {
         return Ok(None);
@@ -248,4 +262,32 @@ pub struct TakenFrame {
     pub correlation: u32,
     /// The frame, or why it is none.
     pub frame: Result<Frame, Malformed>,
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use super::*;
+    use crate::{limits::LOG_ENTRY_BYTES_MAX, merkle::tile, wire::Blob};
+
+    // proves wire.frame.1
+    #[test]
+    fn what_is_read_of_an_escrow_node_and_of_who_asks_it_is_short_and_long_enough() {
+        let header = |body_len: usize| {
+            FrameHeader { body_len: u32::try_from(body_len).unwrap(), frame_type: 3, correlation: 1 }.to_bytes()
+        };
+        for (direction, max) in [
+            (Direction::ToClient, FRAME_BYTES_MAX),
+            (Direction::FromEscrow, CAPTURE_ANSWER_BYTES_MAX),
+            (Direction::ToEscrow, CAPTURE_QUESTION_BYTES_MAX),
+        ] {
+            assert!(FrameHeader::from_bytes(direction, header(max)).is_ok());
+            let refused = FrameHeader::from_bytes(direction, header(max + 1)).unwrap_err();
+            assert_eq!(refused, Malformed::TooLong { what: "a frame", len: max + 1, max });
+        }
+        let entry = vec![7; LOG_ENTRY_BYTES_MAX];
+        let bundle = tile::encode_bundle(core::iter::repeat_n(entry.as_slice(), usize::from(tile::FULL))).unwrap();
+        let told = Frame::LogTold(capture::LogTold { bytes: Some(Blob(bundle)) });
+        assert!(told.to_bytes(1).len() < CAPTURE_ANSWER_BYTES_MAX);
+    }
 }

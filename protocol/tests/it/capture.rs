@@ -120,6 +120,37 @@ impl Archived {
         archived
     }
 
+    /// The first of these founds a group with the escrow member, and brings in the accounts of the others, all their devices.
+    pub fn crowd(seed: u64, names: &[String]) -> Self {
+        let (key, shares) = deal(1, 2, 3, &mut Random::new([5; 32])).unwrap();
+        let mut net = Net::new(seed);
+        net.archive_node(ARCHIVE);
+        names.iter().for_each(|name| net.tenant(name));
+        let policy = Self::policy(&net, &key, |_| {});
+        let founder = &names[0];
+        let id = net.command(founder, Command::FoundEscrowed { name: "Halle".to_owned(), policy });
+        net.run_for(2_000);
+        let Some(Ok(Reply::Group(group))) = net.nodes[founder].done.get(&id) else { panic!("not founded") };
+        let group = *group;
+        let mut archived = Self { net, key, shares, group };
+        archived.acknowledge(founder);
+        let mut accounts = Vec::new();
+        for name in names {
+            let account = archived.net.nodes[name].account;
+            if !accounts.contains(&account) {
+                accounts.push(account);
+                archived.net.command(founder, Command::Invite { group, account });
+                archived.net.run_for(3_000);
+            }
+        }
+        archived
+    }
+
+    /// A user acknowledges the notice, and does not wait.
+    pub fn acknowledge_once(&mut self, name: &str) {
+        self.net.command(name, Command::Acknowledge { group: self.group, notice: notice().hash() });
+    }
+
     /// Policies that put another node in this one's place, and this one in again.
     pub fn away_and_back(&self, other: &str) -> [Blob; 2] {
         let hash = |policy: &Blob| Some(SignedPolicy::from_bytes(policy).unwrap().hash());

@@ -14,6 +14,8 @@ mod archive;
 #[cfg(feature = "single-dealer")]
 mod capture;
 mod crash;
+#[cfg(feature = "single-dealer")]
+mod crowd;
 mod devices;
 mod directory;
 mod escrow;

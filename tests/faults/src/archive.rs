@@ -36,7 +36,10 @@ use crate::{
     Common, Outcome,
     child::{PATIENCE, Relay, command},
     deployment::{found, seeded, ticket},
-    progress, say, store,
+    disk::installed,
+    progress,
+    rounds::strace,
+    say, store,
 };
 
 const LOOK_EVERY: Duration = Duration::from_millis(50);
@@ -44,6 +47,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 const LOOK_INTO_EVERY: u64 = 10;
 /// How long nothing comes any more when all has come.
 const REST: Duration = Duration::from_secs(2);
+/// Numbers of texts that are said while a node is about to end within an fsync.
+const BEHIND_ALL: u64 = 1_000;
 const NOTICE: &str = "What is said here is archived.";
 
 /// Plays all rounds; each is one kill, drawn from its seed.
@@ -113,9 +118,14 @@ impl Drop for Process {
 
 impl Process {
     fn start(dir: &Path) -> Outcome<Self> {
+        Self::behind(&[], dir)
+    }
+
+    /// Behind a wrapper such as strace.
+    fn behind(wrapper: &[OsString], dir: &Path) -> Outcome<Self> {
         let words = ["escrow", "--", "serve", "--json", "--listen", "127.0.0.1:0", "--dir"].map(OsString::from);
         let arguments: Vec<OsString> = words.into_iter().chain([node_dir(dir).into_os_string()]).collect();
-        let mut child = command(&[], &std::env::current_exe()?, &arguments, &dir.join("node.log"))?.spawn()?;
+        let mut child = command(wrapper, &std::env::current_exe()?, &arguments, &dir.join("node.log"))?.spawn()?;
         let out = child.stdout.take().map(BufReader::new);
         Ok(Self { child, out })
     }
@@ -124,6 +134,10 @@ impl Process {
         let mut line = String::new();
         self.out.as_mut().ok_or("no pipe")?.read_line(&mut line)?;
         if line.contains("listening") { Ok(()) } else { Err(format!("the node does not serve: {line:?}").into()) }
+    }
+
+    fn has_ended(&mut self) -> Outcome<bool> {
+        Ok(self.child.try_wait()?.is_some())
     }
 
     fn kill(&mut self) -> Outcome<()> {
@@ -216,10 +230,34 @@ impl Stage {
             node.kill()?;
             story.push_str(&format!(", killed again {begun} ms after it was started"));
         }
+        if below(3) == 0 && installed("strace") {
+            kills += 1;
+            let nth = 4 + below(16);
+            self.killed_in_fsync(seed, nth).await?;
+            story.push_str(&format!(", killed within its fsync {nth}"));
+        }
         let mut node = Process::start(&self.dir)?;
         node.until_serving()?;
         self.node = Some(node);
         Ok((story, kills))
+    }
+
+    /// Another life of the node, which ends within one of its fsyncs: people talk until it has come to it.
+    async fn killed_in_fsync(&mut self, seed: u64, nth: u64) -> Outcome<()> {
+        let inject = format!("signal=SIGKILL:when={nth}");
+        let mut node = Process::behind(&strace(&self.dir.join("strace.log"), &inject, None), &self.dir)?;
+        let give_up = Instant::now() + PATIENCE;
+        for number in BEHIND_ALL.. {
+            if node.has_ended()? {
+                return Ok(());
+            }
+            if Instant::now() > give_up {
+                break;
+            }
+            self.talk(seed, number, 1).await?;
+            sleep(LOOK_EVERY).await;
+        }
+        Err("the node does not come to its fsync".into())
     }
 
     async fn talk(&mut self, seed: u64, from: u64, count: u64) -> Outcome<()> {

@@ -275,7 +275,7 @@ fn log_of(database: &Path) -> PathBuf {
 }
 
 /// strace as a wrapper: the relay stays this process's child, and only these calls are touched.
-fn strace(log: &Path, inject: &str, file: Option<&Path>) -> Vec<OsString> {
+pub(crate) fn strace(log: &Path, inject: &str, file: Option<&Path>) -> Vec<OsString> {
     let words = ["strace", "-D", "-f", "-qq", "-e", "trace=fsync,fdatasync", "-e"];
     let mut wrapper: Vec<OsString> = words.map(OsString::from).into();
     wrapper.push(format!("inject=fsync,fdatasync:{inject}").into());

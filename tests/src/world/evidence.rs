@@ -145,6 +145,11 @@ pub(super) struct Evidence {
     pub escrowed: BTreeSet<GroupId>,
     /// Where a text was said.
     pub said: BTreeMap<u64, GroupId>,
+    /// When the escrow node last lost its state, and how many entries the log had with which it went on each time.
+    pub lost_at: Option<Timestamp>,
+    pub restored_at: Vec<u64>,
+    /// Entries that a client has told its host are not archived: who, which group, the first and the last.
+    pub missing: BTreeSet<(usize, GroupId, Seq, Seq)>,
     /// Commits that brought another policy.
     pub policies: BTreeSet<(GroupId, Seq)>,
     /// Who was ever let into a group.
@@ -205,6 +210,7 @@ impl Evidence {
         }
         match event {
             Event::Archived { by: Some(_), .. } => self.policies.extend(commit),
+            Event::NotArchived { group, first, last } => drop(self.missing.insert((who, *group, *first, *last))),
             Event::Received { group, seq } => *self.received.entry((who, *group, *seq)).or_default() += 1,
             Event::Sent { group, seq, id } => self.sent.entry((who, *id)).or_default().push((*group, *seq)),
             Event::Unsent { id, .. } => drop(self.unsent.insert((who, *id))),
@@ -264,7 +270,8 @@ impl Evidence {
     fn is_provoked(&self, who: usize, event: &Event, author: Option<usize>) -> bool {
         match event {
             Event::Skipped { .. } => author.is_some_and(|author| self.insiders.contains(&author)),
-            Event::InvitationRefused { .. } => !self.insiders.is_empty(),
+            // Or a member has invited the escrow node with a KeyPackage that it has lost.
+            Event::InvitationRefused { .. } => !self.insiders.is_empty() || self.lost_at.is_some(),
             Event::Alarm { group, kind, .. } => match kind {
                 AlarmKind::Diverged => !self.insiders.is_empty(),
                 // An insider has added the escrow member again, to a branch of its own.

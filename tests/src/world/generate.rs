@@ -240,13 +240,14 @@ pub(super) fn generate_escrow(random: &mut Random) -> Vec<Op> {
     ops.extend([Op::Create(GUEST, Class::Personal), Op::Run(400), Op::Invite(GUEST, 2, 6), Op::Run(400)]);
     let insider = (below(random, 4) == 0).then(|| one_of(random, &people[1..]));
     let loses_keys = below(random, 6) == 0;
+    let mut losses = [0, 0, 1, 2][below(random, 4)];
     let mut absences = 0;
     for _ in 0..30 + below(random, 40) {
         let who = one_of(random, &people);
         let whom = one_of(random, &people);
         let node = if below(random, 3) > 0 { ESCROW } else { who };
         let group = [0, 0, 0, 0, 1, 2, 3][below(random, 7)];
-        match below(random, 46) {
+        match below(random, 52) {
             0 if below(random, 2) == 0 => ops.extend([Op::FoundEscrowed(who), Op::Run(400), Op::Acknowledge(who, 3)]),
             1 | 2 => ops.push(Op::SetPolicy(who, one_of(random, &[0, 3]))),
             3..=5 => ops.push(Op::Acknowledge(who, one_of(random, &[0, 0, 3]))),
@@ -271,6 +272,12 @@ pub(super) fn generate_escrow(random: &mut Random) -> Vec<Op> {
             24 | 25 => ops.push(Op::Run(600_000 + random.number() % 14_400_000)),
             26..=28 => ops.push(Op::Run(1 + random.number() % 2_000)),
             29 if loses_keys => ops.push(Op::LosePathKeys(ESCROW, 0)),
+            34 | 35 => ops.push(Op::HandOver(who, group)),
+            36 | 37 => ops.push(Op::BackUp),
+            38 | 39 if losses > 0 => {
+                losses -= 1;
+                ops.push(Op::LoseState);
+            }
             30..=33 => {
                 let Some(insider) = insider else { continue };
                 ops.push(match below(random, 6) {

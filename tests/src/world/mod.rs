@@ -6,8 +6,8 @@
 //! In runs with registrars ([`Setting::identity`]) people enrol, link second devices, renew, and are cut off, people of another
 //! organisation and guests visit, clients follow the directories, and the relay may hide its own from them.
 //!
-//! In runs with an escrow node ([`Setting::escrow`]) people talk in escrowed groups beside others, the node archives and crashes, and
-//! at the end its archive is opened. Or one of them, or the relay, attacks the archive ([`Attack`]).
+//! In runs with an escrow node ([`Setting::escrow`]) people talk and hand over files in escrowed groups beside others, the node
+//! archives and crashes, and in some runs it loses its state and goes on from a backup; at the end its archive is opened. Or one of them, or the relay, attacks the archive ([`Attack`]).
 //!
 //! World opens no socket and no file, and does not check sizes, wire formats or certificates: the vectors and the end-to-end
 //! tests do. Its relay is honest, but for what it hides of the directory.
@@ -89,6 +89,12 @@ pub enum Bug {
     KeepsEvents,
     /// It keeps the keys of segments.
     KeepsKeys,
+    /// Its operator brings back a backup as if nothing had come behind it.
+    HidesLoss,
+    /// It states nothing of gaps.
+    HidesMissing,
+    /// Its driver reads no files.
+    LosesFiles,
     /// Members' drivers do not ask the escrow node.
     DropsQuestions,
     /// A registrar goes on to show to partners what it showed before it took anybody back.
@@ -97,7 +103,7 @@ pub enum Bug {
 
 impl Bug {
     /// All of them, with the name on the command line and the invariant that must find it.
-    pub const ALL: [(Self, &'static str, &'static str); 28] = [
+    pub const ALL: [(Self, &'static str, &'static str); 31] = [
         (Self::ForgetfulDisk, "forgetful-disk", "acked_is_durable"),
         (Self::NoCompareAndSwap, "no-compare-and-swap", "dense_log"),
         (Self::NoPredecessor, "no-predecessor", "sender_fifo"),
@@ -125,6 +131,9 @@ impl Bug {
         (Self::LosesReceipts, "loses-receipts", "archive_proves_itself"),
         (Self::KeepsEvents, "keeps-events", "sealed_at_rest"),
         (Self::KeepsKeys, "keeps-keys", "archive_keys_are_gone"),
+        (Self::HidesLoss, "hides-loss", "archived_once"),
+        (Self::HidesMissing, "hides-missing", "archived_once"),
+        (Self::LosesFiles, "loses-files", "archived_once"),
         (Self::DropsQuestions, "drops-questions", "attack_is_noticed"),
     ];
 
@@ -141,6 +150,9 @@ impl Bug {
                 | Self::LosesReceipts
                 | Self::KeepsEvents
                 | Self::KeepsKeys
+                | Self::HidesLoss
+                | Self::HidesMissing
+                | Self::LosesFiles
         );
         let attack = (self == Self::DropsQuestions).then_some(Attack::Withhold);
         Setting { bug: Some(self), only: None, identity, escrow: escrow || attack.is_some(), attack }

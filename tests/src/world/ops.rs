@@ -131,6 +131,12 @@ pub enum Op {
     FailClient(usize),
     /// A client's disk loses the private keys by which it opens the commits of a group.
     LosePathKeys(usize, usize),
+    /// Who hands a file over, in which group.
+    HandOver(usize, usize),
+    /// A backup of the escrow node is made.
+    BackUp,
+    /// Its disk is lost, and it goes on from the newest backup.
+    LoseState,
     /// The relay's process dies and is started again.
     CrashRelay(RelayCrash),
     /// The relay's disk takes so many milliseconds for its next transaction.
@@ -188,6 +194,7 @@ impl Op {
             | Self::Expel(who, _)
             | Self::Leave(who, _)
             | Self::Send(who, ..)
+            | Self::HandOver(who, _)
             | Self::Cut(who)
             | Self::Part(who)
             | Self::Heal(who)
@@ -245,6 +252,9 @@ impl fmt::Display for Op {
             Self::SlowClient(who, ms) => write!(f, "{}'s disk will take {ms} ms", name(who)),
             Self::FailClient(who) => write!(f, "{}'s disk will fail", name(who)),
             Self::LosePathKeys(who, group) => write!(f, "{} loses its private keys of group {group}", name(who)),
+            Self::HandOver(who, group) => write!(f, "{} hands a file over in group {group}", name(who)),
+            Self::BackUp => write!(f, "the escrow node is backed up"),
+            Self::LoseState => write!(f, "the escrow node's disk is lost"),
             Self::CrashRelay(at) => write!(f, "the relay will crash at its next transaction: {at:?}"),
             Self::SlowRelay(ms) => write!(f, "the relay's disk will take {ms} ms"),
             Self::FailRelay => write!(f, "the relay's disk will fail"),

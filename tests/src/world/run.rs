@@ -89,6 +89,7 @@ pub fn run(seed: u64, ops: &[Op], setting: Setting) -> Outcome {
         world.advance(pause);
     }
     world.heal();
+    world.await_readding();
     world.found_anew();
     world.probe();
     if !world.broken() {

@@ -3,6 +3,7 @@
 //! This module does not judge what happens; it hands it to the evidence.
 
 mod archive;
+mod blobs;
 mod clients;
 mod directories;
 mod ends;
@@ -24,7 +25,8 @@ use std::{
 use chancery_protocol::{
     client::{ClientFault, CommandId, Event, Input, Output, Reply},
     identity::{Chain, DeviceKey, PersonalRoot, Role, TenantRoot, certificate::At, verify_chain},
-    ids::{AccountId, DeviceId, GroupId, Seq},
+    ids::{AccountId, BlobName, DeviceId, GroupId, Seq},
+    limits::GROUP_INFO_INLINE_BYTES_MAX,
     relay::{Admission, ConnId, OpId, RelayMachine, StoreFault, StoreOp, StoreReply},
     secret::{AccessToken, Random, Secret32},
     time::Timestamp,
@@ -33,7 +35,7 @@ use chancery_protocol::{
 
 use super::{
     Bug, Outcome, Setting,
-    disk::{ClientDisk, RelayDisk},
+    disk::{ClientDisk, RelayDisk, Rows},
     evidence::Evidence,
     network::{Conn, Packet, Weather},
     ops::{ACCOUNTS, CAST, ClientCrash, ESCROW, Kind, RelayCrash, SECOND_ESCROW, handle},
@@ -222,6 +224,13 @@ pub(super) struct World {
     /// In runs with an escrow node.
     pub archive: Option<Archive>,
     questions: Vec<Question>,
+    /// Of the relay, by their names, and what is asked of it.
+    blobs: BTreeMap<BlobName, Vec<u8>>,
+    blob_requests: Vec<blobs::Request>,
+    /// From how many bytes on trees stand as blobs.
+    inline_max: usize,
+    /// The newest backup of the escrow node.
+    backup: Option<Rows>,
     /// What is done against it.
     pub siege: Option<Siege>,
     pub noticed: Vec<Notice>,
@@ -276,6 +285,7 @@ impl World {
                 Node::new(name, kind, seed, chain, ClientDisk::new(bug), skew, wake)
             })
             .collect();
+        let inline_max = if escrow && random.number().is_multiple_of(2) { 0 } else { GROUP_INFO_INLINE_BYTES_MAX };
         let certified = |who: usize| verify_chain(&nodes[who].chain, At::NotBefore).unwrap();
         let archive = escrow.then(|| Archive::new(ESCROW, &certified(ESCROW), &certified(SECOND_ESCROW)));
         if let Some(archive) = &archive {
@@ -318,6 +328,10 @@ impl World {
             registrars,
             archive,
             questions: Vec::new(),
+            blobs: BTreeMap::new(),
+            blob_requests: Vec::new(),
+            inline_max,
+            backup: None,
             siege: None,
             noticed: Vec::new(),
             trouble_at: now,

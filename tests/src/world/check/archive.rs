@@ -6,16 +6,23 @@ use std::collections::{BTreeMap, BTreeSet};
 use chancery_protocol::{
     capture::{
         group::Place as ArchivedPlace,
+        log::entry_key,
         seal_entry::{lines_key, receipt_key},
     },
     client::{GroupStatus, Space},
-    escrow::{ArchiveEntry, ArchiveEvent, DayReport, Record, RecordBody, RecordLine, evidence::lines_root},
+    escrow::{
+        ArchiveEntry, ArchiveEvent, DayReport, Record, RecordBody, RecordLine,
+        evidence::lines_root,
+        record::{Attachment, GapReason},
+    },
     identity::Role,
     ids::{GroupId, HeaderHash, MessageId, Seq},
     mls::Class,
     wire::{
+        blobs::BlobRef,
         decode_exact,
         envelope::{Body, Envelope},
+        file::File,
         relay::{Entry, Head},
     },
 };
@@ -69,6 +76,7 @@ impl World {
         check_keys(rows, &segments)?;
         self.check_scopes(&segments)?;
         check_captures(rows, &segments)?;
+        self.check_restored(rows)?;
         for group in &self.evidence.escrowed {
             let lost = self.evidence.doomed.contains(group) || self.evidence.forsaken.contains(&(archive.node, *group));
             if !lost {
@@ -87,6 +95,16 @@ impl World {
             }
         }
         Ok(())
+    }
+
+    /// The log says where it has gone on from a backup.
+    fn check_restored(&self, rows: &Rows) -> Result<(), Broken> {
+        let Some(index) = self.evidence.restored_at.last() else { return Ok(()) };
+        let entry = rows.get(&(Space::ArchiveEntry, entry_key(*index)));
+        match entry.map(|entry| ArchiveEntry::from_bytes(entry).unwrap().event) {
+            Some(ArchiveEvent::Restored { .. }) => Ok(()),
+            other => Err((SAYS, format!("the archive's log goes on behind a backup without saying so: {other:?}"))),
+        }
     }
 
     /// Nothing is in the archive that was not said in a group that is archived, by its policy.
@@ -111,18 +129,27 @@ impl World {
         let of_group = segments.iter().filter(|segment| segment.header.scope().group == group);
         let all: Vec<&Record> = of_group.flat_map(|segment| &segment.records).collect();
         let entries = self.disk.entries(group);
-        self.check_places(node, group, &all, &entries)?;
+        let gaps = self.check_places(node, group, &all, &entries)?;
         self.check_texts(group, &all)?;
-        self.check_words(node, group, &entries)
+        check_files(&all, !gaps.is_empty())?;
+        self.check_told(group, &gaps, &entries)?;
+        self.check_words(node, group, &entries, &gaps)
     }
 
-    fn check_places(&self, node: usize, group: GroupId, all: &[&Record], entries: &[Entry]) -> Result<(), Broken> {
-        let stuck = self.evidence.sabotaged.contains(&(node, group));
+    fn check_places(
+        &self,
+        node: usize,
+        group: GroupId,
+        all: &[&Record],
+        entries: &[Entry],
+    ) -> Result<Vec<(Seq, Seq)>, Broken> {
+        let mut gaps = Vec::new();
         let mut held: BTreeMap<Seq, (usize, usize)> = BTreeMap::new();
         for record in all {
             match &record.body {
-                RecordBody::Members(_) => {}
-                RecordBody::Gap { last, .. } if stuck => {
+                RecordBody::Members(_) | RecordBody::Attachment(_) => {}
+                RecordBody::Gap { last, reason } if self.has_cause(node, group, *reason) => {
+                    gaps.push((record.seq, *last));
                     (record.seq.0..=last.0).for_each(|seq| held.entry(Seq(seq)).or_default().0 += 1);
                 }
                 RecordBody::Gap { last, reason } => {
@@ -144,8 +171,39 @@ impl World {
         }
         match held.first_key_value() {
             Some((seq, _)) => Err((ONCE, format!("there is a record of entry {seq}, which is not in the log"))),
-            None => Ok(()),
+            None => Ok(gaps),
         }
+    }
+
+    /// Whether something has happened for which entries may be missing.
+    fn has_cause(&self, node: usize, group: GroupId, reason: GapReason) -> bool {
+        match reason {
+            GapReason::Stuck => self.evidence.sabotaged.contains(&(node, group)),
+            GapReason::StateLost => self.evidence.lost_at.is_some(),
+            _ => false,
+        }
+    }
+
+    /// The newest gap is told to every member who was there; what insiders have done is not looked through here.
+    fn check_told(&self, group: GroupId, gaps: &[(Seq, Seq)], entries: &[Entry]) -> Result<(), Broken> {
+        let Some((mut first, last)) = gaps.iter().max().copied().filter(|_| self.evidence.insiders.is_empty()) else {
+            return Ok(());
+        };
+        while let Some((before, _)) = gaps.iter().find(|(_, end)| end.next() == first) {
+            first = *before;
+        }
+        for who in (0..self.nodes.len()).filter(|who| self.is_honest(*who) && !self.archives(*who)) {
+            let heard = self.history(who, group);
+            let came = |entry: &&Entry| self.disk.added(group, entry.seq).contains(&self.nodes[who].device);
+            let left = self.evidence.outs.contains_key(&(who, group));
+            let was_there = heard.keys().any(|seq| *seq <= last) && heard.keys().any(|seq| *seq > last) && !left;
+            let again = entries.iter().filter(came).count() > 1;
+            if was_there && !again && !self.evidence.missing.contains(&(who, group, first, last)) {
+                let name = self.nodes[who].name;
+                return Err((ONCE, format!("{name} is not told that entries {first} to {last} are not archived")));
+            }
+        }
+        Ok(())
     }
 
     /// What is sealed is what members have, at the same places.
@@ -184,7 +242,7 @@ impl World {
     }
 
     /// What the node says of a group: how far it is, receipts, reports, faults.
-    fn check_words(&self, node: usize, group: GroupId, entries: &[Entry]) -> Result<(), Broken> {
+    fn check_words(&self, node: usize, group: GroupId, entries: &[Entry], gaps: &[(Seq, Seq)]) -> Result<(), Broken> {
         let rows = &self.nodes[node].disk.rows;
         let wrong = |what: String| Err((SAYS, what));
         let Some(place) = rows.get(&(Space::ArchiveGroup, group.as_bytes().to_vec())) else {
@@ -196,7 +254,7 @@ impl World {
             head = head.append(entry.kind, entry.received_at, &entry.body);
             let receipt = rows.get(&(Space::Receipt, receipt_key(place.lookup, head.seq)));
             let line = receipt.map(|row| decode_exact::<(u64, RecordLine)>("a receipt", row).unwrap().1);
-            let gap = self.evidence.sabotaged.contains(&(node, group));
+            let gap = gaps.iter().any(|(first, last)| (*first..=*last).contains(&head.seq));
             match line {
                 Some(line) if line.head != head.hash => {
                     return wrong(format!("the receipt of entry {} names another head", head.seq));
@@ -223,8 +281,10 @@ impl World {
                 _ => None,
             }
         });
-        let stuck = self.evidence.sabotaged.contains(&(node, group));
-        match faults.filter(|_| !stuck).last() {
+        let stuck = self.evidence.sabotaged.contains(&(node, group)) || self.evidence.lost_at.is_some();
+        // A file that could not be read for a day is told so.
+        let of_file = |what: &String| what.starts_with("a file of entry") && what.ends_with("for a day");
+        match faults.filter(|what| !stuck && !of_file(what)).last() {
             Some(what) => Err(("no_false_alarm", format!("the archive's log tells of a fault: {what}"))),
             None => Ok(()),
         }
@@ -281,6 +341,44 @@ impl World {
         }
         Ok(())
     }
+}
+
+/// Each file that a message in the archive hands over is there in all its parts, once; a node that was added again does not know
+/// what it has read before.
+fn check_files(all: &[&Record], again: bool) -> Result<(), Broken> {
+    let mut files: BTreeMap<MessageId, (File, Vec<&Attachment>)> = BTreeMap::new();
+    for record in all {
+        if let RecordBody::Message { envelope, .. } = &record.body
+            && let Ok(Envelope { id, body: Body::File(file), .. }) = Envelope::from_bytes(envelope)
+        {
+            files.insert(id, (*file, Vec::new()));
+        }
+    }
+    for record in all {
+        let RecordBody::Attachment(part) = &record.body else { continue };
+        match files.get_mut(&part.message) {
+            Some((_, parts)) => parts.push(part),
+            None => return Err((ONCE, "a file is sealed that no message hands over".to_owned())),
+        }
+    }
+    for (file, mut parts) in files.into_values() {
+        parts.sort_by_key(|part| part.part);
+        if again {
+            parts.dedup();
+        }
+        let numbers: Vec<(u32, u32)> = parts.iter().map(|part| (part.part, part.parts)).collect();
+        let count = u32::try_from(parts.len()).unwrap();
+        let content: Vec<u8> = parts.iter().flat_map(|part| part.content.iter().copied()).collect();
+        let whole = numbers == (0..count).map(|part| (part, count)).collect::<Vec<_>>();
+        // The node was away for a day: that is told by an entry of the archive's log.
+        if numbers == [(0, 0)] {
+            continue;
+        }
+        if count == 0 || !whole || BlobRef::to(&content).name.0 != file.hash {
+            return Err((ONCE, format!("a file that was handed over is sealed in the parts {numbers:?}")));
+        }
+    }
+    Ok(())
 }
 
 /// No key of a segment is in any row, whether the segment is open or closed.

@@ -5,7 +5,8 @@
 
 use chancery_protocol::{
     capture::{
-        group::SegmentRecord,
+        BACKUP_SPACES,
+        group::{Place, SegmentRecord},
         log::{ArchiveLog, public_key},
         seal_entry::record_key,
     },
@@ -16,14 +17,14 @@ use chancery_protocol::{
         threshold::{combine, deal},
     },
     identity::{DeviceIdentity, DeviceKey},
-    ids::{GroupId, OpeningHash, PolicyHash, SegmentId, SpkiPin},
+    ids::{GroupId, OpeningHash, PolicyHash, SegmentId, Seq, SpkiPin},
     mls::{
         EscrowPolicy, PolicyCertificate, SignedPolicy,
         policy::{PolicyMode, PolicyNotice, escrow_key_hash},
     },
     secret::{Random, Secret32},
     time::Timestamp,
-    wire::{Blob, decode_exact},
+    wire::{Blob, decode_exact, encode},
 };
 
 use super::{
@@ -242,6 +243,45 @@ impl World {
                 self.acknowledge(who, group);
             }
         }
+    }
+
+    /// A copy of the archive as it is, without MLS state and without retention keys.
+    pub(super) fn back_up(&mut self) {
+        let Some(archive) = &self.archive else { return };
+        let mut rows = self.nodes[archive.node].disk.rows.clone();
+        rows.retain(|(space, _), _| BACKUP_SPACES.contains(space));
+        let has_log = rows.keys().any(|(space, _)| *space == Space::ArchiveEntry);
+        self.backup = has_log.then_some(rows).or(self.backup.take());
+    }
+
+    /// The node's disk is lost; what its operator keeps elsewhere is the backup, and retention keys as they are now.
+    pub(super) fn lose_state(&mut self) {
+        let (Some(node), Some(mut rows)) = (self.archive.as_ref().map(|archive| archive.node), self.backup.clone())
+        else {
+            return;
+        };
+        let wake = self.soon(20_000);
+        self.stop_client(node, 0, wake, None);
+        let lost = std::mem::take(&mut self.nodes[node].disk.rows);
+        for group in self.disk.groups() {
+            let place = lost.get(&(Space::ArchiveGroup, group.as_bytes().to_vec()));
+            let read = place.map_or(Seq(0), |row| decode_exact::<Place>("a place", row).unwrap().head.seq);
+            self.evidence.stuck.insert((node, group, read.next()));
+        }
+        rows.extend(lost.into_iter().filter(|((space, _), _)| *space == Space::Retention));
+        if self.bug == Some(Bug::HidesLoss) {
+            for ((space, key), row) in &mut rows {
+                let Some(head) = GroupId::from_slice(key).and_then(|group| self.disk.head(group)) else { continue };
+                if *space == Space::ArchiveGroup {
+                    let place: Place = decode_exact("a place", row).unwrap();
+                    *row = encode(&Place { head, ..place });
+                }
+            }
+        }
+        let size = rows.keys().filter(|(space, _)| *space == Space::ArchiveEntry).count() as u64;
+        self.evidence.restored_at.push(size);
+        self.evidence.lost_at = Some(self.now);
+        self.nodes[node].disk.rows = rows;
     }
 
     /// What a node's driver with a seeded bug makes of a transaction.

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use chancery_protocol::{
     client::{AlarmKind, ClientFault, CommandId, Event, Input, Output, Reply, RowWrite, Space},
     identity::DeviceKey,
-    mls::judge::without_judge,
+    mls::{judge::without_judge, welcome::with_group_info_inline},
     relay::ConnId,
     secret::Secret32,
     time::Timestamp,
@@ -24,6 +24,7 @@ use super::{
         ops::ClientCrash,
     },
     Busy, CANARY, Commit, Mood, World,
+    blobs::Wanted,
     node::Machine,
 };
 
@@ -33,6 +34,8 @@ const DRAFTS_MAX: usize = 40;
 const REOPEN_MS: u64 = 200;
 /// What was read is archived within an hour, and members hear so a quarter of an hour later.
 const UNTROUBLED_MS: u64 = 80 * 60_000;
+/// By then a node that had lost its state is in its groups again, also in those of which it has no record.
+const READDED_MS: u64 = 4 * 3_600_000;
 /// When somebody tries again who was cut off and let in again.
 const TRIES_AGAIN_MS: u64 = 60_000;
 
@@ -84,6 +87,7 @@ impl World {
         self.nodes[who].told.clear();
         self.forget_asks(who);
         self.forget_questions(who);
+        self.forget_blobs(who);
         self.hang_up(who);
     }
 
@@ -104,11 +108,13 @@ impl World {
             Input::Disconnected => node.session = None,
             _ => {}
         }
-        if node.lawless || matches!(self.bug, Some(Bug::NoJudge | Bug::LawlessDesk)) {
-            without_judge(|| machine.handle(input, now));
-        } else {
-            machine.handle(input, now);
-        }
+        with_group_info_inline(self.inline_max, || {
+            if node.lawless || matches!(self.bug, Some(Bug::NoJudge | Bug::LawlessDesk)) {
+                without_judge(|| machine.handle(input, now));
+            } else {
+                machine.handle(input, now);
+            }
+        });
         self.drain_client(who, commit);
     }
 
@@ -116,11 +122,13 @@ impl World {
         let now = self.local(who);
         let node = &mut self.nodes[who];
         if let Some(machine) = &mut node.machine {
-            if node.lawless || matches!(self.bug, Some(Bug::NoJudge | Bug::LawlessDesk)) {
-                without_judge(|| machine.handle_timeout(now));
-            } else {
-                machine.handle_timeout(now);
-            }
+            with_group_info_inline(self.inline_max, || {
+                if node.lawless || matches!(self.bug, Some(Bug::NoJudge | Bug::LawlessDesk)) {
+                    without_judge(|| machine.handle_timeout(now));
+                } else {
+                    machine.handle_timeout(now);
+                }
+            });
         }
         self.drain_client(who, None);
     }
@@ -169,10 +177,8 @@ impl World {
                 Output::Send(correlation, frame) => self.send(who, correlation, frame),
                 Output::Done(id, outcome) => self.answer(who, id, outcome),
                 Output::Events | Output::Truncate => {}
-                // No group here is so large that its Welcomes name a blob: nothing would answer.
-                Output::StoreBlob(..) | Output::ReadBlob(_) => {
-                    self.evidence.violate("group_lives", "a group needs a blob, and World has none".to_owned());
-                }
+                Output::StoreBlob(blob, bytes) => self.ask_blob(who, Wanted::Store(blob, bytes)),
+                Output::ReadBlob(blob) => self.ask_blob(who, Wanted::Read(blob)),
                 Output::AskRegistrar(resource) => self.ask_registrar(who, resource),
                 Output::AskArchive(question) => self.ask_archive(who, question),
                 Output::AskPartner { root, resource, .. } => self.ask_partner(who, root, resource),
@@ -323,6 +329,7 @@ impl World {
             || apart(node)
             || self.weather != Weather::Fair
             || self.siege.is_some()
+            || self.evidence.lost_at.is_some_and(|at| self.now.0 < at.0 + READDED_MS)
             || self.evidence.sabotaged.contains(&(node, *group))
             || !self.evidence.insiders.is_empty();
         if !excused && since.0 + UNTROUBLED_MS <= self.now.0 {

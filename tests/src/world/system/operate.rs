@@ -60,6 +60,9 @@ impl World {
             Op::Smuggle(who, group, whom) => self.in_group(group, |world, group| world.smuggle(who, group, whom)),
             Op::Confirm(who, group) => self.in_group(group, |world, group| world.confirm(who, group)),
             Op::LosePathKeys(who, group) => self.in_group(group, |world, group| world.lose_path_keys(who, group)),
+            Op::HandOver(who, group) => self.in_group(group, |world, group| world.hand_over(who, group)),
+            Op::BackUp => self.back_up(),
+            Op::LoseState => self.lose_state(),
             Op::Weather(weather) => {
                 self.weather = weather;
                 self.trouble_at = self.now;

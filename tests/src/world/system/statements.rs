@@ -73,9 +73,13 @@ impl World {
     fn statement(&self, ask: &AskStatement) -> Option<Blob> {
         let node = self.archive.as_ref().map(|archive| &self.nodes[archive.node])?;
         let row = node.disk.rows.get(&(Space::Statement, ask.lookup.as_bytes().to_vec()))?;
-        let Some(siege) = self.siege.as_ref() else { return Some(Blob(row.clone())) };
         let key = DeviceKey::from_seed(Secret32::new(node.seed)).unwrap();
         let mut told = CaptureStatement::open(row, key.public(), ask.lookup).unwrap();
+        if self.bug == Some(Bug::HidesMissing) {
+            told.missing = None;
+            return Some(Blob(told.sign(&key)));
+        }
+        let Some(siege) = self.siege.as_ref() else { return Some(Blob(row.clone())) };
         match siege.attack {
             Attack::StateAhead => {
                 told.head.seq.0 += 1 + siege.variant % 3;

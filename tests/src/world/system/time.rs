@@ -21,6 +21,7 @@ pub(super) enum Next {
     RelayTimer,
     Registrar(usize),
     Answer,
+    Blob,
     Ending(usize),
     Wake(usize),
     Synced(usize),
@@ -40,6 +41,13 @@ impl World {
         self.end_faults();
         self.acknowledge_all();
         self.rest(HEAL_MS);
+    }
+
+    /// Groups of which an escrow node has no record at all are added after an hour, and once more if that used what it had lost.
+    pub fn await_readding(&mut self) {
+        if self.evidence.lost_at.is_some() {
+            self.rest(3 * HEAL_MS);
+        }
     }
 
     /// Lets time go by, in which everything must come to rest.
@@ -77,6 +85,7 @@ impl World {
             consider(desk.next(), Next::Registrar(number));
         }
         consider(self.next_answer(), Next::Answer);
+        consider(self.next_blob(), Next::Blob);
         for (number, ending) in self.endings.iter().enumerate() {
             consider(Some(ending.at), Next::Ending(number));
         }
@@ -96,6 +105,7 @@ impl World {
             Next::RelayTimer => self.relay_timer(),
             Next::Registrar(number) => self.registrar_due(number),
             Next::Answer => self.answer_question(),
+            Next::Blob => self.answer_blob(),
             Next::Ending(number) => self.end(number),
             Next::Wake(who) => self.wake(who),
             Next::Synced(who) => self.resume(who),
