@@ -484,3 +484,33 @@ fn a_log_shows_no_head_that_contradicts_or_precedes_the_one_before() {
     tenant.sign(NOW.plus(MINUTE));
     assert!(tenant.log.read(&Resource::Entries(entries)).is_some());
 }
+
+// proves directory.follow.4
+#[test]
+fn a_log_that_is_longer_for_one_client_than_for_the_others_is_a_split_by_its_times() {
+    let mut tenant = Tenant::new();
+    let ana = tenant.enrol("ana", 3, NOW);
+    tenant.enrol("bo", 4, NOW);
+    tenant.sign(NOW);
+    let mut longer = tenant.fork();
+    longer.enrol("invented", 5, NOW.plus(MINUTE));
+    let mut early = longer.fork();
+    longer.sign(NOW.plus(MINUTE));
+    early.sign(NOW.plus(MINUTE));
+    // Whoever is shown the longer one first sees the true one shorter, and later.
+    let mut view = DirectoryView::new(&ana, NOW).unwrap();
+    followed(look(&mut view, &mut longer.log, NOW.plus(MINUTE)));
+    assert_eq!(look(&mut view, &mut tenant.log, NOW.plus(MINUTE)), Outcome::Behind, "signed before the longer one");
+    // Both are signed anew in the same second, and the longer one is read first, as always.
+    longer.sign(NOW.plus(2 * MINUTE));
+    followed(look(&mut view, &mut longer.log, NOW.plus(2 * MINUTE)));
+    tenant.sign(NOW.plus(2 * MINUTE));
+    let outcome = look(&mut view, &mut tenant.log, NOW.plus(2 * MINUTE));
+    assert!(matches!(outcome, Outcome::Split(Some(DirectoryNews::SplitView { .. }))), "{outcome:?}");
+    // And the reverse: what is longer was signed before what is shorter.
+    let mut view = DirectoryView::new(&ana, NOW).unwrap();
+    followed(look(&mut view, &mut tenant.log, NOW.plus(2 * MINUTE)));
+    let outcome = look(&mut view, &mut early.log, NOW.plus(2 * MINUTE));
+    assert!(matches!(outcome, Outcome::Split(Some(_))) && view.is_split(), "{outcome:?}");
+    assert_eq!(view.size(), 2);
+}

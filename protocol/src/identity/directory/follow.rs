@@ -3,6 +3,8 @@
 //! This module does not know who the source is. A client looks through the relay and at the registrar, and both must
 //! lead to the same log. `spec/directory.md#following`.
 
+use core::cmp::Ordering;
+
 use crate::{
     identity::directory::{DirectoryEntry, DirectoryNews, DirectoryView},
     limits::DIRECTORY_ENTRIES_PER_LOOK_MAX,
@@ -130,6 +132,7 @@ fn begin(view: &mut DirectoryView, note: &[u8], now: Timestamp) -> Result<State,
             view.confirm(checkpoint, now);
             Err(Outcome::Followed(Vec::new()))
         }
+        _ if is_turned(view, &checkpoint) => Err(Outcome::Split(view.split(&checkpoint))),
         _ if checkpoint.size() < view.size() => Err(Outcome::Behind),
         _ => {
             let from = view.size();
@@ -140,6 +143,16 @@ fn begin(view: &mut DirectoryView, note: &[u8], now: Timestamp) -> Result<State,
             Ok(State::Entries(Box::new(Reading { checkpoint, frontier, entries: Vec::new(), from })))
         }
     }
+}
+
+/// A log only grows, and its time with it: else it could have one length for some and another for others, and never be found out
+/// by roots. (directory.follow.4)
+fn is_turned(view: &DirectoryView, checkpoint: &Checkpoint) -> bool {
+    view.newest().is_some_and(|newest| match checkpoint.size().cmp(&view.size()) {
+        Ordering::Less => checkpoint.at() > view.grown_at(),
+        Ordering::Equal => false,
+        Ordering::Greater => checkpoint.at() < newest.at(),
+    })
 }
 
 fn read(view: &mut DirectoryView, mut reading: Reading, bytes: &[u8], now: Timestamp) -> Result<State, Outcome> {

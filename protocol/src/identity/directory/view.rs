@@ -112,6 +112,8 @@ struct Known {
 struct Head {
     frontier: Frontier,
     note: Option<String>,
+    /// When the first checkpoint of this size was signed that was verified.
+    grown_at: Timestamp,
     /// The newest moment at which the head was known to be the log's, by the log's clock or ours, whichever is earlier.
     fresh_at: Timestamp,
     /// Sizes and roots that were verified, oldest first.
@@ -468,6 +470,11 @@ impl DirectoryView {
         Checkpoint::open(note, &origin(self.tenant), &self.key)
     }
 
+    /// When the log had this size already.
+    pub(super) fn grown_at(&self) -> Timestamp {
+        self.head.grown_at
+    }
+
     pub(super) fn frontier(&self) -> &Frontier {
         &self.head.frontier
     }
@@ -504,6 +511,7 @@ impl DirectoryView {
         let surplus = self.head.past.len().saturating_sub(DIRECTORY_HEADS_KEPT_MAX);
         self.head.past.drain(..surplus);
         self.head.frontier = frontier;
+        self.head.grown_at = checkpoint.at();
         let mut news = Vec::new();
         for entry in entries {
             self.enter(entry, now, &mut news);
