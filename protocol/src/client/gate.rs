@@ -20,6 +20,14 @@ pub(super) fn may_send(own: &DeviceIdentity) -> Result<(), String> {
     }
 }
 
+/// Whether the client that acts on this thread is a modified one, which no gate keeps back: in the simulator alone.
+pub(super) fn is_lawless() -> bool {
+    #[cfg(feature = "seeded-bugs")]
+    return crate::mls::judge::is_lawless();
+    #[cfg(not(feature = "seeded-bugs"))]
+    false
+}
+
 impl ClientMachine {
     /// mls.listen.3: a device that listens founds, invites, removes and says nothing; it renews its own keys.
     ///

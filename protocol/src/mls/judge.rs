@@ -107,7 +107,7 @@ std::thread_local! {
     static LAWLESS: core::cell::Cell<bool> = const { core::cell::Cell::new(false) };
 }
 
-/// What happens on this thread meanwhile is not judged: a modified client, in the simulator alone. No shipped program is
+/// What happens on this thread meanwhile is not judged, and no gate keeps anybody out: a modified client, in the simulator alone. No shipped program is
 /// built with this feature.
 #[cfg(feature = "seeded-bugs")]
 pub fn without_judge<T>(run: impl FnOnce() -> T) -> T {
@@ -115,6 +115,12 @@ pub fn without_judge<T>(run: impl FnOnce() -> T) -> T {
     let result = run();
     LAWLESS.set(before);
     result
+}
+
+/// Whether the client that acts on this thread is such a one.
+#[cfg(feature = "seeded-bugs")]
+pub(crate) fn is_lawless() -> bool {
+    LAWLESS.get()
 }
 
 /// Rules on a group state by itself.

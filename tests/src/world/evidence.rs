@@ -53,6 +53,10 @@ pub const INVARIANTS: &[(&str, &str)] = &[
         "16 minutes after somebody is out, nobody who reaches relay and registrar says anything that he can read, whatever the relay hides",
     ),
     (
+        "split_is_noticed",
+        "an hour after a registrar began to show somebody another log than the relay does, whoever reaches both has raised the alarm",
+    ),
+    (
         "same_roster",
         "once all faults are over, the members of a group see the same devices, none that a directory which one of them follows says is \
          out, or say why not",
@@ -134,6 +138,9 @@ pub(super) struct Evidence {
     pub forsaken: BTreeSet<(usize, GroupId)>,
     /// Whom the branch of an insider, in which the escrow member was, has stopped.
     pub stopped: BTreeSet<(usize, GroupId)>,
+    /// To whom their registrar shows another log than to the others, and who has noticed it.
+    pub forked: BTreeSet<usize>,
+    pub splits: BTreeSet<usize>,
     /// Accounts that were disabled, and the newest operation that the store was given before.
     pub disabled: BTreeMap<usize, OpId>,
     /// Who has skipped the entry at a place.
@@ -230,6 +237,7 @@ impl Evidence {
                     self.skipped.entry((*group, Seq(seq))).or_default().insert(who);
                 }
             }
+            Event::DirectorySplit { .. } => drop(self.splits.insert(who)),
             Event::Alarm { kind: AlarmKind::Stuck, .. } => {
                 self.stuck.extend(commit.map(|(group, seq)| (who, group, seq)));
             }
@@ -272,6 +280,7 @@ impl Evidence {
             Event::Skipped { .. } => author.is_some_and(|author| self.insiders.contains(&author)),
             // Or a member has invited the escrow node with a KeyPackage that it has lost.
             Event::InvitationRefused { .. } => !self.insiders.is_empty() || self.lost_at.is_some(),
+            Event::DirectorySplit { .. } => self.forked.contains(&who),
             Event::Alarm { group, kind, .. } => match kind {
                 AlarmKind::Diverged => !self.insiders.is_empty(),
                 // An insider has added the escrow member again, to a branch of its own.

@@ -172,8 +172,11 @@ pub(super) fn generate_identity(random: &mut Random) -> Vec<Op> {
     let residents = people.clone();
     let people = [people, foreign.clone()].concat();
     let devices: Vec<usize> =
-        people.iter().copied().chain(residents.iter().filter_map(|who| other_device(*who))).collect();
-    let hides = below(random, 3) == 0;
+        people.iter().copied().chain(people.iter().filter_map(|who| other_device(*who))).collect();
+    let (hides, mut forks) = (below(random, 3) == 0, below(random, 4) == 0);
+    let insider = (below(random, 5) == 0).then(|| one_of(random, &residents[1..]));
+    // A second device of the insider's, made up by whoever has the registrar's key.
+    let invented = insider.and_then(other_device);
     let mut outs = 0;
     for _ in 0..30 + below(random, 40) {
         let (who, whom, device) = (one_of(random, &people), one_of(random, &people), one_of(random, &devices));
@@ -198,6 +201,19 @@ pub(super) fn generate_identity(random: &mut Random) -> Vec<Op> {
                 one_of(random, &[HOME, HOME, ABROAD]),
                 one_of(random, &[3_000, 1_200_000, 7_200_000]),
             )),
+            36..=39 if insider.is_some() => {
+                let insider = insider.unwrap_or(who);
+                let whom = if below(random, 3) == 0 { insider } else { device };
+                ops.push(match below(random, 4) {
+                    0 => Op::Garbage(insider, group, one_of(random, &[Garbage::Commit, Garbage::Message])),
+                    _ => Op::Smuggle(insider, group, whom),
+                });
+            }
+            40 if insider.is_some() => ops.extend(invented.map(Op::Invent)),
+            41..=43 if forks => {
+                forks = false;
+                ops.push(Op::Fork(one_of(random, &[u32::MAX, 0b1010_0101_0110_1001])));
+            }
             14 if hides => ops.push(Op::Hide(one_of(random, &[u32::MAX, 0b1010_0101_0110_1001]))),
             15 => ops.push(Op::Cut(device)),
             16 => ops.push(Op::Part(device)),

@@ -4,7 +4,8 @@
 //! that is compared has a name ([`INVARIANTS`]), and a seeded bug that breaks it ([`Bug`]).
 //!
 //! In runs with registrars ([`Setting::identity`]) people enrol, link second devices, renew, and are cut off, people of another
-//! organisation and guests visit, clients follow the directories, and the relay may hide its own from them.
+//! organisation and guests visit, clients follow the directories, and the relay may hide its own from them, or the registrar show some of them another one; an
+//! insider, whose client has no gate, brings in who is out, and devices that no directory has.
 //!
 //! In runs with an escrow node ([`Setting::escrow`]) people talk and hand over files in escrowed groups beside others, the node
 //! archives and crashes, and in some runs it loses its state and goes on from a backup; at the end its archive is opened. Or one of them, or the relay, attacks the archive ([`Attack`]).
@@ -97,13 +98,15 @@ pub enum Bug {
     LosesFiles,
     /// Members' drivers do not ask the escrow node.
     DropsQuestions,
+    /// Clients' drivers lose what a registrar says that shows them another log than the relay has.
+    HidesSplit,
     /// A registrar goes on to show to partners what it showed before it took anybody back.
     OldForPartners,
 }
 
 impl Bug {
     /// All of them, with the name on the command line and the invariant that must find it.
-    pub const ALL: [(Self, &'static str, &'static str); 31] = [
+    pub const ALL: [(Self, &'static str, &'static str); 32] = [
         (Self::ForgetfulDisk, "forgetful-disk", "acked_is_durable"),
         (Self::NoCompareAndSwap, "no-compare-and-swap", "dense_log"),
         (Self::NoPredecessor, "no-predecessor", "sender_fifo"),
@@ -123,6 +126,7 @@ impl Bug {
         (Self::SilentStuck, "silent-stuck", "stuck_is_healed"),
         (Self::TrustsRelay, "trusts-relay", "revocation_is_noticed"),
         (Self::SilentRevocation, "silent-revocation", "same_roster"),
+        (Self::HidesSplit, "hides-split", "split_is_noticed"),
         (Self::OldForPartners, "old-for-partners", "same_roster"),
         (Self::LawlessDesk, "lawless-desk", "one_escrow_member"),
         (Self::CopiesToArchive, "copies-to-archive", "archive_is_scoped"),
@@ -140,7 +144,8 @@ impl Bug {
     /// The runs that it shows in.
     #[must_use]
     pub fn setting(self) -> Setting {
-        let identity = matches!(self, Self::TrustsRelay | Self::SilentRevocation | Self::OldForPartners);
+        let identity =
+            matches!(self, Self::TrustsRelay | Self::SilentRevocation | Self::OldForPartners | Self::HidesSplit);
         let escrow = matches!(
             self,
             Self::LawlessDesk

@@ -24,8 +24,8 @@ pub enum Kind {
 }
 
 /// Who may take part, each with one device; at the end, for runs with registrars, second devices of the first three, and people
-/// of another organisation; and a second escrow node, which no policy names. A seed calls up some of them.
-pub const CAST: [(&str, Kind); 17] = [
+/// of another organisation; a second escrow node, which no policy names; and the second device of a visitor. A seed calls up some of them.
+pub const CAST: [(&str, Kind); 18] = [
     ("ana", Kind::Tenant),
     ("李雷", Kind::Tenant),
     ("omar", Kind::Tenant),
@@ -43,6 +43,7 @@ pub const CAST: [(&str, Kind); 17] = [
     ("bea", Kind::Visitor),
     ("陈晨", Kind::Visitor),
     ("lauscher", Kind::Escrow),
+    ("bea's other device", Kind::Visitor),
 ];
 
 /// Of the cast, those who are in runs without registrars.
@@ -50,17 +51,26 @@ pub(super) const ACCOUNTS: usize = 11;
 /// Of the cast, the escrow node that archives where one does, and the one that no policy names.
 pub(super) const ESCROW: usize = 10;
 pub(super) const SECOND_ESCROW: usize = 16;
-/// Of the cast, those who have second devices.
+/// Of the cast, those who have second devices; and the visitor that has one.
 const DOUBLES: usize = 3;
+const DOUBLED_VISITOR: (usize, usize) = (14, 17);
 
 /// The second device of one of the cast, if it has one.
 pub(super) fn other_device(who: usize) -> Option<usize> {
-    (who < DOUBLES).then_some(who + ACCOUNTS)
+    match who {
+        _ if who < DOUBLES => Some(who + ACCOUNTS),
+        _ if who == DOUBLED_VISITOR.0 => Some(DOUBLED_VISITOR.1),
+        _ => None,
+    }
 }
 
 /// The handle of one of the cast.
 pub(super) fn handle(who: usize) -> &'static str {
-    CAST[who.checked_sub(ACCOUNTS).filter(|who| *who < DOUBLES).unwrap_or(who)].0
+    let first = match who {
+        _ if who == DOUBLED_VISITOR.1 => Some(DOUBLED_VISITOR.0),
+        _ => who.checked_sub(ACCOUNTS).filter(|who| *who < DOUBLES),
+    };
+    CAST[first.unwrap_or(who)].0
 }
 
 /// Where a client's process dies: at its next effect.
@@ -176,6 +186,11 @@ pub enum Op {
     /// From now on the relay hides what the registrar says: it keeps to whom it lets in, and shows the directory as it is now to
     /// those whose bits are set.
     Hide(u32),
+    /// A device starts whose certificate is in no directory: somebody has misused the key of its registrar.
+    Invent(usize),
+    /// From now on the registrar shows another log to those of its organisation whose bits are set: it has an entry more, and
+    /// nobody goes out by it.
+    Fork(u32),
     /// Milliseconds go by.
     Run(u64),
     /// Days go by.
@@ -204,6 +219,7 @@ impl Op {
             | Self::LosePathKeys(who, _)
             | Self::Disable(who)
             | Self::Enrol(who)
+            | Self::Invent(who)
             | Self::Renew(who)
             | Self::Revoke(who)
             | Self::Enable(who)
@@ -225,6 +241,7 @@ impl Op {
             | Self::Resubmit(who, _)
             | Self::Smuggle(who, ..)
             | Self::Expel(who, _)
+            | Self::Invent(who)
             | Self::Confirm(who, _) => Some(who),
             _ => None,
         }
@@ -275,6 +292,8 @@ impl fmt::Display for Op {
             Self::Unpin(who, whom) => write!(f, "{} forgets organisation {whom}", name(who)),
             Self::CrashRegistrar(whose, ms) => write!(f, "the registrar of organisation {whose} crashes for {ms} ms"),
             Self::Hide(from) => write!(f, "the relay hides the directory from {from:b}"),
+            Self::Invent(who) => write!(f, "{} starts, and no directory has it", name(who)),
+            Self::Fork(to) => write!(f, "the registrar shows another log to {to:b}"),
             Self::Run(ms) => write!(f, "{ms} ms go by"),
             Self::Absence(days) => write!(f, "{days} days go by"),
         }

@@ -24,7 +24,7 @@ pub struct Setting {
     pub bug: Option<Bug>,
     /// Holds the run to this promise alone, so that a bug that breaks several is seen to break it.
     pub only: Option<&'static str>,
-    /// With registrars and their directories, second devices, visitors, and people who are cut off; without insiders.
+    /// With registrars and their directories, second devices, visitors, and people who are cut off.
     pub identity: bool,
     /// With escrowed groups and their node.
     pub escrow: bool,
@@ -90,7 +90,10 @@ pub fn run(seed: u64, ops: &[Op], setting: Setting) -> Outcome {
     }
     world.heal();
     world.await_readding();
-    world.found_anew();
+    // Where there are registrars, who comes into a group that is founded anew is for those to say: it is left as it is.
+    if !setting.identity {
+        world.found_anew();
+    }
     world.probe();
     if !world.broken() {
         if setting.identity { world.compare_rosters() } else { world.compare() }

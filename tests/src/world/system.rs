@@ -100,7 +100,7 @@ pub(super) struct Node {
     /// What its crypto shows, and is told to do.
     watch: Arc<Watch>,
     /// The connection that stands.
-    conn: Option<ConnId>,
+    pub conn: Option<ConnId>,
     /// The connection that the machine knows of.
     session: Option<ConnId>,
     busy: Option<Busy>,
@@ -260,7 +260,11 @@ impl World {
         admission.partners.extend(registrars.get(ABROAD).map(|desk| (desk.organisation.root, VISITORS_MAX)));
         let mut nodes: Vec<Node> = CAST
             .into_iter()
-            .take(if identity || escrow { CAST.len() } else { ACCOUNTS })
+            .take(match (identity, escrow) {
+                (true, _) => CAST.len(),
+                (_, true) => SECOND_ESCROW + 1,
+                _ => ACCOUNTS,
+            })
             .enumerate()
             .map(|(who, (name, kind))| {
                 let seed = random.bytes();

@@ -189,6 +189,7 @@ impl World {
                 || self.evidence.disabled.contains_key(&text.who)
                 || self.is_out(text.who)
                 || self.evidence.doomed.contains(&text.group)
+                || self.is_misled(text.who, text.group)
                 || self.evidence.forsaken.contains(&(text.who, text.group))
                 || self.evidence.stopped.contains(&(text.who, text.group));
             if beyond {

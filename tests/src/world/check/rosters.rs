@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use chancery_protocol::{
     client::{GroupStatus, GroupSummary},
-    ids::{DeviceId, GroupId},
+    ids::{DeviceId, GroupId, Seq},
     wire::relay::{Entry, append_id},
 };
 
@@ -27,14 +27,42 @@ impl World {
             if self.broken() {
                 return;
             }
+            self.note_collusion(group);
             let entries = self.disk.entries(group);
-            let places = vec![Place::default(); entries.len()];
+            let place = |entry: &Entry| Place { void: self.is_void(group, entry.seq), ..Place::default() };
+            let places: Vec<Place> = entries.iter().map(place).collect();
             self.check_log(group, &entries, &places);
+            // What insiders have ended is only founded anew.
+            if self.evidence.doomed.contains(&group) {
+                continue;
+            }
             self.check_fifo(group, &entries);
             self.check_notice(group, &entries);
             self.check_same_roster(group);
         }
+        self.check_split();
         self.check_accepted();
+    }
+
+    /// Whether members skip an entry, or an insider, with nobody else there to say so.
+    fn is_void(&self, group: GroupId, seq: Seq) -> bool {
+        let at = (group, seq);
+        let skipped = self.evidence.skipped.contains_key(&at) || self.evidence.rumoured_skips.contains(&at);
+        skipped && self.is_insiders(group, seq)
+    }
+
+    /// Whoever is shown another log by the registrar than by the relay has said so. All faults have been over for an hour.
+    fn check_split(&mut self) {
+        let reaches = |who: &usize| {
+            let node = &self.nodes[*who];
+            // A relay and a registrar that lie together show one history.
+            !self.hides_from(*who) && self.is_honest(*who) && node.machine.is_some() && node.conn.is_some()
+        };
+        let unaware = self.evidence.forked.difference(&self.evidence.splits).copied().find(reaches);
+        if let Some(who) = unaware {
+            let what = format!("{} is shown two logs, and has not noticed", self.nodes[who].name);
+            self.evidence.violate("split_is_noticed", what);
+        }
     }
 
     /// Who is out holds nothing that somebody said who could have known of it for long enough.
@@ -70,8 +98,9 @@ impl World {
         let is_in = |summary: &GroupSummary| {
             matches!(summary.status, GroupStatus::Active | GroupStatus::Leaving) && summary.alarm.is_none()
         };
+        let sees = |who: &usize| self.is_honest(*who) && !self.is_misled(*who, group);
         let viewers: Vec<usize> =
-            (0..said.len()).filter(|who| said[*who].as_ref().is_some_and(is_in) && self.is_honest(*who)).collect();
+            (0..said.len()).filter(|who| said[*who].as_ref().is_some_and(is_in) && sees(who)).collect();
         let mut seen: BTreeMap<usize, Seen> = BTreeMap::new();
         for who in viewers {
             let epoch = said[who].as_ref().map_or(0, |summary| summary.epoch);
@@ -92,12 +121,17 @@ impl World {
         }
         for who in (0..self.nodes.len()).filter(|who| roster.contains(&self.nodes[*who].device)) {
             // Whom only another organisation has taken back goes out where somebody follows that one.
-            let missed = |by: usize| seen.keys().any(|viewer| self.follows(*viewer, by));
+            let missed = |by: usize| {
+                let reads = |viewer: &usize| self.follows(*viewer, by) && !self.evidence.forked.contains(viewer);
+                seen.keys().any(reads)
+            };
             if self.is_out(who) {
                 if !self.organisation_of(who).is_some_and(missed) {
                     continue;
                 }
                 wrong = Some(format!("{} is out, and is a member for {}", name(who), name(*first)));
+            } else if self.evidence.insiders.contains(&who) || self.is_misled(who, group) {
+                continue;
             } else if !self.has_reason(who, said[who].as_ref()) && !seen.contains_key(&who) {
                 wrong = Some(format!("{} is a member for {}, and does not know it", name(who), name(*first)));
             }

@@ -291,6 +291,9 @@ impl World {
         let kind = kind.split(|c: char| !c.is_alphanumeric()).next().unwrap_or_default();
         self.tell(format!("  {name}: {kind}"));
         let author = match event {
+            Event::Skipped { group, .. } if self.is_misled(who, *group) => {
+                self.disk.adder(*group, self.nodes[who].device)
+            }
             Event::Skipped { group, seq, .. } => self.disk.placed.get(&(*group, *seq)).map(|placed| placed.author),
             // What the escrow member states of an insider's branch is another history.
             Event::Alarm { group, kind: AlarmKind::ArchiveDiffers, .. } => {

@@ -45,8 +45,10 @@ impl World {
         let desk = &mut self.registrars[number];
         let reached = desk.wake.is_none() && !self.nodes[who].parted;
         let root = desk.organisation.root;
-        let shown = desk.stale.as_mut().filter(|_| !own).unwrap_or(&mut desk.log);
-        let bytes = resource.filter(|_| reached).and_then(|resource| shown.read(&resource));
+        let branch = desk.forked.as_mut().filter(|(_, to)| own && to & (1 << who) != 0).map(|(branch, _)| branch);
+        let lost = branch.is_some() && self.bug == Some(Bug::HidesSplit);
+        let shown = branch.or(desk.stale.as_mut().filter(|_| !own)).unwrap_or(&mut desk.log);
+        let bytes = resource.filter(|_| reached && !lost).and_then(|resource| shown.read(&resource));
         self.input(who, if own { Input::RegistrarSaid(bytes) } else { Input::PartnerSaid(root, bytes) }, None);
     }
 
@@ -155,7 +157,7 @@ impl World {
     }
 
     /// Whether the relay shows somebody an old directory.
-    fn hides_from(&self, who: usize) -> bool {
+    pub fn hides_from(&self, who: usize) -> bool {
         let hides = |number: usize| {
             let desk = &self.registrars[number];
             desk.frozen.is_some() && desk.hidden_from & (1 << who) != 0
@@ -187,6 +189,10 @@ impl World {
     pub(super) fn note_touch(&mut self, who: usize, append: &Append) {
         let now = self.now;
         for number in 0..self.registrars.len() {
+            // Whoever is shown another log cannot know.
+            if self.evidence.forked.contains(&who) {
+                continue;
+            }
             let own = self.organisation_of(who) == Some(number);
             let (desk, node) = (&mut self.registrars[number], &self.nodes[who]);
             let Some(pinned) = desk.followers.get(&who).copied().or(own.then_some(self.start)) else { continue };

@@ -22,6 +22,13 @@ impl World {
         !self.evidence.insiders.contains(&who) && !self.evidence.disabled.contains_key(&who) && !self.is_out(who)
     }
 
+    /// Whether an insider has brought a device into a group, in runs where that needs no accomplice: it may stand in that one's branch,
+    /// and is held to nothing there.
+    pub fn is_misled(&self, who: usize, group: GroupId) -> bool {
+        let adder = || self.disk.adder(group, self.nodes[who].device).and_then(|account| self.number(account));
+        !self.registrars.is_empty() && adder().is_some_and(|adder| self.evidence.insiders.contains(&adder))
+    }
+
     /// Groups in which a client is, and can speak.
     fn active(&mut self, who: usize) -> BTreeSet<GroupId> {
         let summaries = self.summaries(who).unwrap_or_default();
@@ -29,8 +36,8 @@ impl World {
     }
 
     /// Two insiders can confirm one another, and end a group: one has shown the token of a commit of the other's that honest
-    /// members skip. In a group of an organisation's account a personal one confirms nothing.
-    pub(super) fn note_collusion(&mut self, group: GroupId) {
+    /// members skip; or whoever such a one has brought in has. In a group of an organisation's account a personal one confirms nothing.
+    pub fn note_collusion(&mut self, group: GroupId) {
         let author = |seq: Seq| self.disk.placed.get(&(group, seq)).and_then(|placed| self.number(placed.author));
         let is_personal = |who: usize| self.nodes[who].kind == Kind::Personal;
         let founder = author(Seq(1)).map(is_personal);
@@ -38,7 +45,7 @@ impl World {
         let colludes = self.evidence.opened.iter().any(|(of, began, who, _)| {
             *of == group
                 && self.evidence.skipped.contains_key(&(group, *began))
-                && insiders.contains(who)
+                && (insiders.contains(who) || self.is_misled(*who, group))
                 && author(*began).is_some_and(|by| by != *who && insiders.contains(&by))
                 && founder == Some(is_personal(*who))
         });

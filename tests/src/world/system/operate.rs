@@ -47,6 +47,8 @@ impl World {
             Op::Disable(who) if !self.registrars.is_empty() => self.disable_account(who),
             Op::Disable(who) => self.disable(who),
             Op::Enrol(who) => self.enrol(who),
+            Op::Invent(who) => self.invent(who),
+            Op::Fork(to) => self.fork(to),
             Op::Renew(who) => self.renew(who),
             Op::Revoke(who) => self.revoke(who),
             Op::Enable(who) => self.enable_account(who),

@@ -18,7 +18,7 @@ use chancery_protocol::{
     relay::DirectoryUpdate,
     secret::Secret32,
     time::Timestamp,
-    wire::registrar::Place,
+    wire::{Blob, registrar::Place},
 };
 
 use super::{
@@ -71,6 +71,8 @@ pub(in crate::world) struct Registrar {
     pub(super) hidden_from: u32,
     /// What partners are shown by a seeded bug.
     pub(super) stale: Option<ServedLog>,
+    /// What it shows to some of its own people, and to whom.
+    pub(super) forked: Option<(ServedLog, u32)>,
     /// When it last came or went.
     pub(super) changed_at: Timestamp,
     /// When each device was out.
@@ -106,6 +108,7 @@ impl Registrar {
             frozen: None,
             hidden_from: 0,
             stale: None,
+            forked: None,
             changed_at: now,
             out: BTreeMap::new(),
             followers: BTreeMap::new(),
@@ -120,6 +123,11 @@ impl Registrar {
 
     /// Writes an entry; it is signed with the next checkpoint.
     fn log(&mut self, event: DirectoryEvent, now: Timestamp) {
+        if let Some((branch, _)) = &mut self.forked {
+            let hides = matches!(event, DirectoryEvent::DeviceRevoked { .. } | DirectoryEvent::AccountDisabled { .. });
+            let event = if hides { nothing() } else { event.clone() };
+            assert!(branch.append(DirectoryEntry { at: now, event }.to_bytes()));
+        }
         assert!(self.log.append(DirectoryEntry { at: now, event }.to_bytes()), "an entry of the directory is too long");
     }
 
@@ -127,6 +135,10 @@ impl Registrar {
         let at = self.log.checkpoint().map_or(now, |shown| shown.at().max(now));
         let checkpoint = self.key.sign(&origin(self.authority.root()), self.log.size(), self.log.root(), at);
         assert!(self.log.show(checkpoint), "the registrar contradicts itself");
+        if let Some((branch, _)) = &mut self.forked {
+            let checkpoint = self.key.sign(&origin(self.authority.root()), branch.size(), branch.root(), at);
+            assert!(branch.show(checkpoint), "a branch contradicts itself");
+        }
         self.sign_at = Timestamp(now.0 + SIGN_EVERY_MS);
     }
 
@@ -165,6 +177,11 @@ impl Registrar {
             self.stale = Some(self.log.clone());
         }
     }
+}
+
+/// An entry that says nothing to anybody.
+fn nothing() -> DirectoryEvent {
+    DirectoryEvent::Unknown { kind: u16::MAX, content: Blob(vec![7; 64]) }
 }
 
 impl World {
@@ -253,6 +270,28 @@ impl World {
             let wake = Timestamp(self.now.0 + 100);
             self.stop_client(who, kept, wake, None);
         }
+    }
+
+    /// A device of the organisation starts of which the directory does not know.
+    pub(super) fn invent(&mut self, who: usize) {
+        if self.organisation_of(who).is_some() && !self.is_enrolled(who) && self.nodes[who].machine.is_none() {
+            self.nodes[who].wake = Some(self.now);
+        }
+    }
+
+    /// The registrar begins another log for some, with an entry more than the true one.
+    pub(super) fn fork(&mut self, to: u32) {
+        let now = self.now;
+        let Some(desk) = self.registrars.get_mut(HOME).filter(|desk| desk.forked.is_none()) else { return };
+        let mut branch = desk.log.clone();
+        assert!(branch.append(DirectoryEntry { at: now, event: nothing() }.to_bytes()));
+        desk.forked = Some((branch, to));
+        if desk.wake.is_none() {
+            desk.sign(now);
+        }
+        let to = (0..self.nodes.len()).filter(|who| to & (1 << who) != 0);
+        let to: Vec<usize> = to.filter(|who| self.organisation_of(*who) == Some(HOME)).collect();
+        self.evidence.forked.extend(to);
     }
 
     pub(super) fn revoke(&mut self, who: usize) {
