@@ -173,7 +173,7 @@ enum Device {
 enum Partner {
     /// Let devices of an organisation in, and show them this one's directory; or change their number
     Add {
-        /// https://DOMAIN of the partner; or its /.well-known/chancery as a file, - for standard input
+        /// https://DOMAIN; or its /.well-known/chancery as a file, - for standard input
         source: String,
         /// How many connections its devices may hold together
         #[arg(long, default_value = "100")]

@@ -12,6 +12,8 @@ use crate::exit::{self, Failure};
 /// End-to-end encrypted group messaging in a terminal.
 #[derive(Debug, Parser)]
 #[command(name = "chancery", version, max_term_width = 100, after_help = exit::HELP)]
+// A help text fits a screen.
+#[command(disable_help_subcommand = true, disable_version_flag = true)]
 pub(crate) struct Args {
     /// State folder [default: ~/.local/share/chancery] [env: CHANCERY_STATE]
     #[arg(long, global = true, value_name = "DIR", env = "CHANCERY_STATE", hide_env = true)]
@@ -29,6 +31,10 @@ pub(crate) struct Args {
     #[arg(long, global = true, value_name = "SECONDS", default_value_t = 30, hide_default_value = true)]
     pub(crate) timeout: u64,
 
+    /// Print version
+    #[arg(short = 'V', long, action = clap::ArgAction::Version, hide = true)]
+    version: Option<bool>,
+
     #[command(subcommand)]
     pub(crate) verb: Verb,
 }
@@ -41,7 +47,7 @@ pub(crate) enum Verb {
     Enroll {
         /// The ticket, or - to read it from standard input
         ticket: String,
-        /// Be in groups at another organisation's relay: https://DOMAIN, or its /.well-known/chancery as a file
+        /// Be in groups at another organisation's relay: https://DOMAIN, or what that serves, as a file
         #[arg(long, value_name = "SOURCE")]
         at: Option<String>,
     },
@@ -106,7 +112,7 @@ pub(crate) enum Verb {
         /// The text, or - to read it from standard input
         text: String,
     },
-    /// Delete a message of yours; what others have read they may have kept, and so does an archive
+    /// Delete a message of yours; others may have kept it, and an archive does
     #[command(after_help = exit::HELP)]
     Delete {
         /// Name of the group, or 8 or more digits of its id
@@ -114,7 +120,7 @@ pub(crate) enum Verb {
         /// The message's place, which `history` shows
         place: u64,
     },
-    /// Print the newest messages of a group with their places, as they are after edits and deletes
+    /// Print the newest messages of a group, as they are after edits and deletes
     #[command(after_help = exit::HELP)]
     History {
         /// Name of the group, or 8 or more digits of its id
@@ -193,7 +199,7 @@ pub(crate) enum PartnerVerb {
     /// Pin an organisation: its people can be invited as NAME@DOMAIN
     #[command(after_help = exit::HELP)]
     Add {
-        /// https://DOMAIN of the organisation; or its /.well-known/chancery as a file, - for standard input
+        /// https://DOMAIN; or its /.well-known/chancery as a file, - for standard input
         source: String,
     },
     /// List pinned organisations
