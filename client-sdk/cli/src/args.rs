@@ -47,7 +47,7 @@ pub(crate) enum Verb {
     Enroll {
         /// The ticket, or - to read it from standard input
         ticket: String,
-        /// Be in groups at another organisation's relay: https://DOMAIN, or what that serves, as a file
+        /// Be in groups at another organisation's relay: https://DOMAIN, or its file
         #[arg(long, value_name = "SOURCE")]
         at: Option<String>,
     },
