@@ -557,6 +557,10 @@ impl ClientMachine {
             }
             return;
         }
+        // evidence.compare.2: who begins anew has the same head, and not the same entries before it.
+        if watch.record.differs_since.is_some_and(|since| watch.record.leaf_since.1 >= since) {
+            return;
+        }
         let agrees_again = watch.record.differs_since.take().is_some();
         watch.record.archived = Some(stated);
         watch.record.compared_at = Some(now);
@@ -595,9 +599,6 @@ impl ClientMachine {
                 let at_once = statement.state == CaptureState::Lost && !watch.record.leaf_again;
                 let has_read = statement.head.seq >= added;
                 (statement.head.seq, age >= READD_UNREAD_AFTER || (has_read && (at_once || age >= READD_AFTER)))
-            }
-            Answer::Stated(_) if watch.record.differs_since.is_some_and(|since| now.since(since) >= READD_AFTER) => {
-                (added, age >= READD_UNREAD_AFTER)
             }
             Answer::Unknown => (added, age >= READD_UNREAD_AFTER),
             _ => return,
