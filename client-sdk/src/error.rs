@@ -153,7 +153,7 @@ mod tests {
         .collect();
         // Hosts match on these words: a change here is a breaking change of the SDK.
         let stable = "in_use key_unavailable wrong_key damaged storage_full storage not_enrolled already_enrolled \
-                      invalid unknown_group not_allowed refused offline stopped internal";
+                      invalid unknown_group not_allowed refused offline not_fetched stopped internal";
         assert_eq!(codes.join(" "), stable);
         assert_eq!(codes.iter().collect::<BTreeSet<_>>().len(), codes.len());
     }
