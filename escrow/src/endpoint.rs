@@ -10,7 +10,8 @@ use chancery_client::{Client, Error, machine::Space};
 use chancery_protocol::{
     capture::{
         log::{CHECKPOINT, entry_key, node_key},
-        seal_entry::{lines_key, receipt_key},
+        receipts::{Receipts, receipts_key},
+        seal_entry::lines_key,
     },
     escrow::{Receipt, RecordLine},
     identity::{Authority, DeviceKey, certificate::At, verify_chain},
@@ -175,15 +176,18 @@ impl Desk {
     }
 
     async fn receipt(&self, lookup: StatementLookup, seq: Seq) -> Result<Option<Receipt>, Error> {
-        let Some(place) = self.value(Space::Receipt, receipt_key(lookup, seq)).await? else { return Ok(None) };
-        let damaged = |_| Error::Damaged("a receipt does not decode".to_owned());
-        let (log_index, line): (u64, RecordLine) = decode_exact("", &place).map_err(damaged)?;
+        let rows = self.client.rows(Space::Receipt, receipts_key(lookup, seq), 1).await?;
+        let found = rows.first().and_then(|(key, value)| Receipts::found(lookup, key, value));
+        let Some(receipts) = found else { return Ok(None) };
+        let log_index = receipts.log_index;
         let Some((checkpoint, size)) = self.checkpoint().await?.filter(|(_, size)| log_index < *size) else {
             return Ok(None);
         };
         let Some(entry) = self.value(Space::ArchiveEntry, entry_key(log_index)).await? else { return Ok(None) };
         let Some(lines) = self.value(Space::Lines, lines_key(log_index)).await? else { return Ok(None) };
+        let damaged = |_| Error::Damaged("the lines of a capture do not decode".to_owned());
         let lines: Vec<RecordLine> = decode_exact("", &lines).map_err(damaged)?;
+        let Some(line) = receipts.line(&lines, seq) else { return Ok(None) };
         let mut tree = MemoryLog::default();
         for line in &lines {
             tree.append(line.leaf());

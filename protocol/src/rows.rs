@@ -48,7 +48,8 @@ pub enum Space {
     Report = 17,
     /// Of an escrow node: its newest statement of each group, by the group's lookup.
     Statement = 18,
-    /// Of an escrow node: where an entry of a group was captured, and its line there: the group's lookup, its place.
+    /// Of an escrow node: which entries of a group a capture shows: the group's lookup, the last of them, the capture's place in the
+    /// archive's log.
     Receipt = 19,
     /// Of an escrow node: lines of a capture, by its place in the archive's log.
     Lines = 20,

@@ -7,6 +7,7 @@ pub mod group;
 pub mod log;
 pub mod machine;
 pub mod office;
+pub mod receipts;
 pub mod seal_entry;
 
 pub use machine::EscrowMachine;

@@ -9,6 +9,7 @@ use crate::{
     capture::{
         group::{CloseReason, GroupArchive, OpenSegment, Place, SegmentRecord, Stopped},
         machine::EscrowMachine,
+        receipts::Receipts,
     },
     client::{HeardChange, HeardEntry, Outcome, Space},
     escrow::{
@@ -22,7 +23,7 @@ use crate::{
         statement::{authenticator_hash, lookup},
     },
     identity::DeviceName,
-    ids::{Epoch, GroupId, HeadHash, SegmentId, Seq, StatementLookup},
+    ids::{Epoch, GroupId, HeadHash, SegmentId, Seq},
     limits::{RECORD_MEMBERS_MAX, REPORT_LIST_MAX},
     mls::{GroupView, LeafView},
     rows::RowWrite,
@@ -44,12 +45,6 @@ pub fn record_key(segment: SegmentId, index: u64) -> Vec<u8> {
 #[must_use]
 pub fn report_key(group: GroupId, day: u32) -> Vec<u8> {
     [group.as_bytes().as_slice(), &day.to_be_bytes()].concat()
-}
-
-/// Key of a receipt's row: the group's lookup, the entry's place.
-#[must_use]
-pub fn receipt_key(lookup: StatementLookup, seq: Seq) -> Vec<u8> {
-    [lookup.as_bytes().as_slice(), &seq.0.to_be_bytes()].concat()
 }
 
 /// Key of the row of a capture's lines: its place in the archive's log.
@@ -376,10 +371,7 @@ impl EscrowMachine {
         let lines: Vec<RecordLine> = sealed.iter().map(|(line, _)| *line).collect();
         let (Some(first), Some(root)) = (lines.first().map(|line| line.index), lines_root(&lines)) else { return };
         let log_index = self.log.size();
-        for (line, _) in sealed.iter().filter(|(_, proves)| *proves) {
-            let value = Some(encode(&(log_index, line)));
-            self.rows.push(RowWrite { space: Space::Receipt, key: receipt_key(lookup, line.seq), value });
-        }
+        self.rows.extend(Receipts::row(lookup, log_index, &sealed));
         self.rows.push(RowWrite { space: Space::Lines, key: lines_key(log_index), value: Some(encode(&lines)) });
         self.rows.push(RowWrite {
             space: Space::Capture,

@@ -6,7 +6,8 @@ use chancery_protocol::{
     capture::{
         group::{CloseReason, Place, SegmentRecord},
         log::{CHECKPOINT, entry_key},
-        seal_entry::{lines_key, receipt_key},
+        receipts::{Receipts, receipts_key},
+        seal_entry::lines_key,
     },
     client::{ClientFault, Command, Reply, Space, StateChange},
     error::Refusal,
@@ -333,9 +334,12 @@ impl Archived {
 
 /// As the node's endpoint makes it, of what is stored.
 pub fn receipt(rows: &Rows, lookup: StatementLookup, seq: Seq) -> Option<Receipt> {
-    let row = rows.get(&(Space::Receipt, receipt_key(lookup, seq)))?;
-    let (log_index, line): (u64, RecordLine) = decode_exact("", row).unwrap();
+    let next = rows.range((Space::Receipt, receipts_key(lookup, seq))..).next();
+    let ((_, key), row) = next.filter(|((space, _), _)| *space == Space::Receipt)?;
+    let receipts = Receipts::found(lookup, key, row)?;
+    let log_index = receipts.log_index;
     let lines: Vec<RecordLine> = decode_exact("", &rows[&(Space::Lines, lines_key(log_index))]).unwrap();
+    let line = receipts.line(&lines, seq)?;
     let (mut tree, mut log) = (MemoryLog::default(), MemoryLog::default());
     for line in &lines {
         tree.append(line.leaf());

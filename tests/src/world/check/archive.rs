@@ -7,7 +7,8 @@ use chancery_protocol::{
     capture::{
         group::Place as ArchivedPlace,
         log::entry_key,
-        seal_entry::{lines_key, receipt_key},
+        receipts::{Receipts, receipts_key},
+        seal_entry::lines_key,
     },
     client::{GroupStatus, Space},
     escrow::{
@@ -16,7 +17,7 @@ use chancery_protocol::{
         record::{Attachment, GapReason},
     },
     identity::Role,
-    ids::{GroupId, HeaderHash, MessageId, Seq},
+    ids::{GroupId, HeaderHash, MessageId, Seq, StatementLookup},
     mls::Class,
     wire::{
         blobs::BlobRef,
@@ -44,9 +45,22 @@ const SAYS: &str = "archive_proves_itself";
 type Broken = (&'static str, String);
 
 fn rows_of(rows: &Rows, space: Space) -> impl Iterator<Item = (&[u8], &[u8])> {
-    rows.range((space, Vec::new())..)
+    rows_from(rows, space, Vec::new())
+}
+
+fn rows_from(rows: &Rows, space: Space, key: Vec<u8>) -> impl Iterator<Item = (&[u8], &[u8])> {
+    rows.range((space, key)..)
         .take_while(move |((of, _), _)| *of == space)
         .map(|((_, key), value)| (key.as_slice(), value.as_slice()))
+}
+
+/// As the node's endpoint finds it.
+fn receipt_line(rows: &Rows, lookup: StatementLookup, seq: Seq) -> Option<RecordLine> {
+    let key = receipts_key(lookup, seq);
+    let (key, value) = rows_from(rows, Space::Receipt, key).next()?;
+    let receipts = Receipts::found(lookup, key, value)?;
+    let lines = &rows[&(Space::Lines, lines_key(receipts.log_index))];
+    receipts.line(&decode_exact::<Vec<RecordLine>>("the lines of a capture", lines).unwrap(), seq)
 }
 
 fn holds(value: &[u8], what: &str) -> bool {
@@ -252,8 +266,7 @@ impl World {
         let mut head = Head::empty(group);
         for entry in entries {
             head = head.append(entry.kind, entry.received_at, &entry.body);
-            let receipt = rows.get(&(Space::Receipt, receipt_key(place.lookup, head.seq)));
-            let line = receipt.map(|row| decode_exact::<(u64, RecordLine)>("a receipt", row).unwrap().1);
+            let line = receipt_line(rows, place.lookup, head.seq);
             let gap = gaps.iter().any(|(first, last)| (*first..=*last).contains(&head.seq));
             match line {
                 Some(line) if line.head != head.hash => {
