@@ -6,10 +6,12 @@
 
 mod clock;
 mod engine;
+mod keeper;
 #[cfg(test)]
 mod tests;
 
 use std::{
+    ops::ControlFlow,
     sync::mpsc::{Receiver, RecvTimeoutError, Sender},
     thread,
 };
@@ -161,24 +163,28 @@ impl Drop for Goodbye {
     }
 }
 
-/// Takes everything that waits, so that all of it is one transaction, and sleeps until the next timer otherwise.
+/// Takes everything that waits, so that all of it is one transaction, and sleeps until the next timer otherwise. While one
+/// is being written, the machine goes on with what comes.
 fn run<M: Machine>(mut engine: Engine<M>, jobs: &Receiver<Job>) {
-    loop {
-        let first = match engine.wait() {
-            Some(wait) => match jobs.recv_timeout(wait) {
+    let mut flow = ControlFlow::Continue(());
+    while flow.is_continue() {
+        let first = match (jobs.try_recv(), engine.wait()) {
+            (Ok(job), _) => Some(job),
+            (Err(_), _) if engine.is_busy() => {
+                flow = engine.land();
+                continue;
+            }
+            (Err(_), Some(wait)) => match jobs.recv_timeout(wait) {
                 Ok(job) => Some(job),
                 Err(RecvTimeoutError::Timeout) => None,
                 Err(RecvTimeoutError::Disconnected) => return,
             },
-            None => match jobs.recv() {
+            (Err(_), None) => match jobs.recv() {
                 Ok(job) => Some(job),
                 Err(_) => return,
             },
         };
-        let batch: Vec<Job> = first.into_iter().chain(jobs.try_iter().take(JOBS_PER_BATCH_MAX)).collect();
-        if engine.batch(batch).is_break() {
-            return;
-        }
+        flow = engine.batch(first.into_iter().chain(jobs.try_iter().take(JOBS_PER_BATCH_MAX)).collect());
     }
 }
 

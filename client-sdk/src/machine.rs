@@ -67,7 +67,7 @@ pub trait Machine: Sized + 'static {
 }
 
 /// Rows that are kept apart. What is put is durable before the batch that it came with; what is destroyed is so after it.
-pub trait Apart {
+pub trait Apart: Send {
     /// All rows.
     ///
     /// # Errors

@@ -1,22 +1,24 @@
-//! One batch of jobs: inputs to the machine, one transaction, effects in order.
+//! One batch of jobs: inputs to the machine, one transaction, effects in order; and what the host asks the store.
 //!
-//! This module does not wait and has no thread of its own. All rows of a batch are written before any effect of it is
-//! carried out, which keeps the machine's promise (durable before sent) with one transaction instead of many.
+//! This module does not write: the [`Desk`] does, while the machine goes on with the next batch. What fails there has the
+//! machine opened again from what is stored, and whatever it has done meanwhile is void.
 
 use std::{collections::BTreeMap, ops::ControlFlow, time::Duration};
 
 use chancery_protocol::{
-    client::{ArchiveQuestion, Command, CommandId, Event, Input, Output, Reply, RowWrite, Space, api::event_key},
-    error::Refusal,
+    client::{Command, CommandId, Event, Input, Output, Reply, RowWrite, Space, api::event_key},
     identity::{Ticket, TicketKind},
-    ids::{EventId, RootHash},
-    merkle::Resource,
+    ids::EventId,
     time::Timestamp,
-    wire::{Blob, Frame, blobs::BlobRef, decode_exact, encode, registrar::Place},
+    wire::{Frame, decode_exact, encode},
 };
 use tokio::sync::{mpsc::UnboundedSender, watch};
 
-use super::{Acknowledged, Answer, Job, clock::Clock};
+use super::{
+    Acknowledged, Answer, Job,
+    clock::Clock,
+    keeper::{Batch, Desk, Effect, Keeper},
+};
 use crate::{
     error::Error,
     events::HostEvent,
@@ -37,8 +39,7 @@ const WAIT_MIN: Duration = Duration::from_millis(1);
 
 /// Store, machine, and the calls that wait for the machine.
 pub(crate) struct Engine<M> {
-    store: Store,
-    apart: Option<Box<dyn Apart>>,
+    desk: Desk,
     clock: Clock,
     machine: Option<M>,
     enrolled: bool,
@@ -49,30 +50,6 @@ pub(crate) struct Engine<M> {
     pending: BTreeMap<CommandId, Answer<Reply>>,
     next_command: u64,
     net: UnboundedSender<NetCommand>,
-    events: watch::Sender<u64>,
-}
-
-/// What is done once the rows of a batch are durable.
-enum Effect {
-    Send { session: u64, correlation: u32, frame: Frame },
-    Done(CommandId, Result<Reply, Error>),
-    Submitted(Vec<u8>, Answer<Vec<u8>>),
-    Events,
-    Close { session: u64, refusal: Refusal, retry: bool },
-    AskRegistrar(Resource),
-    AskPartner(RootHash, Place, Resource),
-    AskArchive(ArchiveQuestion),
-    StoreBlob(BlobRef, Blob),
-    ReadBlob(BlobRef),
-    Renewed(Target, Answer<()>),
-}
-
-#[derive(Default)]
-struct Batch {
-    rows: Vec<RowWrite>,
-    effects: Vec<Effect>,
-    /// Whether what was deleted must leave the disk now.
-    truncate: bool,
 }
 
 impl<M: Machine> Engine<M> {
@@ -87,8 +64,7 @@ impl<M: Machine> Engine<M> {
         events: watch::Sender<u64>,
     ) -> Result<(Self, Option<Enrolment>), Error> {
         let mut engine = Self {
-            store,
-            apart,
+            desk: Desk::new(Keeper { store, apart, net: net.clone(), events })?,
             clock: Clock::start(),
             machine: None,
             enrolled: false,
@@ -99,7 +75,6 @@ impl<M: Machine> Engine<M> {
             // Numbers of an earlier process may still stand in stored intents; none of them is met again.
             next_command: getrandom::u64().map_err(|error| Error::Internal(error.to_string()))? >> 1,
             net,
-            events,
         };
         let enrolment = engine.enrolment()?;
         if let Some(enrolment) = &enrolment {
@@ -119,11 +94,13 @@ impl<M: Machine> Engine<M> {
     /// Does all jobs: those for the machine first, as one transaction, then those for the store.
     pub(crate) fn batch(&mut self, jobs: Vec<Job>) -> ControlFlow<()> {
         let now = self.clock.now();
-        if let Err(error) = self.store.recover() {
-            // Whatever needs the store says so itself.
-            tracing::warn!(code = error.code(), "the store could not be opened again");
+        if let Ok(store) = self.desk.store() {
+            if let Err(error) = store.recover() {
+                // Whatever needs the store says so itself.
+                tracing::warn!(code = error.code(), "the store could not be opened again");
+            }
+            self.reopen_if_due(now);
         }
-        self.reopen_if_due(now);
         let mut batch = Batch::default();
         self.fresh = false;
         self.drain(&mut batch);
@@ -187,12 +164,15 @@ impl<M: Machine> Engine<M> {
             }
         }
         self.input_frames(&mut frames, now, &mut batch);
-        self.complete(batch);
+        let mut ended = self.complete(batch);
         drop(permits);
+        if ended.is_continue() && (flow.is_break() || !queries.is_empty()) {
+            ended = self.land();
+        }
         for query in queries {
             self.query(query);
         }
-        flow
+        if ended.is_break() { ended } else { flow }
     }
 
     fn timers(&mut self, now: Timestamp, batch: &mut Batch) {
@@ -250,7 +230,8 @@ impl<M: Machine> Engine<M> {
                 }
                 (Output::Send(..) | Output::Disconnect { .. }, None) => {}
                 (Output::Done(id, result), _) => {
-                    batch.effects.push(Effect::Done(id, result.map_err(Error::from)));
+                    let answer = self.pending.remove(&id);
+                    batch.effects.extend(answer.map(|answer| Effect::Done(answer, result.map_err(Error::from))));
                 }
                 (Output::AskRegistrar(resource), _) => batch.effects.push(Effect::AskRegistrar(resource)),
                 (Output::AskPartner { root, registrar, resource }, _) => {
@@ -282,104 +263,37 @@ impl<M: Machine> Engine<M> {
         }
     }
 
-    fn complete(&mut self, batch: Batch) {
-        if !batch.rows.is_empty()
-            && let Err(error) = self.commit(batch.rows)
-        {
-            tracing::warn!(code = error.code(), "a batch could not be stored: the machine is opened again");
-            return self.give_up_machine(error);
+    /// Hands a batch over, behind the one before it.
+    fn complete(&mut self, batch: Batch) -> ControlFlow<()> {
+        if let Err(error) = self.desk.land() {
+            batch.fail(&error);
+            return self.gave_up(&error);
         }
-        if batch.truncate
-            && let Err(error) = self.store.truncate()
-        {
-            tracing::warn!(code = error.code(), "the log of the database could not be cut");
+        if !batch.is_empty() {
+            self.desk.give(batch);
         }
-        self.carry_out(batch.effects);
+        ControlFlow::Continue(())
     }
 
-    /// Rows that are kept apart go first, and what is destroyed there goes last: a batch never lacks what it needs, and
-    /// nothing is destroyed before it is said.
-    fn commit(&mut self, mut rows: Vec<RowWrite>) -> Result<(), Error> {
-        let Some(apart) = &self.apart else { return self.store.commit(&rows) };
-        let failed = |error: std::io::Error| Error::Storage(error.to_string());
-        let (kept, rest) = rows.drain(..).partition::<Vec<_>, _>(|row| row.space == Space::Retention);
-        for row in &kept {
-            if let Some(value) = &row.value {
-                apart.put(&row.key, value).map_err(failed)?;
-            }
-        }
-        if !rest.is_empty() {
-            self.store.commit(&rest)?;
-        }
-        kept.iter().filter(|row| row.value.is_none()).try_for_each(|row| apart.destroy(&row.key)).map_err(failed)
+    /// Whether a batch is under way.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.desk.is_busy()
     }
 
-    /// The network first, then the host: who is answered may shut the client down at once, and what the machine wanted to
-    /// say before it answered must be on its way by then.
-    fn carry_out(&mut self, effects: Vec<Effect>) {
-        let mut frames: Vec<(u32, Frame)> = Vec::new();
-        let mut frames_of = None;
-        let mut answers = Vec::new();
-        let mut events_added = false;
-        for effect in effects {
-            match effect {
-                Effect::Send { session, correlation, frame } => {
-                    if frames_of != Some(session) {
-                        self.send_frames(frames_of, &mut frames);
-                        frames_of = Some(session);
-                    }
-                    frames.push((correlation, frame));
-                }
-                Effect::Close { session, refusal, retry } => {
-                    self.send_frames(frames_of, &mut frames);
-                    let _ = self.net.send(NetCommand::Close { session, why: Some((refusal, retry)) });
-                }
-                Effect::AskRegistrar(resource) => {
-                    let _ = self.net.send(NetCommand::AskRegistrar(resource));
-                }
-                Effect::AskPartner(root, registrar, resource) => {
-                    let _ = self.net.send(NetCommand::AskPartner(root, registrar, resource));
-                }
-                Effect::AskArchive(question) => {
-                    let _ = self.net.send(NetCommand::AskArchive(question));
-                }
-                Effect::StoreBlob(blob, bytes) => {
-                    let _ = self.net.send(NetCommand::StoreBlob(blob, bytes, None));
-                }
-                Effect::ReadBlob(blob) => {
-                    let _ = self.net.send(NetCommand::ReadBlob(blob, None));
-                }
-                Effect::Renewed(target, answer) => {
-                    self.send_frames(frames_of, &mut frames);
-                    let _ = self.net.send(NetCommand::Target(target));
-                    let _ = answer.send(Ok(()));
-                }
-                Effect::Done(id, result) => answers.push((id, result)),
-                Effect::Submitted(said, answer) => {
-                    let _ = answer.send(Ok(said));
-                }
-                Effect::Events => events_added = true,
-            }
-        }
-        self.send_frames(frames_of, &mut frames);
-        for (id, result) in answers {
-            if let Some(answer) = self.pending.remove(&id) {
-                let _ = answer.send(result);
-            }
-        }
-        if events_added {
-            self.events.send_modify(|changes| *changes = changes.wrapping_add(1));
-        }
+    /// Waits for the batch that is under way, if one is.
+    pub(crate) fn land(&mut self) -> ControlFlow<()> {
+        self.desk.land().map_or_else(|error| self.gave_up(&error), ControlFlow::Continue)
     }
 
-    fn send_frames(&self, session: Option<u64>, frames: &mut Vec<(u32, Frame)>) {
-        if let (Some(session), false) = (session, frames.is_empty()) {
-            let _ = self.net.send(NetCommand::Send { session, frames: core::mem::take(frames) });
-        }
+    fn gave_up(&mut self, error: &Error) -> ControlFlow<()> {
+        tracing::warn!(code = error.code(), "a batch could not be stored: the machine is opened again");
+        self.give_up_machine(error);
+        // Without its thread nothing can be stored any more.
+        if self.desk.is_busy() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }
 
     /// The machine is ahead of the store: it goes, with everything that waits for it, and comes back from what is stored.
-    fn give_up_machine(&mut self, error: Error) {
+    fn give_up_machine(&mut self, error: &Error) {
         self.machine = None;
         for answer in core::mem::take(&mut self.pending).into_values() {
             let _ = answer.send(Err(error.clone()));
@@ -408,11 +322,7 @@ impl<M: Machine> Engine<M> {
 
     fn open_machine(&mut self, enrolment: &Enrolment) -> Result<(), Error> {
         self.enrolled = true;
-        let mut rows = self.store.rows(M::SPACES)?;
-        if let Some(apart) = &self.apart {
-            let kept = apart.rows().map_err(|error| Error::Storage(error.to_string()))?;
-            rows.extend(kept.into_iter().map(|(key, value)| (Space::Retention, key, value)));
-        }
+        let rows = self.desk.hand()?.rows(M::SPACES)?;
         let seed = random_secret()?;
         let key = enrolment.keys.device_key()?;
         let machine = M::open(key, enrolment.chain.clone(), rows, *seed.expose(), self.clock.now())
@@ -426,10 +336,14 @@ impl<M: Machine> Engine<M> {
         match query {
             Job::Events { after, max, answer } => drop(answer.send(self.host_events(after, max))),
             Job::History { group, before, max, answer } => {
-                drop(answer.send(self.store.history(group, before, max)));
+                drop(answer.send(self.desk.store().and_then(|store| store.history(group, before, max))));
             }
-            Job::Shown { group, before, max, answer } => drop(answer.send(self.store.shown(group, before, max))),
-            Job::Rows { space, from, max, answer } => drop(answer.send(self.store.rows_from(space, &from, max))),
+            Job::Shown { group, before, max, answer } => {
+                drop(answer.send(self.desk.store().and_then(|store| store.shown(group, before, max))));
+            }
+            Job::Rows { space, from, max, answer } => {
+                drop(answer.send(self.desk.store().and_then(|store| store.rows_from(space, &from, max))));
+            }
             Job::Acknowledge(which, answer) => drop(answer.send(self.acknowledge(which))),
             Job::Prepare(ticket, answer) => drop(answer.send(self.prepare(&ticket))),
             Job::Enrolment(answer) => drop(answer.send(self.enrolment())),
@@ -439,11 +353,12 @@ impl<M: Machine> Engine<M> {
         }
     }
 
-    fn host_events(&self, after: EventId, max: usize) -> Result<Vec<HostEvent>, Error> {
+    fn host_events(&mut self, after: EventId, max: usize) -> Result<Vec<HostEvent>, Error> {
         let mut events = Vec::new();
-        for (id, event) in self.store.events(after, max)? {
+        let store = self.desk.store()?;
+        for (id, event) in store.events(after, max)? {
             let message = match &event {
-                Event::Received { group, seq } | Event::Sent { group, seq, .. } => self.store.message(*group, *seq)?,
+                Event::Received { group, seq } | Event::Sent { group, seq, .. } => store.message(*group, *seq)?,
                 _ => None,
             };
             events.push(match message {
@@ -456,20 +371,22 @@ impl<M: Machine> Engine<M> {
 
     fn acknowledge(&mut self, which: Acknowledged) -> Result<(), Error> {
         match which {
-            Acknowledged::UpTo(cursor) => self.store.acknowledge(cursor),
+            Acknowledged::UpTo(cursor) => self.desk.store()?.acknowledge(cursor),
             Acknowledged::Only(ids) => {
                 let delete = |id| RowWrite { space: Space::Event, key: event_key(id), value: None };
-                self.store.commit(&ids.into_iter().map(delete).collect::<Vec<_>>())
+                self.desk.store()?.commit(&ids.into_iter().map(delete).collect::<Vec<_>>())
             }
         }
     }
 
-    fn enrolment(&self) -> Result<Option<Enrolment>, Error> {
+    fn enrolment(&mut self) -> Result<Option<Enrolment>, Error> {
         self.host_row(ENROLMENT)
     }
 
-    fn host_row<T: serde::de::DeserializeOwned>(&self, key: &[u8]) -> Result<Option<T>, Error> {
-        let Some(value) = self.store.value(Space::Host, key)?.map(zeroize::Zeroizing::new) else { return Ok(None) };
+    fn host_row<T: serde::de::DeserializeOwned>(&mut self, key: &[u8]) -> Result<Option<T>, Error> {
+        let Some(value) = self.desk.store()?.value(Space::Host, key)?.map(zeroize::Zeroizing::new) else {
+            return Ok(None);
+        };
         let damaged = |_| Error::Damaged("the enrolment does not decode".to_owned());
         decode_exact("an enrolment", &value).map(Some).map_err(damaged)
     }
@@ -484,7 +401,7 @@ impl<M: Machine> Engine<M> {
             return Ok(keys);
         }
         let keys = EnrolmentKeys::draw(ticket.kind, self.clock.now(), random_secret)?;
-        self.store.commit(&[RowWrite { space: Space::Host, key, value: Some(encode(&keys)) }])?;
+        self.desk.store()?.commit(&[RowWrite { space: Space::Host, key, value: Some(encode(&keys)) }])?;
         Ok(keys)
     }
 
@@ -493,14 +410,15 @@ impl<M: Machine> Engine<M> {
             return Err(Error::AlreadyEnrolled);
         }
         let mut rows: Vec<RowWrite> = self
-            .store
+            .desk
+            .store()?
             .rows(&[Space::Host])?
             .into_iter()
             .filter(|(_, key, _)| key.starts_with(PREPARED))
             .map(|(space, key, _)| RowWrite { space, key, value: None })
             .collect();
         rows.push(RowWrite { space: Space::Host, key: ENROLMENT.to_vec(), value: Some(encode(enrolment)) });
-        self.store.commit(&rows)?;
+        self.desk.store()?.commit(&rows)?;
         let target = Target::of(enrolment)?;
         let opened = self.open_machine(enrolment);
         if opened.is_err() {

@@ -49,7 +49,7 @@ impl Fake {
                 self.sent += 1;
                 let size = if text == "fill" { 1 << 20 } else { 1 };
                 self.put(Space::Outbox, self.sent.to_be_bytes().to_vec(), vec![0; size]);
-                let number = u8::try_from(self.sent).unwrap();
+                let number = u8::try_from(self.sent % 256).unwrap();
                 self.outputs.push(Output::Done(id, Ok(Reply::Message(MessageId([number; 16])))));
                 self.outputs.push(Output::Send(1, Frame::Ping(Ping)));
             }
@@ -119,16 +119,29 @@ struct Running {
 }
 
 async fn start(config: &Config) -> Running {
+    let (mut running, live) = idle(config);
+    thread::spawn(live.life);
+    running.enrolment = live.opened.await.unwrap().unwrap();
+    running
+}
+
+/// A thread that has not begun: what it is sent waits for it.
+struct Idle {
+    life: Box<dyn FnOnce() + Send>,
+    opened: oneshot::Receiver<Result<Option<Enrolment>, Error>>,
+}
+
+fn idle(config: &Config) -> (Running, Idle) {
     let (jobs, taken) = mpsc::channel();
     let (net_told, net) = unbounded_channel();
     let (events_told, events) = watch::channel(0);
     let (ended_told, ended) = watch::channel(());
-    let (opened, answer) = oneshot::channel();
+    let (answer, opened) = oneshot::channel();
     let wiring = Wiring { net: net_told, events: events_told, ended: ended_told };
     let config = config.clone();
-    thread::spawn(move || live::<Fake>(&config, &Key, &taken, wiring, opened));
-    let enrolment = answer.await.unwrap().unwrap();
-    Running { jobs, net, events, ended, enrolment, inbound: Arc::new(Semaphore::new(1000)) }
+    let life = Box::new(move || live::<Fake>(&config, &Key, &taken, wiring, answer));
+    let running = Running { jobs, net, events, ended, enrolment: None, inbound: Arc::new(Semaphore::new(1000)) };
+    (running, Idle { life, opened })
 }
 
 impl Running {
@@ -224,18 +237,12 @@ async fn what_was_answered_is_there_after_a_restart() {
 #[tokio::test]
 async fn frames_that_wait_are_one_input_and_frames_of_an_old_session_are_none() {
     let dir = tempfile::tempdir().unwrap();
-    let mut running = start(&config(dir.path())).await;
+    let running = start(&config(dir.path())).await;
     enrol(&running).await.unwrap();
-    let config = config(dir.path());
     running.stop().await;
 
     // All of this waits before the thread looks for the first time.
-    let (jobs, taken) = mpsc::channel();
-    let (net_told, net) = unbounded_channel();
-    let (events_told, events) = watch::channel(0);
-    let (ended_told, ended) = watch::channel(());
-    let (opened, answer) = oneshot::channel();
-    running = Running { jobs, net, events, ended, enrolment: None, inbound: Arc::new(Semaphore::new(1000)) };
+    let (mut running, live) = idle(&config(dir.path()));
     running.frames(6, 9);
     running.jobs.send(Job::Connected(7)).unwrap();
     running.frames(7, 2);
@@ -243,11 +250,8 @@ async fn frames_that_wait_are_one_input_and_frames_of_an_old_session_are_none() 
     running.frames(7, 3);
     running.jobs.send(Job::Disconnected(7)).unwrap();
     running.frames(7, 4);
-    thread::spawn(move || {
-        let wiring = Wiring { net: net_told, events: events_told, ended: ended_told };
-        live::<Fake>(&config, &Key, &taken, wiring, opened);
-    });
-    answer.await.unwrap().unwrap();
+    thread::spawn(live.life);
+    live.opened.await.unwrap().unwrap();
     running.events.changed().await.unwrap();
     let events = running.events(0).await;
     let expected = HostEvent::Other { id: EventId(1), event: Event::InvitationRefused { reason: "5".to_owned() } };
@@ -277,6 +281,48 @@ async fn a_full_disk_fails_what_waits_and_the_machine_comes_back_from_the_store(
     assert_eq!(running.send("fill").await, Err(Error::StorageFull));
     assert_eq!(flush.await.unwrap(), Err(Error::StorageFull));
     // The connection starts afresh too, and nothing of the batch has left.
+    assert!(matches!(running.net.recv().await, Some(NetCommand::Close { session: 1, why: None })));
+    let answer = loop {
+        match running.send("text").await {
+            Err(error) if error.is_retryable() => tokio::time::sleep(std::time::Duration::from_millis(20)).await,
+            answer => break answer,
+        }
+    };
+    assert_eq!(answer, Ok(Reply::Message(MessageId([2; 16]))));
+}
+
+#[tokio::test]
+async fn what_the_machine_has_made_while_a_batch_failed_is_void() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = config(dir.path());
+    config.disk_bytes_max = Some(256 * 1024);
+    let running = start(&config).await;
+    enrol(&running).await.unwrap();
+    assert_eq!(running.send("text").await, Ok(Reply::Message(MessageId([1; 16]))));
+    running.stop().await;
+
+    let (mut running, live) = idle(&config);
+    let say = |text: &str| {
+        let command = Command::Send { group: GroupId([0; 32]), text: text.to_owned() };
+        let (answer, answered) = oneshot::channel();
+        running.jobs.send(Job::Command(command, answer)).unwrap();
+        answered
+    };
+    running.jobs.send(Job::Connected(1)).unwrap();
+    // More than one batch takes: the rest is done while it is written.
+    let mut waiting = vec![say("fill")];
+    waiting.extend((0..2 * JOBS_PER_BATCH_MAX).map(|_| say("text")));
+    thread::spawn(live.life);
+    live.opened.await.unwrap().unwrap();
+    for (number, answer) in waiting.into_iter().enumerate() {
+        let answer = answer.await.unwrap();
+        // What was not taken by then may meet the machine that is opened again.
+        let retryable = answer.as_ref().is_err_and(Error::is_retryable);
+        assert!(
+            retryable && (answer == Err(Error::StorageFull) || number > JOBS_PER_BATCH_MAX),
+            "{number}: {answer:?}"
+        );
+    }
     assert!(matches!(running.net.recv().await, Some(NetCommand::Close { session: 1, why: None })));
     let answer = loop {
         match running.send("text").await {
