@@ -1,10 +1,11 @@
-//! What an escrow node captures a second on one thread: entries of a group as they come from a relay, processed by the escrow
-//! machine, sealed, and all rows durable; beside as many bare Ed25519 verifications, which no node can do without.
+//! What an escrow node captures a second: entries of a group as they come from a relay, processed by the escrow machine, sealed,
+//! and all rows durable, which another thread writes meanwhile, as in a node; beside bare Ed25519 verifications on one thread,
+//! which no node can do without.
 //!
 //! This module plays the relay: it answers what the machine asks, and hands it entries in batches. Values are not sealed at
 //! rest here, which a node's store does besides.
 
-use std::{path::Path, time::Instant};
+use std::{path::Path, sync::mpsc::sync_channel, thread, time::Instant};
 
 use chancery_protocol::{
     capture::{EscrowMachine, group::Place},
@@ -42,49 +43,57 @@ const SIZES: [u32; 2] = [10, 1_000];
 /// Messages in one transaction: few, as when somebody talks; and a frame of a relay's that has more, as when a node is behind or
 /// busy.
 const BATCHES: [u32; 2] = [32, ENTRIES_PER_FRAME_MAX as u32];
+/// Batches of one measurement; their entries are made before it.
+const ROUND: u32 = 5;
 const ARCHIVE: &str = "archive";
 
 pub(crate) fn run(quick: bool, dir: &Path, report: &mut Report) -> Outcome<()> {
-    let messages = if quick { 2_560 } else { 25_600 };
+    let messages = if quick { 12_800 } else { 64_000 };
     for size in SIZES {
         progress(&format!("an archived group of {size}: building"));
         let mut rows = Rows::open(&dir.join(format!("archive-{size}.db")))?;
         let mut desk = Desk::of(size, &mut rows)?;
         progress(&format!("an archived group of {size}: capturing"));
         for batch in BATCHES {
-            measure(&mut desk, &mut rows, (size, batch), messages / batch, report)?;
+            measure(&mut desk, &mut rows, (size, batch), messages / batch / ROUND, report)?;
         }
     }
     Ok(())
 }
 
-/// Per message, medians of batches.
+/// Per message, medians of rounds.
 fn measure(
     desk: &mut Desk,
     rows: &mut Rows,
     (size, batch): (u32, u32),
-    batches: u32,
+    rounds: u32,
     report: &mut Report,
 ) -> Outcome<()> {
-    let share = |time: f64| time / f64::from(batch);
-    let (mut captured, mut durable, mut verified, mut bytes) = (Vec::new(), Vec::new(), Vec::new(), 0);
-    for _ in 0..batches {
-        let entries: Vec<Entry> = (0..batch).map(|_| desk.says()).collect::<Outcome<_>>()?;
-        let frame = Frame::Entries(Entries { group: desk.group, entries });
+    let share = |time: f64| time / f64::from(batch * ROUND);
+    let (mut alone, mut captured, mut durable, mut verified) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let mut bytes = 0;
+    for _ in 0..rounds {
+        let frames = desk.frames(batch)?;
         let began = Instant::now();
-        let written = desk.node.take(vec![(0, frame)])?;
-        captured.push(share(micros(began)));
-        bytes = rows.write(&written)?;
+        for frame in frames {
+            bytes = rows.write(&desk.node.take(vec![(0, frame)])?)?;
+        }
+        alone.push(share(micros(began)));
+        let frames = desk.frames(batch)?;
+        let began = Instant::now();
+        captured.push(share(desk.node.take_while_writing(frames, rows)?));
         durable.push(share(micros(began)));
         verified.push(Bare::new(&desk.ana.key).batch()?.1 / f64::from(BATCH));
     }
     desk.check()?;
-    let [captured, durable, verified] = [captured, durable, verified].map(median);
+    let [alone, captured, durable, verified] = [alone, captured, durable, verified].map(median);
     let of = format!("{size} members, {batch} at once");
     report.ratio(format!("captured and durable / Ed25519 verify bound, {of}"), verified, durable);
+    report.ratio(format!("the same, one thread, {of}"), verified, alone);
     report.figure(format!("captured and durable, {of}"), 1e6 / durable, "messages/s");
     report.figure(format!("message captured, rows taken, {of}"), captured, "us");
     report.figure(format!("message captured, rows durable, {of}"), durable, "us");
+    report.figure(format!("message captured, rows durable, one thread, {of}"), alone, "us");
     report.figure(format!("Ed25519 verify, RustCrypto, {of}"), verified, "us");
     report.figure(format!("rows of a message captured, {of}"), bytes as f64 / f64::from(batch), "bytes");
     Ok(())
@@ -158,6 +167,12 @@ impl Desk {
         let entry = Entry { seq: self.head.seq.next(), kind: EntryKind::Application, received_at: self.node.now, body };
         self.head = self.head.append(entry.kind, entry.received_at, &entry.body);
         Ok(entry)
+    }
+
+    fn frames(&mut self, batch: u32) -> Outcome<Vec<Frame>> {
+        let group = self.group;
+        let mut frame = || Ok((0..batch).map(|_| self.says()).collect::<Outcome<Vec<Entry>>>()?);
+        (0..ROUND).map(|_| Ok(Frame::Entries(Entries { group, entries: frame()? }))).collect()
     }
 
     /// The node has every entry, and nothing was skipped.
@@ -241,6 +256,29 @@ impl Node {
     /// Hands frames to the machine, answers what it asks, and returns the rows that it writes.
     fn take(&mut self, frames: Vec<(u32, Frame)>) -> Outcome<Vec<RowWrite>> {
         self.run(frames, &mut Vec::new())
+    }
+
+    /// As a client's driver does: while the rows of a frame are written, by a thread of their own, the machine takes the next.
+    /// Returns how long the machine was busy.
+    fn take_while_writing(&mut self, frames: Vec<Frame>, rows: &mut Rows) -> Outcome<f64> {
+        thread::scope(|scope| {
+            let (give, taken) = sync_channel::<Vec<RowWrite>>(0);
+            let writer = scope.spawn(move || {
+                taken.iter().try_for_each(|written| rows.write(&written).map(|_| ()).map_err(|error| error.to_string()))
+            });
+            let mut busy = 0.0;
+            for frame in frames {
+                let began = Instant::now();
+                let written = self.take(vec![(0, frame)])?;
+                busy += micros(began);
+                if give.send(written).is_err() {
+                    break;
+                }
+            }
+            drop(give);
+            writer.join().map_err(|_| "the writer panicked")??;
+            Ok(busy)
+        })
     }
 
     fn run(&mut self, frames: Vec<(u32, Frame)>, packages: &mut Vec<Vec<u8>>) -> Outcome<Vec<RowWrite>> {
