@@ -167,6 +167,20 @@ pub(crate) struct Round {
     folder: PathBuf,
 }
 
+/// Which days, of which groups.
+#[derive(Debug, Args)]
+pub(crate) struct Days {
+    /// Of this group alone
+    #[arg(long)]
+    group: Option<String>,
+    /// First day, in UTC: 2027-01-15
+    #[arg(long)]
+    first: String,
+    /// Last day
+    #[arg(long)]
+    last: String,
+}
+
 /// A case: from the request to the export.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Case {
@@ -175,15 +189,8 @@ pub(crate) enum Case {
     Catalogue {
         #[command(flatten)]
         own: Own,
-        /// Of this group alone
-        #[arg(long)]
-        group: Option<String>,
-        /// First day, in UTC: 2027-01-15
-        #[arg(long)]
-        first: String,
-        /// Last day
-        #[arg(long)]
-        last: String,
+        #[command(flatten)]
+        days: Days,
         /// Where to write the order; a new file
         #[arg(long, value_name = "FILE")]
         out: PathBuf,
@@ -300,15 +307,8 @@ pub(crate) enum Hold {
     Place {
         #[command(flatten)]
         own: Own,
-        /// Of this group alone
-        #[arg(long)]
-        group: Option<String>,
-        /// First day, in UTC: 2027-01-15
-        #[arg(long)]
-        first: String,
-        /// Last day
-        #[arg(long)]
-        last: String,
+        #[command(flatten)]
+        days: Days,
         /// The document that orders it
         #[arg(long, value_name = "FILE")]
         document: PathBuf,
@@ -510,8 +510,8 @@ fn trust(
 /// Why it was not done, in words.
 pub(crate) fn case(command: Case) -> Result<(), String> {
     let text = match command {
-        Case::Catalogue { own, group, first, last, out } => {
-            case::catalogue(&Vault::open(&own)?, group.as_deref(), (&first, &last), &out)?
+        Case::Catalogue { own, days, out } => {
+            case::catalogue(&Vault::open(&own)?, days.group.as_deref(), (&days.first, &days.last), &out)?
         }
         Case::Open { own, dir, catalogue, certificate, case, legal_basis, purpose, person, estimate } => {
             let wanted = case::Wanted {
@@ -559,8 +559,8 @@ pub(crate) fn case(command: Case) -> Result<(), String> {
 /// Why it was not done, in words.
 pub(crate) fn hold(command: Hold) -> Result<(), String> {
     let text = match command {
-        Hold::Place { own, group, first, last, document, out } => {
-            orders::place(&mut Vault::open(&own)?, group.as_deref(), (&first, &last), &document, &out)?
+        Hold::Place { own, days, document, out } => {
+            orders::place(&mut Vault::open(&own)?, days.group.as_deref(), (&days.first, &days.last), &document, &out)?
         }
         Hold::Lift { own, id, document, out } => orders::lift(&Vault::open(&own)?, &id, &document, &out)?,
     };

@@ -43,6 +43,14 @@ pub(super) struct UntimelyWelcome {
     mail: Mail,
 }
 
+/// What has become of a Welcome.
+enum Looked {
+    Joined(GroupId),
+    Dropped,
+    /// It is kept for later, and at the relay.
+    TooSoon,
+}
+
 impl ClientMachine {
     /// Publishes KeyPackages when few are left. Their private parts are durable before they leave.
     pub(super) fn replenish(&mut self) {
@@ -93,11 +101,16 @@ impl ClientMachine {
         let ack = Frame::AckMail(AckMail { ids: vec![mail.id] });
         let known = self.knows(&mail);
         let digest = digest(&mail);
-        let joined = if known { None } else { self.look_into(mail, group_info)? };
-        self.request(Request::AckMail, ack);
         if known {
+            self.request(Request::AckMail, ack);
             return None;
         }
+        let joined = match self.look_into(mail, group_info) {
+            Looked::Joined(group) => Some(group),
+            Looked::Dropped => None,
+            Looked::TooSoon => return None,
+        };
+        self.request(Request::AckMail, ack);
         let surplus = (self.device.welcomes.len() + 1).saturating_sub(WELCOMES_REMEMBERED);
         self.device.welcomes.drain(..surplus);
         self.device.welcomes.push(digest);
@@ -105,14 +118,13 @@ impl ClientMachine {
         joined
     }
 
-    /// None if the Welcome comes too soon: it is kept for later, and at the relay.
-    fn look_into(&mut self, mail: Mail, group_info: Option<Result<Vec<u8>, String>>) -> Option<Option<GroupId>> {
+    fn look_into(&mut self, mail: Mail, group_info: Option<Result<Vec<u8>, String>>) -> Looked {
         let body = match group_info {
             None => mail.body.0.clone(),
             Some(Ok(info)) => complete(&mail.body, &info).unwrap_or_default(),
             Some(Err(reason)) => {
                 self.tell(&Event::InvitationRefused { reason });
-                return Some(None);
+                return Looked::Dropped;
             }
         };
         let group = match Group::join(&self.core, &self.packages, self.key.device(), &body) {
@@ -120,7 +132,7 @@ impl ClientMachine {
             Err(error) => {
                 self.packages.roll_back();
                 self.tell(&Event::InvitationRefused { reason: error.to_string() });
-                return Some(None);
+                return Looked::Dropped;
             }
         };
         let followed = self.groups.get(&group.id()).filter(|slot| slot.is_followed());
@@ -128,7 +140,7 @@ impl ClientMachine {
         // An invitation that this device has already followed, or is past, comes again after a crash of the relay.
         if epoch.is_some_and(|epoch| epoch >= group.epoch()) {
             self.packages_left = self.packages_left.saturating_sub(1);
-            return Some(None);
+            return Looked::Dropped;
         }
         // mls.joining.2: who reads a group learns from its log whether it was removed there.
         if followed.is_some_and(|slot| slot.record.heard.len() >= ACCOUNTS_HEARD) {
@@ -136,9 +148,9 @@ impl ClientMachine {
             if self.untimely.len() < WELCOMES_UNTIMELY {
                 self.untimely.push(UntimelyWelcome { group: group.id(), epoch: group.epoch(), mail });
             }
-            return None;
+            return Looked::TooSoon;
         }
-        Some(Some(self.joined(group)))
+        Looked::Joined(self.joined(group))
     }
 
     /// The Welcomes whose group is no longer followed, or has come to their epoch without them.
