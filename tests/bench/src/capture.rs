@@ -170,9 +170,12 @@ impl Desk {
     }
 
     fn frames(&mut self, batch: u32) -> Outcome<Vec<Frame>> {
-        let group = self.group;
-        let mut frame = || Ok((0..batch).map(|_| self.says()).collect::<Outcome<Vec<Entry>>>()?);
-        (0..ROUND).map(|_| Ok(Frame::Entries(Entries { group, entries: frame()? }))).collect()
+        let mut frames = Vec::new();
+        for _ in 0..ROUND {
+            let entries = (0..batch).map(|_| self.says()).collect::<Outcome<_>>()?;
+            frames.push(Frame::Entries(Entries { group: self.group, entries }));
+        }
+        Ok(frames)
     }
 
     /// The node has every entry, and nothing was skipped.
