@@ -11,7 +11,7 @@ const SEEDS_OF_IDENTITY: u64 = 500;
 /// Seeds of the runs with an escrow node.
 const SEEDS_OF_ESCROW: u64 = 100;
 /// Seeds of each attack on entries, and of each other one.
-const SEEDS_PER_ATTACK: (u64, u64) = (200, 60);
+const SEEDS_PER_ATTACK: (u64, u64) = (200, 30);
 /// Seeds within which a seeded bug must be found.
 const SEEDS_PER_BUG: u64 = 2_000;
 
