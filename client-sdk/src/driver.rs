@@ -1,5 +1,5 @@
-//! The thread that owns store and machine: it feeds the machine what the host and the network send, makes its effects
-//! durable and carries them out.
+//! The thread that owns store and machine: it feeds the machine what the host and the network send, and has its effects made
+//! durable and carried out, by a second thread while more is to be done.
 //!
 //! This module does not touch the network; `net` does, and both speak through channels. If this thread panics, its ends
 //! of all channels drop: every waiting call gets an error, and the network task ends.

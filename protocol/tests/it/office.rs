@@ -284,6 +284,29 @@ fn every_step_of_an_opening_stands_in_the_log_and_out_of_turn_there_is_none() {
     assert!(root.starts_with("chancery/archive/"));
 }
 
+// proves opening.cosigned.1
+#[test]
+fn an_answer_that_was_given_on_another_log_is_not_taken() {
+    // The same node twice, as after it was copied.
+    let (mut court, mut copy) = (Court::new(7), Court::new(7));
+    let headers: Vec<HeaderHash> = court.closed().iter().map(|(_, header, _)| *header).collect();
+    let request = court.request(headers);
+    let mut places = Vec::new();
+    for one in [&mut court, &mut copy] {
+        one.certify();
+        let Ok(Accepted::Requested { log_index, .. }) = one.submit(Court::signed(&request)) else { panic!() };
+        places.push(log_index);
+    }
+    assert_eq!(places[0], places[1]);
+    let group = copy.archived.group;
+    copy.archived.net.send("ana", group, "said to the copy alone");
+    copy.archived.net.run_for(2_000);
+    let answer = copy.answer(1, &request, places[0], true);
+    assert_eq!(court.submit(Submission::Answer(answer.clone())), Err(SubmitError::OtherLog));
+    assert_eq!(court.count(|event| matches!(event, ArchiveEvent::Answered { .. })), 0);
+    assert!(copy.submit(Submission::Answer(answer)).is_ok());
+}
+
 /// What the log must say, in this order, whatever officers do: no answer without a request before it, no outcome without
 /// enough approvals before it, one notice that is scheduled when there are enough.
 fn assert_trace(court: &Court, quorum: usize) {

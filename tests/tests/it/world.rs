@@ -7,11 +7,11 @@ use chancery_tests::world::{Attack, Bug, Campaign, INVARIANTS, Outcome, Setting,
 /// Seeds of the normal test run.
 const SEEDS: u64 = 1_000;
 /// Seeds of the runs with registrars.
-const SEEDS_OF_IDENTITY: u64 = 500;
+const SEEDS_OF_IDENTITY: u64 = 250;
 /// Seeds of the runs with an escrow node.
 const SEEDS_OF_ESCROW: u64 = 100;
 /// Seeds of each attack on entries, and of each other one.
-const SEEDS_PER_ATTACK: (u64, u64) = (200, 30);
+const SEEDS_PER_ATTACK: (u64, u64) = (200, 20);
 /// Seeds within which a seeded bug must be found.
 const SEEDS_PER_BUG: u64 = 2_000;
 
