@@ -80,7 +80,7 @@ pub enum What {
     },
     /// Wait until the relay has refused this device, and say why.
     AwaitCut,
-    /// Being cut off, try all the same: connect again, and say something.
+    /// Being cut off, try all the same: connect again, and say something. `Done` if it has seen by then that it is out.
     GoOn {
         /// Where.
         group: GroupId,

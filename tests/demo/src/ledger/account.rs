@@ -91,7 +91,8 @@ impl Books {
                 account.inside.remove(&person.index);
                 account.unaware.retain(|(viewer, _), _| *viewer != person.index);
                 let goes = self.going.remove(&(*group, person.index));
-                if !by_choice && !goes {
+                // Who is disabled may see that before it is cut off.
+                if !by_choice && !goes && !self.disabled.contains(&person.index) {
                     self.broken.push(format!("{} was put out of a group without asking to go", person.label()));
                 }
                 *group

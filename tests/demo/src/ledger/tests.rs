@@ -207,6 +207,8 @@ async fn who_is_disabled_is_watched_until_all_have_seen_it_and_may_neither_read_
     let waits = async { ledger.all_aware(&people[2]).await };
     let tells = async { ledger.receipt(&people[1], Happened::MemberOut { group: GROUP, account: account(2) }) };
     tokio::join!(waits, tells);
+    // It may still see that it is out.
+    ledger.receipt(&people[2], Happened::Out { group: GROUP, by_choice: false });
     ledger.cut_off(Duration::from_millis(210), Duration::from_millis(320));
     let tally = ledger.tally();
     assert_eq!((tally.disabled, tally.cut_off_ms, tally.removed_ms), (1, Some(210), Some(320)));
