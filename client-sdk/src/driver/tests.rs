@@ -150,6 +150,15 @@ impl Running {
         ask(&self.jobs, |answer| Job::Command(command, answer)).await
     }
 
+    async fn send_once_it_is_back(&self, text: &str) -> Result<Reply, Error> {
+        loop {
+            match self.send(text).await {
+                Err(error) if error.is_retryable() => tokio::time::sleep(std::time::Duration::from_millis(20)).await,
+                answer => return answer,
+            }
+        }
+    }
+
     async fn events(&self, after: u64) -> Vec<HostEvent> {
         ask(&self.jobs, |answer| Job::Events { after: EventId(after), max: 100, answer }).await.unwrap()
     }
@@ -282,13 +291,7 @@ async fn a_full_disk_fails_what_waits_and_the_machine_comes_back_from_the_store(
     assert_eq!(flush.await.unwrap(), Err(Error::StorageFull));
     // The connection starts afresh too, and nothing of the batch has left.
     assert!(matches!(running.net.recv().await, Some(NetCommand::Close { session: 1, why: None })));
-    let answer = loop {
-        match running.send("text").await {
-            Err(error) if error.is_retryable() => tokio::time::sleep(std::time::Duration::from_millis(20)).await,
-            answer => break answer,
-        }
-    };
-    assert_eq!(answer, Ok(Reply::Message(MessageId([2; 16]))));
+    assert_eq!(running.send_once_it_is_back("text").await, Ok(Reply::Message(MessageId([2; 16]))));
 }
 
 #[tokio::test]
@@ -324,13 +327,7 @@ async fn what_the_machine_has_made_while_a_batch_failed_is_void() {
         );
     }
     assert!(matches!(running.net.recv().await, Some(NetCommand::Close { session: 1, why: None })));
-    let answer = loop {
-        match running.send("text").await {
-            Err(error) if error.is_retryable() => tokio::time::sleep(std::time::Duration::from_millis(20)).await,
-            answer => break answer,
-        }
-    };
-    assert_eq!(answer, Ok(Reply::Message(MessageId([2; 16]))));
+    assert_eq!(running.send_once_it_is_back("text").await, Ok(Reply::Message(MessageId([2; 16]))));
 }
 
 #[tokio::test]
