@@ -17,11 +17,12 @@ use chancery_protocol::{
         EscrowMachine,
         group::{Place, SegmentRecord},
         log::{CHECKPOINT, EDGE, public_key},
+        office::{CASE, CaseRecord},
     },
     client::ClientFault,
     escrow::{DayReport, Scope, ScopeHeader, retention::Period},
     identity::{Chain, DeviceKey},
-    ids::{GroupId, SegmentId},
+    ids::{GroupId, OpeningHash, PolicyHash, SegmentId},
     mls::policy::{endpoint_pin, escrow_key_hash},
     time::Timestamp,
     wire::{decode_exact, encode},
@@ -150,6 +151,11 @@ pub struct Status {
     pub records: u64,
     /// Entries of the archive's log under the newest checkpoint.
     pub log_size: u64,
+    /// Openings of which the people concerned were not told yet, as far as the log says, by the hash of the request, and by
+    /// when they are to be told. (opening.intake.2)
+    pub to_tell: BTreeMap<String, Timestamp>,
+    /// When the newest segment was sealed that is there for drills. (opening.drill.1)
+    pub drilled_at: Option<Timestamp>,
 }
 
 /// What an escrow policy says of a node, but where members reach it.
@@ -163,6 +169,12 @@ pub struct Terms {
     pub pin: String,
     /// The key that signs checkpoints of the archive's log.
     pub log_key: String,
+}
+
+/// When a segment was sealed, if it is there for drills: it is under no policy.
+fn canary(segment: &SegmentRecord) -> Option<Timestamp> {
+    let scope = Scope::from_bytes(&segment.scope)?;
+    (scope.policy == PolicyHash([0; 32])).then_some(segment.opened_at)
 }
 
 impl Node {
@@ -292,6 +304,21 @@ impl Node {
         Ok(missing)
     }
 
+    /// Openings of which somebody is still to be told.
+    async fn to_tell(&self) -> Result<BTreeMap<String, Timestamp>, Error> {
+        let damaged = || Error::Damaged("a case does not decode".to_owned());
+        let mut due = BTreeMap::new();
+        for (key, value) in self.rows(Space::Office).await? {
+            let Some(hash) = key.strip_prefix(&[CASE]) else { continue };
+            let hash = OpeningHash::from_slice(hash).ok_or_else(damaged)?;
+            let case: CaseRecord = decode_exact("", &value).map_err(|_| damaged())?;
+            if let Some((at, false)) = case.notice {
+                due.insert(hash.to_string(), at);
+            }
+        }
+        Ok(due)
+    }
+
     /// The sealed records of a segment, in order.
     ///
     /// # Errors
@@ -353,6 +380,8 @@ impl Node {
             open_segments: segments.iter().filter(|(_, segment)| segment.closed.is_none()).count(),
             records: segments.iter().map(|(_, segment)| segment.records).sum(),
             log_size: self.checkpoint().await?.and_then(size).unwrap_or(0),
+            to_tell: self.to_tell().await?,
+            drilled_at: segments.iter().filter_map(|(_, segment)| canary(segment)).max(),
         })
     }
 

@@ -2,9 +2,14 @@
 //!
 //! This module does not archive; [`crate::node`] drives what does.
 
-use std::{net::SocketAddr, path::Path, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use chancery_client::{Error, Role};
+use chancery_protocol::time::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -14,12 +19,17 @@ use crate::{
     endpoint::{Endpoint, EndpointError},
     intake::Intake,
     node::{Node, Status, Terms},
+    officers::words::moment,
 };
 
 /// File in which a serving node says how it stands.
 const STATUS: &str = "status.json";
 /// How often it says so.
 const STATUS_EVERY: Duration = Duration::from_secs(1);
+/// As many times longer than it takes to find that out, at least: an archive of years has many segments.
+const STATUS_PAUSE: u32 = 20;
+/// How often officers drill.
+const DRILL_EVERY: Duration = Duration::from_secs(92 * 24 * 3_600);
 
 /// Why a command ended without doing what it should.
 #[derive(Debug, thiserror::Error)]
@@ -163,7 +173,11 @@ async fn serving(dir: &Path, listen: SocketAddr, as_json: bool) -> Result<(), En
     loop {
         tokio::select! {
             () = &mut stop => break,
-            _ = every.tick() => write_status(dir, &Told::now(&node).await?)?,
+            _ = every.tick() => {
+                let began = Instant::now();
+                write_status(dir, &Told::now(&node).await?)?;
+                every.reset_after(STATUS_EVERY.max(began.elapsed() * STATUS_PAUSE));
+            }
         }
     }
     drop(endpoint);
@@ -227,8 +241,33 @@ async fn standing(dir: &Path, as_json: bool) -> Result<(), Ended> {
     }
     say(&format!("segments {}, of which open {}", status.segments, status.open_segments));
     say(&format!("records {}, entries of the archive's log {}", status.records, status.log_size));
+    reminders(&status, crate::now()).iter().for_each(|line| say(line));
     policy.iter().for_each(|terms| say(&for_policy(terms)));
     Ok(())
+}
+
+/// What officers have to do, in words.
+fn reminders(status: &Status, now: Timestamp) -> Vec<String> {
+    let mut lines = Vec::new();
+    for (request, due) in &status.to_tell {
+        let late = if *due < now { "OVERDUE: " } else { "" };
+        lines.push(format!(
+            "{late}who is concerned by request {request} is to be told by {}; then: chancery-escrow case told",
+            moment(*due)
+        ));
+    }
+    match status.drilled_at {
+        _ if status.segments == 0 => {}
+        None => lines.push("no drill yet: chancery-escrow drill".to_owned()),
+        Some(at) if now > at.plus(DRILL_EVERY) => {
+            lines.push(format!(
+                "the last drill was begun on {}, the next one is due: chancery-escrow drill",
+                moment(at)
+            ));
+        }
+        Some(at) => lines.push(format!("the last drill was begun on {}", moment(at))),
+    }
+    lines
 }
 
 /// Resolves at SIGINT or SIGTERM.

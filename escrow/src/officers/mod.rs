@@ -16,7 +16,7 @@ mod orders;
 pub mod render;
 pub mod search;
 mod vault;
-mod words;
+pub(crate) mod words;
 
 use std::path::{Path, PathBuf};
 

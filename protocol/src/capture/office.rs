@@ -48,6 +48,9 @@ pub struct LoggedAnswer {
     pub log_index: u64,
 }
 
+/// First byte of the keys in [`Space::Office`] of [`CaseRecord`]s; the hash of the request follows.
+pub const CASE: u8 = b'c';
+
 /// A request, and what came of it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CaseRecord {
@@ -267,7 +270,7 @@ impl Office {
     /// Takes up a row of [`Space::Office`]. None if it is not whole.
     pub fn row(&mut self, key: &[u8], value: &[u8]) -> Option<()> {
         match key.split_first()? {
-            (b'c', hash) => drop(self.cases.insert(OpeningHash::from_slice(hash)?, decode_exact("", value).ok()?)),
+            (&CASE, hash) => drop(self.cases.insert(OpeningHash::from_slice(hash)?, decode_exact("", value).ok()?)),
             (b'h', id) => drop(self.holds.insert(HoldId::from_slice(id)?, decode_exact("", value).ok()?)),
             (b'x', period) => drop(self.expired.insert(Period::from_bytes(period)?, decode_exact("", value).ok()?)),
             (b'k', _) => {
@@ -399,7 +402,7 @@ impl EscrowMachine {
 
     fn write_case(&mut self, hash: OpeningHash) {
         if let Some(value) = self.office.cases.get(&hash).map(encode) {
-            self.put_office(b'c', hash.as_bytes(), value);
+            self.put_office(CASE, hash.as_bytes(), value);
         }
     }
 
@@ -462,11 +465,16 @@ impl EscrowMachine {
             let log_index = self.log.size();
             self.append(ArchiveEvent::Answered { request: named, seat, approved, answer: hash }, now);
             let due = now.plus(core::time::Duration::from_secs(SUBJECT_NOTICE_DAYS * 24 * 3_600));
+            // A canary is nobody's words. (opening.intake.2)
+            let canary = |header: &HeaderHash| {
+                self.office.segments.get(header).is_some_and(|segment| segment.scope.policy == PolicyHash([0; 32]))
+            };
+            let concerns = !request.segments.iter().all(canary);
             let mut scheduled = false;
             if let Some(case) = self.office.cases.get_mut(&named) {
                 case.answers.push(LoggedAnswer { seat, approved, answer: hash, log_index });
                 // It can be opened from here on.
-                scheduled = case.notice.is_none() && case.approvals() >= quorum;
+                scheduled = case.notice.is_none() && case.approvals() >= quorum && concerns;
                 if scheduled {
                     case.notice = Some((due, false));
                 }

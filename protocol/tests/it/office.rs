@@ -475,7 +475,7 @@ fn what_has_expired_is_asked_for_in_vain_and_a_hold_delays_that() {
     assert!(!court.archived.rows().contains_key(&(Space::Retention, Period::of(&scope).to_bytes())));
 }
 
-// proves opening.catalogue.1, opening.drill.1
+// proves opening.catalogue.1, opening.drill.1, opening.intake.2
 #[test]
 fn a_catalogue_says_what_there_is_and_a_canary_is_there_to_be_opened() {
     let mut court = Court::new(3);
@@ -503,6 +503,11 @@ fn a_catalogue_says_what_there_is_and_a_canary_is_there_to_be_opened() {
     let request = court.request(vec![header]);
     let Ok(Accepted::Requested { log_index, .. }) = court.submit(Court::signed(&request)) else { panic!() };
     let answers = [court.answer(1, &request, log_index, true), court.answer(3, &request, log_index, true)];
+    // Nobody is concerned by it, so nobody is to be told.
+    for answer in &answers {
+        court.submit(Submission::Answer(answer.clone())).unwrap();
+    }
+    assert_eq!(court.count(|event| matches!(event, ArchiveEvent::SubjectNotice { .. })), 0);
     let opening = Opening { request: request.hash(), log_index };
     let workstation = HpkeKey::derive(&Secret32::new([0x33; 32]));
     let key_of = |seat: u8| Some(*key(0x60 + seat).public());

@@ -9,6 +9,7 @@ use chancery_protocol::{
     escrow::{ArchiveEvent, CaptureState, Gap, RecordBody, record::GapReason},
     ids::{GroupId, Seq},
     mls::policy::PolicyMode,
+    wire::Frame,
 };
 
 use crate::{
@@ -280,6 +281,36 @@ fn what_was_served_late_is_read_and_what_was_said_without_the_node_is_missing() 
     let [gap] = gaps(&archived)[..] else { panic!("{:?}", gaps(&archived)) };
     // The commit that removes it is the last entry that it reads.
     assert_eq!((gap.first, gap.reason), (read.next().next(), GapReason::Removed));
+    assert_accounted_for(&mut archived);
+}
+
+// proves escrow.gap.1
+#[test]
+fn what_is_said_while_the_relay_shows_the_node_an_older_log_is_missing_as_withheld() {
+    let mut archived = Archived::new(307);
+    let group = archived.group;
+    archived.net.send("ana", group, "read");
+    archived.net.run_for(MINUTE);
+    let read = archived.place().head.seq;
+    archived.net.cut(ARCHIVE);
+    // Nobody else opens the group meanwhile.
+    archived.net.tamper = Some(|frame| {
+        if let Frame::Opened(opened) = frame {
+            opened.head = opened.began;
+        }
+    });
+    archived.net.connect(ARCHIVE);
+    archived.net.run_for(5_000);
+    archived.net.tamper = None;
+    assert_eq!(archived.place().stopped.map(|stopped| stopped.reason), Some(GapReason::Withheld));
+    archived.net.send("bo", group, "withheld");
+    archived.net.run_for(90 * MINUTE);
+    assert_eq!(archived.statement().state, CaptureState::Ok);
+    let [gap] = gaps(&archived)[..] else { panic!("{:?}", gaps(&archived)) };
+    assert_eq!((gap.first, gap.reason), (read.next(), GapReason::Withheld));
+    archived.net.send("bo", group, "read again");
+    archived.net.run_for(MINUTE);
+    assert!(archived.texts().contains(&"read again".to_owned()));
     assert_accounted_for(&mut archived);
 }
 

@@ -12,10 +12,12 @@ use chancery_protocol::{
     limits::HANDLE_BYTES_MAX,
     secret::Secret32,
     time::Timestamp,
-    wire::{Blob, registrar::Place},
+    wire::{Blob, registrar::Place, vector::push_vector},
 };
+use curve25519_dalek::{EdwardsPoint, Scalar, constants::EIGHT_TORSION, traits::IsIdentity as _};
 use rcgen::ExtendedKeyUsagePurpose;
 use serde_json::{Value, json};
+use sha2::{Digest as _, Sha512};
 
 use super::{
     super::{
@@ -243,15 +245,43 @@ fn with_order_added(signature: &[u8]) -> Vec<u8> {
     point.iter().copied().chain(sum).collect()
 }
 
+/// A key and a signature by it over `content`, to one of which a point of order 8 is added: with the cofactor the equation
+/// of RFC 8032, section 5.1.7, holds, and without it does not.
+fn with_torsion(content: &[u8], to_key: bool) -> ([u8; 32], Vec<u8>) {
+    let (secret, nonce) = (Scalar::from(3_u64), Scalar::from(5_u64));
+    let (mut public, mut point) = (EdwardsPoint::mul_base(&secret), EdwardsPoint::mul_base(&nonce));
+    *(if to_key { &mut public } else { &mut point }) += EIGHT_TORSION[1];
+    let (key, commitment) = (public.compress(), point.compress());
+    let hash = Sha512::new().chain_update(commitment.0).chain_update(key.0).chain_update(content).finalize();
+    let challenge = Scalar::from_bytes_mod_order_wide(&hash.into());
+    let scalar = nonce + challenge * secret;
+    let difference = EdwardsPoint::mul_base(&scalar) - challenge * public - point;
+    assert!(!difference.is_identity() && difference.mul_by_cofactor().is_identity());
+    (key.0, [commitment.0, scalar.to_bytes()].concat())
+}
+
 fn signatures(set: &mut Set) {
     let device = key(3);
     let message = Ticket::proof_message(&seed(0x44), SpkiPin([0x55; 32]));
-    let mut add = |name: &str, title: &str, label: &str, signature: Vec<u8>, expect: &str| {
+    let mut add_of = |key: &[u8; 32], name: &str, title: &str, label: &str, signature: Vec<u8>, expect: &str| {
         let input = json!({
-            "public_key": hex(device.public()), "label": label, "message": hex(&message), "signature": hex(signature),
+            "public_key": hex(key), "label": label, "message": hex(&message), "signature": hex(signature),
         });
         let proves = ["identity.signature.1", "identity.signature.2", "identity.ticket.3"];
         set.add(&format!("identity/signature-{name}"), "signature", title, &proves, input, expect);
+    };
+    let mut content = Vec::new();
+    push_vector(&mut content, b"Chancery 1.0 Enrol");
+    push_vector(&mut content, &message);
+    for (to_key, name, title) in [
+        (false, "bad-r-torsion", "a point of order 8 is added to R"),
+        (true, "bad-key-torsion", "a point of order 8 is added to the key"),
+    ] {
+        let (key, signature) = with_torsion(&content, to_key);
+        add_of(&key, name, title, "Chancery 1.0 Enrol", signature, "signature");
+    }
+    let mut add = |name: &str, title: &str, label: &str, signature: Vec<u8>, expect: &str| {
+        add_of(device.public(), name, title, label, signature, expect);
     };
     let enrol = device.sign(Purpose::Enrol, &message);
     let (mut flipped, enrolled) = (enrol.clone(), enrol.clone());

@@ -411,6 +411,29 @@ async fn three_of_five_officers_open_a_case_and_two_do_not() {
     }
     assert!(court.run("li", &["case", "combine", "--dir", text(&drilled)]).contains("1 records, of which 1"));
 
+    // The node says who is still to be told, until the log says that they were; of a drill nobody is.
+    let to_tell = || {
+        let status: Value = serde_json::from_slice(&fs::read(court.node.join("status.json")).unwrap()).unwrap();
+        let due = status["status"]["to_tell"].as_object().unwrap().keys().cloned();
+        due.collect::<std::collections::BTreeSet<_>>()
+    };
+    let soon = |expected: &[&String]| {
+        let expected = expected.iter().map(|hash| (*hash).clone()).collect();
+        let end = Instant::now() + PATIENCE;
+        while to_tell() != expected {
+            assert!(Instant::now() < end, "{:?}", to_tell());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    };
+    soon(&[&hash, &again]);
+    let said = ok(&["chancery-escrow", "status", "--dir", text(&court.node)]);
+    let line = |hash: &str| format!("who is concerned by request {hash} is to be told by ");
+    assert!(said.contains(&line(&hash)) && !said.contains(&line(&third)) && said.contains("the last drill"), "{said}");
+    let told = court.path("told.order");
+    court.run("li", &["case", "told", "--dir", text(&case), "--out", text(&told)]);
+    assert!(court.hand_in(&told, "told").contains("were told"));
+    soon(&[&again]);
+
     // The month is not over: nothing expires, and a hold is taken in all the same.
     let expire = court.path("expire.order");
     let this_month = "2999-12";
