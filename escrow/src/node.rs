@@ -22,7 +22,7 @@ use chancery_protocol::{
     client::ClientFault,
     escrow::{DayReport, Scope, ScopeHeader, retention::Period},
     identity::{Chain, DeviceKey},
-    ids::{GroupId, OpeningHash, PolicyHash, SegmentId},
+    ids::{GroupId, OpeningHash, SegmentId},
     mls::policy::{endpoint_pin, escrow_key_hash},
     time::Timestamp,
     wire::{decode_exact, encode},
@@ -171,10 +171,9 @@ pub struct Terms {
     pub log_key: String,
 }
 
-/// When a segment was sealed, if it is there for drills: it is under no policy.
+/// When a segment was sealed, if it is there for drills.
 fn canary(segment: &SegmentRecord) -> Option<Timestamp> {
-    let scope = Scope::from_bytes(&segment.scope)?;
-    (scope.policy == PolicyHash([0; 32])).then_some(segment.opened_at)
+    Scope::from_bytes(&segment.scope)?.is_canary().then_some(segment.opened_at)
 }
 
 impl Node {

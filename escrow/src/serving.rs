@@ -26,7 +26,7 @@ use crate::{
 const STATUS: &str = "status.json";
 /// How often it says so.
 const STATUS_EVERY: Duration = Duration::from_secs(1);
-/// As many times longer than it takes to find that out, at least: an archive of years has many segments.
+/// Times as long as it takes to find that out, at least: an archive of years has many segments.
 const STATUS_PAUSE: u32 = 20;
 /// How often officers drill.
 const DRILL_EVERY: Duration = Duration::from_secs(92 * 24 * 3_600);
@@ -280,4 +280,44 @@ fn stop_signal() -> std::io::Result<impl Future<Output = ()>> {
             _ = terminate.recv() => {}
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    #[test]
+    fn what_is_due_is_told_until_it_is_done_and_when_it_is_late() {
+        let due = Timestamp::from_secs(1_800_000_000);
+        let day = Duration::from_secs(24 * 3_600);
+        let mut status = Status {
+            online: true,
+            offline: None,
+            groups: 1,
+            stuck: 0,
+            missing: BTreeMap::new(),
+            segments: 0,
+            open_segments: 0,
+            records: 0,
+            log_size: 1,
+            to_tell: BTreeMap::new(),
+            drilled_at: None,
+        };
+        assert!(reminders(&status, due).is_empty());
+        status.to_tell.insert("ab".to_owned(), due);
+        let told = reminders(&status, due);
+        assert!(
+            told.len() == 1 && told.iter().all(|line| line.starts_with("who is concerned by request ab")),
+            "{told:?}"
+        );
+        assert!(reminders(&status, due.plus(day)).iter().all(|line| line.starts_with("OVERDUE: ")));
+        status.to_tell.clear();
+        status.segments = 1;
+        assert_eq!(reminders(&status, due), ["no drill yet: chancery-escrow drill"]);
+        status.drilled_at = Some(due);
+        assert!(!reminders(&status, due.plus(DRILL_EVERY)).iter().any(|line| line.contains("is due")));
+        assert!(reminders(&status, due.plus(DRILL_EVERY + day)).iter().any(|line| line.contains("is due")));
+    }
 }

@@ -465,10 +465,8 @@ impl EscrowMachine {
             let log_index = self.log.size();
             self.append(ArchiveEvent::Answered { request: named, seat, approved, answer: hash }, now);
             let due = now.plus(core::time::Duration::from_secs(SUBJECT_NOTICE_DAYS * 24 * 3_600));
-            // A canary is nobody's words. (opening.intake.2)
-            let canary = |header: &HeaderHash| {
-                self.office.segments.get(header).is_some_and(|segment| segment.scope.policy == PolicyHash([0; 32]))
-            };
+            // opening.intake.2: of a drill nobody is to be told.
+            let canary = |header| self.office.segments.get(header).is_some_and(|segment| segment.scope.is_canary());
             let concerns = !request.segments.iter().all(canary);
             let mut scheduled = false;
             if let Some(case) = self.office.cases.get_mut(&named) {

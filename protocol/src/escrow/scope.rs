@@ -130,6 +130,12 @@ impl Scope {
     /// Length of [`Self::to_bytes`].
     pub const LEN: usize = 1 + 32 + 32 + 4 + RETENTION_NAME_BYTES_MAX + 32 + 16;
 
+    /// Whether it is there for drills, and nobody's words: it is under no policy. (opening.drill.1)
+    #[must_use]
+    pub fn is_canary(&self) -> bool {
+        self.policy == PolicyHash([0; 32])
+    }
+
     /// The fields, each of fixed length. (archive.scope.1)
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
